@@ -1,0 +1,48 @@
+# kfloop: what one types. `make` alone lists it.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install runtime demo test test-slow lint bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Make $(VENV) and install kfloop and its tools into it
+
+# torch first and alone: whatever build of it the index or the user already gave is kept by the line after.
+# The editable install maps only `kfloop`; new modules need no new install, a changed pyproject.toml does.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python -m pip install "torch>=2.11,<2.14"
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+runtime: $(STAMP) ## Put the embedded Triton into its own environment (once)
+	$(BIN)/python -m kfloop.serving install-runtime
+
+demo: runtime ## Watch the whole story on real data
+	$(BIN)/kfloop demo
+
+test: runtime ## Run the tests, without the slow ones
+	$(BIN)/pytest
+
+test-slow: runtime ## Run the slow tests
+	$(BIN)/pytest -m slow
+
+lint: $(STAMP) ## Style, formatting, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: runtime ## Time kfloop against its peers (not part of the tests)
+	$(BIN)/python benchmarks/loop.py
+
+clean: ## Remove what building and testing left (not $(VENV), not a workspace)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -not -path './$(VENV)/*' -prune -exec rm -rf {} +

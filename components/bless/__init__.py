@@ -1,0 +1,1 @@
+"""Bless: a real Triton tries the packaged model before anything is decided."""

@@ -1,0 +1,80 @@
+"""Timing: latency and throughput of single images at a given concurrency, one client per thread."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from kfloop.serving.endpoint import Endpoint
+
+WARM_UP = 8  # requests per client before the clock starts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Latency percentiles in milliseconds, and requests per second.
+
+    Attributes:
+        p50: Median.
+        p95: 95th percentile.
+        p99: 99th percentile.
+        n: Timed requests.
+        concurrency: Clients at the same time.
+        throughput_rps: Requests per second over the whole trial.
+    """
+
+    p50: float
+    p95: float
+    p99: float
+    n: int
+    concurrency: int
+    throughput_rps: float
+
+
+def time_requests(
+    endpoint: Endpoint, model: str, images: np.ndarray, *, requests: int, concurrency: int, timeout: float
+) -> Timing:
+    """Send ``requests`` single images over gRPC.
+
+    Args:
+        endpoint: The server.
+        model: Name of the served model.
+        images: uint8 [N, H, W, C]; taken in turn.
+        requests: Number of timed requests.
+        concurrency: Number of clients.
+        timeout: Longest wait for one answer, in seconds.
+
+    Raises:
+        InferenceServerException: A request failed.
+    """
+    shares = [requests // concurrency + (client < requests % concurrency) for client in range(concurrency)]
+    started = time.perf_counter()
+    with ThreadPoolExecutor(concurrency) as pool:
+        parts = list(pool.map(lambda share: _client(endpoint, model, images, share, timeout), [s for s in shares if s]))
+    wall = time.perf_counter() - started
+    seconds = np.concatenate(parts)
+    p50, p95, p99 = (float(value) for value in np.percentile(seconds, (50, 95, 99)) * 1000)
+    sent = len(seconds) + WARM_UP * len(parts)
+    return Timing(p50=p50, p95=p95, p99=p99, n=len(seconds), concurrency=concurrency, throughput_rps=sent / wall)
+
+
+def _client(endpoint: Endpoint, model: str, images: np.ndarray, share: int, timeout: float) -> np.ndarray:
+    """Seconds of each of ``share`` requests of one client."""
+    from tritonclient import grpc
+
+    seconds = []
+    with grpc.InferenceServerClient(endpoint.grpc) as client:
+        for number in range(-WARM_UP, share):
+            image = images[number % len(images)][None]
+            tensor = grpc.InferInput("image", list(image.shape), "UINT8")
+            tensor.set_data_from_numpy(image)
+            before = time.perf_counter()
+            client.infer(model, [tensor], client_timeout=timeout, request_id="kfloop-golden")
+            if number >= 0:
+                seconds.append(time.perf_counter() - before)
+    return np.array(seconds)

@@ -1,0 +1,87 @@
+"""Rollback: an earlier champion comes back, after it has proved that it still loads and answers."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import uuid
+from typing import TYPE_CHECKING
+
+from kfloop.components.deploy.changing import Change, change_champion, ignore
+from kfloop.components.deploy.deployment import DeploymentReport, described
+from kfloop.components.deploy.projecting import standing
+from kfloop.components.deploy.recovery import recover
+from kfloop.core.config import DeployConfig
+from kfloop.core.state import open_state
+from kfloop.core.workspace import run_id
+from kfloop.errors import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from kfloop.core.state import State
+    from kfloop.core.workspace import Workspace
+
+
+def rollback(
+    workspace: Workspace,
+    to: int | None = None,
+    *,
+    actor: str = "",
+    reason: str = "",
+    config: DeployConfig | None = None,
+    at: Callable[[str], None] = ignore,
+) -> DeploymentReport:
+    """Bring an earlier champion back. Rolling back twice goes forward again.
+
+    Args:
+        workspace: Places of the loop.
+        to: Version that was champion before; null means the one before the present champion.
+        actor: Who asks; the user's name when empty.
+        reason: Why.
+        config: Section ``deploy``; defaults when the caller has none.
+        at: Called with the name of each stage reached, for tests.
+
+    Raises:
+        StateError: There is nothing to go back to, or the version never was champion.
+        ServingError: The old version does not load or answers wrongly; the present champion keeps serving.
+        LeaseHeldError: A run of this loop is at work.
+    """
+    config = config or DeployConfig()
+    state = open_state(workspace.state)
+    with exclusive(state, workspace, "rollback"):
+        recover(workspace, config)
+        now = standing(state.ledger, workspace.loop)
+        version = to if to is not None else now.previous.version if now.previous else None
+        if now.champion is None or version is None:
+            raise StateError(
+                f"loop '{workspace.loop}' has no earlier champion to go back to",
+                hint="see the history with: kfloop status",
+            )
+        if version not in now.versions:
+            known = ", ".join(map(str, sorted(now.versions)))
+            raise StateError(
+                f"version {version} never was champion of '{workspace.loop}'", hint=f"versions that were: {known}"
+            )
+        if version == now.champion.version:
+            raise StateError(f"version {version} is champion already", hint="name another version")
+        change = Change(
+            action="rollback",
+            digest=now.versions[version],
+            expected=now.champion.model_digest,
+            actor=actor or getpass.getuser(),
+            reason=reason or f"back to version {version}",
+        )
+        return described(change_champion(change, workspace, config, at))
+
+
+@contextlib.contextmanager
+def exclusive(state: State, workspace: Workspace, purpose: str) -> Iterator[None]:
+    """Hold the loop's lease, unless this process (or the run it is a step of) holds it already."""
+    holder = state.leases.holder(workspace.loop)
+    if holder is not None and (holder.pid == os.getpid() or holder.run_id == run_id()):
+        yield
+        return
+    with state.leases.acquire(workspace.loop, f"{purpose}-{uuid.uuid4().hex[:6]}"):
+        yield

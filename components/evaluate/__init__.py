@@ -1,0 +1,1 @@
+"""Scoring of challenger, champion and baseline on the same test rows."""

@@ -1,0 +1,1 @@
+"""Gate: reports in, one verdict per rule and one decision out; fails closed."""

@@ -1,0 +1,182 @@
+"""Evidence: the four reports a decision rests on, and the one way to take a number out of them.
+
+Nothing here trusts a report: a number that is missing, null, of a wrong type or at odds with another number of the same
+report comes out as a ``Measurement`` without a value, and says why.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kfloop.components.gate.verdicts import Measurement, number
+from kfloop.core.artifacts import canonical_json, read_report, sha256_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kfloop.core.config import Rule
+
+SOURCES = ("validate", "labels", "evaluate", "bless")
+_CONSISTENT = 1e-6  # a difference and the two numbers it is made of come from one computation in double precision
+
+_BLESS_PLACES: dict[str, tuple[str, ...]] = {
+    "p50_ms": ("latency_ms", "p50"),
+    "p95_ms": ("latency_ms", "p95"),
+    "p99_ms": ("latency_ms", "p99"),
+    "memory_mb": ("memory_mb",),
+    "load_seconds": ("load_seconds",),
+    "throughput_rps": ("throughput_rps",),
+    "max_abs_diff": ("golden", "max_abs_diff"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Reports by source.
+
+    Attributes:
+        reports: Report of each source that wrote a readable one.
+        absent: Why the others are absent, by source.
+    """
+
+    reports: dict[str, dict[str, Any]]
+    absent: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Content digest of all reports, and of which are absent."""
+        return sha256_text(canonical_json({"reports": self.reports, "absent": sorted(self.absent)}))
+
+    def at(self, source: str, *keys: str) -> Any:
+        """The value at a path of keys in the report of ``source``; None where the path ends early."""
+        value: Any = self.reports.get(source)
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    @property
+    def champion_digest(self) -> str | None:
+        """Digest of the champion that was scored; None without one."""
+        return text(self.at("evaluate", "champion", "digest"))
+
+    @property
+    def challenger_digest(self) -> str | None:
+        """Digest of the challenger, as the evaluation names it, else as the blessing does."""
+        return text(self.at("evaluate", "challenger", "digest")) or text(self.at("bless", "model_digest"))
+
+    @property
+    def has_champion(self) -> bool:
+        """Whether the evaluation says anything but 'there is no champion'."""
+        return self.at("evaluate", "champion") is not None or self.at("evaluate", "differences", "champion") is not None
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes."""
+        labels = self.at("evaluate", "labels")
+        return [str(label) for label in labels] if isinstance(labels, list) else []
+
+    @property
+    def slices(self) -> set[str]:
+        """Every slice that any part of the evaluation mentions: a slice that only one model lost does exist."""
+        parts = [self.at("evaluate", model, "slices") for model in ("challenger", "champion", "baseline")]
+        parts += [self.at("evaluate", "differences", other, "slices") for other in ("champion", "baseline")]
+        return {str(name) for part in parts if isinstance(part, dict) for name in part}
+
+
+def text(value: Any) -> str | None:
+    """``value`` when it is a text that says something, else None."""
+    return value if isinstance(value, str) and value else None
+
+
+def collect(folders: dict[str, Path]) -> Evidence:
+    """Read the report of each folder; one that is missing or unreadable is evidence of nothing, not an error."""
+    reports: dict[str, dict[str, Any]] = {}
+    absent: dict[str, str] = {}
+    for source, folder in folders.items():
+        try:
+            reports[source] = read_report(folder)
+        except FileNotFoundError:
+            absent[source] = "it wrote no report"
+        except (OSError, ValueError, TypeError) as error:
+            absent[source] = f"its report cannot be read ({type(error).__name__})"
+    return Evidence(reports=reports, absent=absent)
+
+
+def measure(evidence: Evidence, rule: Rule, name: str) -> Measurement:
+    """The number that ``rule`` is about.
+
+    Args:
+        evidence: The reports.
+        rule: The rule.
+        name: Slice, with a wildcard already resolved.
+    """
+    if rule.source not in evidence.reports:
+        return Measurement(missing=evidence.absent.get(rule.source, f"step '{rule.source}' gave no report"))
+    if rule.source == "evaluate":
+        return _evaluated(evidence, rule, name)
+    if rule.versus != "absolute" or name != "overall":
+        return Measurement(missing=f"'{rule.source}' measures the challenger as a whole, alone")
+    if rule.source == "bless":
+        return _blessed(evidence, rule.metric)
+    return _estimate(evidence.at("labels", rule.metric), f"the label report has no '{rule.metric}'")
+
+
+def _blessed(evidence: Evidence, metric: str) -> Measurement:
+    places = _BLESS_PLACES.get(metric)
+    value = number(evidence.at("bless", *places)) if places else None
+    if value is None:
+        return Measurement(missing=f"the blessing has no '{metric}' (known: {', '.join(_BLESS_PLACES)})")
+    n = evidence.at("bless", "latency_ms", "n") if metric in {"p50_ms", "p95_ms", "p99_ms", "throughput_rps"} else None
+    return Measurement(value=value, n=_count(n))
+
+
+def _evaluated(evidence: Evidence, rule: Rule, name: str) -> Measurement:
+    if rule.versus == "absolute":
+        return _metric(evidence, ("challenger",), rule.metric, name)
+    difference = _metric(evidence, ("differences", rule.versus), rule.metric, name)
+    if difference.value is None:
+        return difference
+    ours = _metric(evidence, ("challenger",), rule.metric, name)
+    theirs = _metric(evidence, (rule.versus,), rule.metric, name)
+    if ours.value is None or theirs.value is None:
+        return Measurement(missing=ours.missing or theirs.missing)
+    if not math.isclose(difference.value, ours.value - theirs.value, rel_tol=0.0, abs_tol=_CONSISTENT):
+        return Measurement(
+            missing=f"the difference {difference.value:+.4g} is not challenger {ours.value:.4g} minus {rule.versus} "
+            f"{theirs.value:.4g} (are the roles swapped?)"
+        )
+    return difference
+
+
+def _metric(evidence: Evidence, place: tuple[str, ...], metric: str, name: str) -> Measurement:
+    who = f"the {place[-1]}'s difference" if len(place) > 1 else f"the {place[0]}"
+    if not isinstance(evidence.at("evaluate", *place), dict):
+        return Measurement(missing=f"{who} was not evaluated")
+    block = evidence.at("evaluate", *place, *(("overall",) if name == "overall" else ("slices", name)))
+    if not isinstance(block, dict):
+        return Measurement(missing=f"{who} has no slice '{name}'")
+    if metric not in block:
+        return Measurement(missing=f"{who} has no metric '{metric}' on '{name}'")
+    return _estimate(block[metric], f"{metric} of {who} on '{name}' could not be computed")
+
+
+def _estimate(value: Any, missing: str) -> Measurement:
+    """An estimate object of a report; a bare number counts as one without interval."""
+    fields = value if isinstance(value, dict) else {"value": value}
+    found = number(fields.get("value"))
+    if found is None:
+        return Measurement(missing=missing)
+    return Measurement(
+        value=found,
+        low=number(fields.get("low")),
+        high=number(fields.get("high")),
+        n=_count(fields.get("n")),
+        level=number(fields.get("level")),
+    )
+
+
+def _count(value: Any) -> int | None:
+    found = number(value)
+    return None if found is None or found < 0 else int(found)

@@ -1,0 +1,159 @@
+"""Implied conditions: what must hold before any rule means anything. They cannot be configured away.
+
+The comparison must be about one challenger, on one dataset version, on test rows that no model was trained on; every
+check must have run and said that it passed; and at least one rule must decide.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kfloop.components.gate.evidence import SOURCES, text
+from kfloop.components.gate.verdicts import Verdict, condition, number
+
+if TYPE_CHECKING:
+    from kfloop.components.gate.evidence import Evidence
+
+
+def implied_verdicts(evidence: Evidence, enforced: int) -> list[Verdict]:
+    """Judge the conditions of every decision.
+
+    Args:
+        evidence: The reports.
+        enforced: Number of enforced rules that were judged.
+    """
+    return [
+        *(_present(evidence, source) for source in SOURCES),
+        _rules_exist(enforced),
+        _validated(evidence),
+        _one_challenger(evidence),
+        _another_model(evidence),
+        _one_dataset(evidence),
+        *_unseen(evidence),
+        *_compared(evidence),
+        _blessed(evidence),
+    ]
+
+
+def _present(evidence: Evidence, source: str) -> Verdict:
+    there = source in evidence.reports
+    why = evidence.absent.get(source, "it gave no report")
+    return condition(
+        f"report of {source}",
+        met=True if there else None,
+        good=f"step '{source}' reported",
+        bad=f"step '{source}' proves nothing: {why}",
+    )
+
+
+def _rules_exist(enforced: int) -> Verdict:
+    return condition(
+        "at least one rule decides",
+        met=True if enforced else None,
+        good=f"{enforced} enforced rules decide",
+        bad="no enforced rule was judged, and an empty rule set approves nothing",
+    )
+
+
+def _validated(evidence: Evidence) -> Verdict:
+    word = evidence.at("validate", "outcome_word")
+    return condition(
+        "data validation passed",
+        met=None if word not in {"pass", "fail"} else word == "pass",
+        good="the dataset passed its expectations",
+        bad=f"the validation of the dataset says {word!r}, expected 'pass'",
+    )
+
+
+def _one_challenger(evidence: Evidence) -> Verdict:
+    evaluated = text(evidence.at("evaluate", "challenger", "digest"))
+    blessed = text(evidence.at("bless", "model_digest"))
+    return condition(
+        "one challenger",
+        met=None if evaluated is None or blessed is None else evaluated == blessed,
+        good=f"the evaluated and the blessed model are the same, {evaluated}",
+        bad=f"the evaluated model is {evaluated}, the blessed one {blessed}",
+    )
+
+
+def _another_model(evidence: Evidence) -> Verdict:
+    challenger, champion = evidence.challenger_digest, evidence.champion_digest
+    return condition(
+        "challenger is another model",
+        met=None if challenger is None else challenger != champion,
+        good="the challenger is not the champion",
+        bad=f"same model: the challenger {challenger} is the champion already"
+        if challenger
+        else "no challenger is named",
+    )
+
+
+def _one_dataset(evidence: Evidence) -> Verdict:
+    """The evaluation must name its dataset; what other reports name must be the same."""
+    evaluated = text(evidence.at("evaluate", "dataset_digest"))
+    others = {source: text(evidence.at(source, "dataset_digest")) for source in SOURCES if source != "evaluate"}
+    other = {source: digest for source, digest in others.items() if digest is not None and digest != evaluated}
+    bad = (
+        f"the evaluation is on dataset {evaluated}, but {', '.join(f'{source} on {digest}' for source, digest in other.items())}"
+        if evaluated
+        else "the evaluation does not name its dataset"
+    )
+    return condition(
+        "one dataset version",
+        met=not other if evaluated else None,
+        good=f"all reports are on dataset {evaluated}",
+        bad=bad,
+    )
+
+
+def _unseen(evidence: Evidence) -> list[Verdict]:
+    """No test row was trained on: a count above zero makes the comparison void, and so does no count."""
+    models = ["challenger", "champion"] if evidence.has_champion else ["challenger"]
+    verdicts = []
+    for model in models:
+        count = number(evidence.at("evaluate", "overlap", model))
+        verdicts.append(
+            condition(
+                f"test rows unseen by the {model}",
+                met=True if count == 0 else None,
+                good=f"the {model} was trained on none of the test rows",
+                bad=f"the {model} was trained on {count:g} of the test rows, so its score means nothing"
+                if count is not None
+                else f"nobody counted the test rows that the {model} was trained on",
+            )
+        )
+    return verdicts
+
+
+def _compared(evidence: Evidence) -> list[Verdict]:
+    """With a champion there must be a difference to it, whether or not a rule asks for one."""
+    if not evidence.has_champion:
+        return []
+    whole = evidence.champion_digest is not None and isinstance(
+        evidence.at("evaluate", "differences", "champion"), dict
+    )
+    return [
+        condition(
+            "compared with the champion",
+            met=True if whole else None,
+            good=f"compared with champion {evidence.champion_digest} on the same rows",
+            bad="there is a champion, but no complete comparison with it",
+        )
+    ]
+
+
+def _blessed(evidence: Evidence) -> Verdict:
+    passed = evidence.at("bless", "passed")
+    failures = evidence.at("bless", "failures")
+    why = (
+        "; ".join(str(line) for line in failures[:3]) if isinstance(failures, list) and failures else "no reason given"
+    )
+    version = evidence.at("bless", "triton_version")
+    return condition(
+        "blessed by a real server",
+        met=passed if isinstance(passed, bool) else None,
+        good=f"Triton {version} loads the model and gives the golden answers",
+        bad=f"Triton did not bless the model: {why}"
+        if passed is False
+        else "the blessing does not say whether it passed",
+    )

@@ -1,0 +1,1 @@
+"""Incumbent: who is champion now, by the ledger."""

@@ -1,0 +1,102 @@
+"""Incumbency: the champion a challenger must be compared with, resolved from the ledger and from nothing else.
+
+The step is never cached: its answer depends on state. Later steps take the answer as a parameter, so that their caches
+are right. An open intent is not a champion; finishing or withdrawing it belongs to
+``kfloop.components.deploy.recovery``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kfloop.core.artifacts import write_report
+from kfloop.core.state import open_state
+from kfloop.core.store import Store
+from kfloop.errors import StateError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kfloop.core.config import DeployConfig
+    from kfloop.core.state.ledger import Entry
+    from kfloop.core.workspace import Workspace
+
+NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncumbentReport:
+    """Who is champion.
+
+    Attributes:
+        outcome: Digest of the champion's package, or ``none``.
+        champion_digest: The same digest; None without a champion.
+        champion_version: Its version in registry and server; None without a champion.
+        since: Unix time in seconds of the promotion, None without a champion.
+        ledger_row: Number of the ledger row that made it champion; 0 without one.
+        previous_digest: Package of the champion before; None when there was none.
+        trigger: Latest trigger of the monitor; None when it never ran.
+        sentence: All of this for people.
+    """
+
+    outcome: str
+    champion_digest: str | None
+    champion_version: int | None
+    since: float | None
+    ledger_row: int
+    previous_digest: str | None
+    trigger: str | None
+    sentence: str
+
+
+def run(config: DeployConfig, *, model: Path, out: Path, workspace: Workspace) -> IncumbentReport:
+    """Resolve the champion.
+
+    Args:
+        config: Section ``deploy`` (nothing in it matters here).
+        model: The challenger's package; taken so that the champion is looked up after training, as late as possible.
+        out: Scratch folder of this step.
+        workspace: Places of the loop.
+
+    Raises:
+        StateError: The ledger is broken, or the champion's package is not in the store.
+    """
+    del config, model
+    state = open_state(workspace.state)
+    state.ledger.verify(workspace.loop)
+    champion = state.ledger.champion(workspace.loop)
+    if champion is not None and not Store(workspace.store).has("models", champion.model_digest):
+        raise StateError(
+            f"champion version {champion.version} has no package '{champion.model_digest}' in the store '{workspace.store}'",
+            hint="bring the store back from a backup; a challenger cannot be compared with a model that is gone",
+            digest=champion.model_digest,
+        )
+    last = state.triggers.last(workspace.loop)
+    report = _report(champion, last.trigger if last else None)
+    write_report(out, report)
+    return report
+
+
+def _report(champion: Entry | None, trigger: str | None) -> IncumbentReport:
+    if champion is None:
+        return IncumbentReport(
+            outcome=NONE,
+            champion_digest=None,
+            champion_version=None,
+            since=None,
+            ledger_row=0,
+            previous_digest=None,
+            trigger=trigger,
+            sentence="There is no champion yet.",
+        )
+    return IncumbentReport(
+        outcome=champion.model_digest,
+        champion_digest=champion.model_digest,
+        champion_version=champion.version,
+        since=champion.at,
+        ledger_row=champion.seq,
+        previous_digest=champion.previous_digest or None,
+        trigger=trigger,
+        sentence=f"Version {champion.version} is champion since its {champion.action} by {champion.actor}.",
+    )

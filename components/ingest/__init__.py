@@ -1,0 +1,1 @@
+"""Ingest: a source of labelled images becomes a dataset version."""

@@ -1,0 +1,104 @@
+"""Decoding of image files of any kind into one square shape."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kfloop.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from kfloop.components.ingest.sources import Item
+
+LARGEST_CHOSEN_SIDE = 64
+DEEP = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
+GREY = frozenset({"1", "L"})
+
+
+class UnreadableImageError(InputError):
+    """One file cannot be decoded; it is set aside, not fatal by itself."""
+
+
+def choose_side(items: Sequence[Item]) -> int:
+    """Median of the shorter sides, at most 64 pixels, from headers alone; files without a header do not vote."""
+    from PIL import Image
+
+    sides = []
+    for item in items:
+        try:
+            with Image.open(item.path) as image:
+                sides.append(min(image.size))
+        except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
+            continue  # named when it is decoded
+    return max(1, min(LARGEST_CHOSEN_SIDE, round(float(np.median(sides))))) if sides else LARGEST_CHOSEN_SIDE
+
+
+def decode(path: Path, side: int, channels: int) -> tuple[NDArray[np.uint8], bool]:
+    """One file as pixels.
+
+    16-bit images are scaled to 8 bits, transparent ones laid on white, turned ones set upright as EXIF says.
+
+    Args:
+        path: The file.
+        side: Side of the square to which it is resized; the aspect ratio is not kept.
+        channels: 1 or 3.
+
+    Returns:
+        Pixels uint8 [side, side, channels], and whether the image is grey.
+
+    Raises:
+        UnreadableImageError: Missing, truncated, not an image, or far too large.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            file.load()
+            image = _eight_bits(ImageOps.exif_transpose(file))
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, Image.DecompressionBombError) as error:
+        raise UnreadableImageError(_reason(error, path)) from error
+    grey = image.mode == "L" or _all_equal(image)
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.BILINEAR)
+    return np.asarray(image, dtype=np.uint8).reshape(side, side, channels), grey
+
+
+def _eight_bits(image: Any) -> Any:
+    """Any mode as ``L`` or ``RGB``."""
+    from PIL import Image
+
+    if image.mode in GREY:
+        return image.convert("L")
+    if image.mode in DEEP:
+        values = np.asarray(image, dtype=np.float64)
+        top = 255.0 if values.max(initial=0.0) <= 255 else 65535.0  # noqa: PLR2004 - 8 and 16 bits
+        if image.mode == "F" and values.max(initial=0.0) <= 1.0:
+            top = 1.0
+        if image.mode.startswith("I;16"):
+            top = 65535.0
+        return Image.fromarray(np.clip(np.rint(np.nan_to_num(values) * (255.0 / top)), 0, 255).astype(np.uint8))
+    if "A" in image.getbands() or "transparency" in image.info:
+        clear = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+    return image.convert("RGB")
+
+
+def _all_equal(image: Any) -> bool:
+    pixels = np.asarray(image)
+    return bool((pixels == pixels[..., :1]).all())
+
+
+def _reason(error: Exception, path: Path) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "the file is missing"
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "not an image" if path.stat().st_size else "the file is empty"
+    return f"cannot be decoded: {str(error).replace(str(path), path.name)}"

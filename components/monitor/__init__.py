@@ -1,0 +1,1 @@
+"""Watch the champion's traffic and conclude one trigger."""

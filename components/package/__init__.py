@@ -1,0 +1,1 @@
+"""Export of a checkpoint to the folder that is scored, blessed and served."""

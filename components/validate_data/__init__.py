@@ -1,0 +1,1 @@
+"""Hold a dataset version against its expectations."""

@@ -1,0 +1,92 @@
+"""Entry of the ``kfloop`` command: the group, its lazily loaded commands, and how errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NoReturn
+
+import click
+
+from kfloop import __version__
+from kfloop.errors import EXIT_FAILED, KfloopError
+
+# Name -> module that defines it. Loaded when used, so that ``kfloop --help`` answers at once.
+COMMANDS = {
+    "init": ("kfloop.cli.init", "Write a loop.yaml for my data, after looking at it."),
+    "run": ("kfloop.cli.rounds", "One training round, with live progress."),
+    "monitor": ("kfloop.cli.rounds", "One monitoring round; retrains when the trigger says so."),
+    "step": ("kfloop.cli.steps", "One component alone (what dvc.yaml calls)."),
+    "status": ("kfloop.cli.inspection", "Champion, last runs, drift evidence."),
+    "report": ("kfloop.cli.inspection", "Write the HTML report of a run again."),
+    "rollback": ("kfloop.cli.champions", "Bring the champion before back."),
+    "serve": ("kfloop.cli.serving", "Run the embedded Triton for this loop."),
+    "predict": ("kfloop.cli.serving", "Send images to the running server."),
+    "compile": ("kfloop.cli.steps", "Compile the pipelines to KFP's IR."),
+    "demo": ("kfloop.cli.demo", "The whole story on real data, end to end."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names in the order of the life cycle."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the command called ``cmd_name``."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), f"{cmd_name}_command")
+        if not isinstance(command, click.Command):
+            message = f"{cmd_name} is not a command"
+            raise TypeError(message)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kfloop")
+def cli() -> None:
+    """Close the loop around a deep-learning model: validate, train, prove, serve, watch, retrain.
+
+    \b
+    Start here:
+      kfloop demo                  watch the whole story on real data
+      kfloop init photos/          write a loop.yaml for a folder of images
+      kfloop run                   train a challenger and let it prove itself
+
+    Exit codes: 0 done, 1 failed at run time, 2 bad usage, config or input, 3 rejected by a gate, 4 waits for a person or for labels.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process with the right status."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except KfloopError as error:
+        fail(error)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(EXIT_FAILED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def fail(error: KfloopError) -> NoReturn:
+    """Print an error for people, or as JSON when ``--json`` was asked for, and end with its status."""
+    if "--json" in sys.argv:
+        import json
+
+        click.echo(json.dumps({"error": error.as_dict()}, default=str))
+    click.echo(f"error: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"  -> {error.hint}", err=True)
+    sys.exit(error.exit_code)

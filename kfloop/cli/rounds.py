@@ -1,0 +1,64 @@
+"""``kfloop run`` and ``kfloop monitor``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kfloop.cli.console import StepPrinter, print_json, say
+from kfloop.cli.options import config_option, json_option
+
+if TYPE_CHECKING:
+    from kfloop.core.records import RunRecord
+
+
+@click.command("run")
+@config_option
+@click.option("--force", is_flag=True, help="Decide again even when nothing is new; finished steps still come from the cache.")
+@json_option
+def run_command(path: Path, *, force: bool, as_json: bool) -> int:
+    """One training round: ingest, validate, check labels, train, package, evaluate, bless, gate, deploy.
+
+    \b
+    Example:
+      kfloop run -c loop.yaml
+      kfloop run --json | jq .decision
+    """
+    from kfloop.pipelines.rounds import training_round
+
+    record = training_round(path, force=force, progress=StepPrinter())
+    return finish(path, record, as_json=as_json)
+
+
+@click.command("monitor")
+@config_option
+@json_option
+def monitor_command(path: Path, *, as_json: bool) -> int:
+    """One look at the request log; a training round when the trigger says 'retrain'.
+
+    \b
+    Example:
+      kfloop monitor -c loop.yaml
+    """
+    from kfloop.pipelines.rounds import monitoring_round
+
+    record = monitoring_round(path, progress=StepPrinter())
+    return finish(path, record, as_json=as_json)
+
+
+def finish(path: Path, record: RunRecord, *, as_json: bool) -> int:
+    """Write the report, tell the end in plain words, and give the exit status."""
+    from kfloop.pipelines.rounds import open_loop, save_record
+    from kfloop.report import render_summary
+    from kfloop.report.runs import write_run_report
+
+    if record.repeated_of is None:
+        loop = open_loop(path)
+        record.report = str(write_run_report(record.as_dict(), loop.workspace))
+        save_record(loop, record)
+    say(render_summary(record.as_dict()))
+    if as_json:
+        print_json(record.as_dict())
+    return record.exit_code

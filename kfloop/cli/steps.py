@@ -1,0 +1,110 @@
+"""``kfloop step`` and ``kfloop compile``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from kfloop.cli.console import print_json, say
+from kfloop.cli.options import config_option, json_option
+from kfloop.errors import EXIT_DONE, EXIT_REJECTED, EXIT_WAITING, ConfigError, nearest
+
+OUTCOME_EXITS = {"reject": EXIT_REJECTED, "hold": EXIT_WAITING, "needs_labels": EXIT_WAITING}
+
+
+@click.command("step")
+@click.argument("name")
+@config_option
+@click.option("-i", "--input", "inputs", multiple=True, metavar="NAME=FOLDER", help="An input of the step; repeat for each.")
+@click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder that receives the output.")
+@click.option("--record", is_flag=True, help="Exit 0 whatever was decided: the decision stands in the output.")
+@json_option
+def step_command(
+    name: str, path: Path, *, inputs: tuple[str, ...], out: Path | None, record: bool, as_json: bool
+) -> int:
+    """Run one component alone, outside KFP: what dvc.yaml calls.
+
+    \b
+    Example:
+      kfloop step ingest -o artifacts/dataset
+      kfloop step train -i dataset=artifacts/dataset -i labels=artifacts/labels -o artifacts/checkpoint
+    """
+    from kfloop.core.config import STEP_SECTIONS, load_config
+    from kfloop.core.execution import perform
+    from kfloop.pipelines.steps import STEPS, core_of
+
+    if name not in STEPS:
+        raise ConfigError(f"no step is called '{name}'", hint=nearest(name, STEPS))
+    config = load_config(path)
+    workspace = config.workspace(path.resolve().parent)
+    folders = parse_inputs(name, STEPS[name], inputs)
+    step, core = core_of(name, folders)
+    result = perform(step, core, workspace, config.section(STEP_SECTIONS[step]), folders)
+    if out is not None:
+        replace_folder(result.path, out)
+    if as_json:
+        print_json({"step": step, "digest": result.digest, "path": str(result.path), "value": result.value})
+    else:
+        say(f"{step}: {result.value} ({out or result.path})")
+    return EXIT_DONE if record else OUTCOME_EXITS.get(result.value, EXIT_DONE)
+
+
+def parse_inputs(name: str, expected: tuple[str, ...], inputs: tuple[str, ...]) -> dict[str, Path]:
+    """Folders by input name.
+
+    Raises:
+        ConfigError: One is missing, unknown, or not a folder.
+    """
+    folders = {}
+    for item in inputs:
+        key, _, folder = item.partition("=")
+        if key not in expected:
+            raise ConfigError(f"step '{name}' has no input '{key}'", hint=nearest(key, expected) if expected else "none")
+        if not Path(folder).is_dir():
+            raise ConfigError(f"input '{key}' of step '{name}': no folder '{folder}'", hint="run the step that makes it")
+        folders[key] = Path(folder).resolve()
+    missing = [key for key in expected if key not in folders]
+    if missing:
+        raise ConfigError(
+            f"step '{name}' needs {', '.join(missing)}", hint=" ".join(f"-i {key}=FOLDER" for key in missing)
+        )
+    return folders
+
+
+def replace_folder(source: Path, out: Path) -> None:
+    """Put a copy of ``source`` at ``out``, complete or not at all."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(staging, ignore_errors=True)
+    shutil.copytree(source, staging)
+    shutil.rmtree(out, ignore_errors=True)
+    staging.rename(out)
+
+
+@click.command("compile")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("compiled"),
+    show_default=True,
+    help="Folder for the IR files.",
+)
+@json_option
+def compile_command(out: Path, *, as_json: bool) -> int:
+    """Compile the pipelines to the YAML that Kubeflow Pipelines runs.
+
+    \b
+    Example:
+      kfloop compile -o compiled/
+    """
+    from kfloop.pipelines.worker import compile_pipelines
+
+    files = [str(file) for file in compile_pipelines(out)]
+    if as_json:
+        print_json({"files": files})
+    else:
+        say("\n".join(files))
+    return EXIT_DONE

@@ -1,0 +1,1 @@
+"""What every layer shares: configuration, dataset versions, state, store, registry, statistics."""

@@ -1,0 +1,150 @@
+"""One lease per loop, with heartbeat and takeover: two runs of one loop never overlap."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, insert, select, update
+
+from kfloop.core.state.schema import leases
+from kfloop.errors import LeaseHeldError, StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from sqlalchemy import Connection
+
+STALE_SECONDS = 30.0
+BEAT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """Who holds a lease: run, host, pid, and unix times of acquisition and last heartbeat."""
+
+    run_id: str
+    host: str
+    pid: int
+    acquired: float
+    heartbeat: float
+
+
+class Leases:
+    """Leases of all loops in one database."""
+
+    def __init__(self, begin: Callable[[], AbstractContextManager[Connection]]) -> None:
+        self._begin = begin
+
+    def holder(self, loop: str) -> Holder | None:
+        """The live holder; a dead one (gone process on this host, silent for long elsewhere) counts as none."""
+        with self._begin() as connection:
+            row = connection.execute(select(leases).where(leases.c.loop == loop)).one_or_none()
+        if row is None:
+            return None
+        holder = Holder(run_id=row.run_id, host=row.host, pid=row.pid, acquired=row.acquired, heartbeat=row.heartbeat)
+        return holder if _alive(holder) else None
+
+    def acquire(self, loop: str, run_id: str) -> Lease:
+        """Take the lease, also over from a dead holder.
+
+        Raises:
+            LeaseHeldError: A live run holds it.
+        """
+        token = uuid.uuid4().hex
+        now = time.time()
+        with self._begin() as connection:
+            row = connection.execute(select(leases).where(leases.c.loop == loop)).one_or_none()
+            if row is not None:
+                holder = Holder(
+                    run_id=row.run_id, host=row.host, pid=row.pid, acquired=row.acquired, heartbeat=row.heartbeat
+                )
+                if _alive(holder):
+                    raise LeaseHeldError(
+                        f"run '{holder.run_id}' of loop '{loop}' is at work (pid {holder.pid} on {holder.host}, "
+                        f"for {now - holder.acquired:.0f} s)",
+                        hint="wait for it to end, or end it and run the command again",
+                        run_id=holder.run_id,
+                        pid=holder.pid,
+                    )
+                connection.execute(delete(leases).where(leases.c.loop == loop, leases.c.token == row.token))
+            connection.execute(
+                insert(leases).values(
+                    loop=loop,
+                    token=token,
+                    run_id=run_id,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    acquired=now,
+                    heartbeat=now,
+                )
+            )
+        return Lease(self._begin, loop, token)
+
+
+class Lease:
+    """A held lease; a context manager that beats in the background and releases at the end."""
+
+    def __init__(self, begin: Callable[[], AbstractContextManager[Connection]], loop: str, token: str) -> None:
+        self._begin = begin
+        self._mine = (leases.c.loop == loop) & (leases.c.token == token)
+        self._loop = loop
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="kfloop-lease", daemon=True)
+
+    def __enter__(self) -> Lease:
+        """Start the heartbeat."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop the heartbeat and release."""
+        self._stop.set()
+        self._thread.join()
+        with self._begin() as connection:
+            connection.execute(delete(leases).where(self._mine))
+
+    def check(self) -> None:
+        """Make sure the lease is still ours, right before a change that matters.
+
+        Raises:
+            StateError: It was taken over.
+        """
+        with self._begin() as connection:
+            held = connection.execute(select(leases.c.token).where(self._mine)).one_or_none()
+        if held is None:
+            raise StateError(f"another run took over loop '{self._loop}'; nothing was changed by this one")
+
+    def _beat(self) -> None:
+        while not self._stop.wait(BEAT_SECONDS):
+            with self._begin() as connection:
+                connection.execute(update(leases).where(self._mine).values(heartbeat=time.time()))
+
+
+def _alive(holder: Holder) -> bool:
+    if holder.host == socket.gethostname():
+        try:
+            os.kill(holder.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return not _is_zombie(holder.pid)
+    return time.time() - holder.heartbeat < STALE_SECONDS
+
+
+def _is_zombie(pid: int) -> bool:
+    """A killed process whose parent has not collected it yet still has a pid."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True

@@ -1,0 +1,115 @@
+"""Runs and their steps: every step reports its start and its end, from whatever process it runs in."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, insert, select, update
+
+from kfloop.core.state.schema import runs, steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from sqlalchemy import Connection
+
+RUNNING = "running"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepEvent:
+    """One event of a step: ``started``, ``succeeded`` or ``failed``, with a JSON payload."""
+
+    number: int
+    step: str
+    event: str
+    at: float
+    payload: dict[str, Any]
+
+
+class Runs:
+    """Run records by id."""
+
+    def __init__(self, begin: Callable[[], AbstractContextManager[Connection]]) -> None:
+        self._begin = begin
+
+    def start(self, run_id: str, loop: str, pipeline: str, fingerprint: str, record: dict[str, Any]) -> None:
+        """Record that a run began."""
+        with self._begin() as connection:
+            connection.execute(
+                insert(runs).values(
+                    run_id=run_id,
+                    loop=loop,
+                    pipeline=pipeline,
+                    status=RUNNING,
+                    fingerprint=fingerprint,
+                    started=time.time(),
+                    record=json.dumps(record),
+                )
+            )
+
+    def finish(self, run_id: str, status: str, record: dict[str, Any]) -> None:
+        """Record how a run ended."""
+        with self._begin() as connection:
+            connection.execute(
+                update(runs)
+                .where(runs.c.run_id == run_id)
+                .values(status=status, finished=time.time(), record=json.dumps(record))
+            )
+
+    def get(self, run_id: str) -> dict[str, Any] | None:
+        """The record of a run."""
+        with self._begin() as connection:
+            text = connection.execute(select(runs.c.record).where(runs.c.run_id == run_id)).scalar()
+        return None if text is None else dict(json.loads(text))
+
+    def last(self, loop: str, count: int = 1, fingerprint: str | None = None) -> list[dict[str, Any]]:
+        """The latest records of a loop, newest first, of one fingerprint or of all."""
+        query = select(runs.c.record).where(runs.c.loop == loop).order_by(runs.c.started.desc()).limit(count)
+        if fingerprint is not None:
+            query = query.where(runs.c.fingerprint == fingerprint)
+        with self._begin() as connection:
+            return [dict(json.loads(text)) for (text,) in connection.execute(query)]
+
+    def active(self, loop: str) -> list[str]:
+        """Ids of the runs that began and did not end (a killed run stays here until ``abandon``)."""
+        with self._begin() as connection:
+            found = connection.execute(select(runs.c.run_id).where(runs.c.loop == loop, runs.c.status == RUNNING))
+            return [run_id for (run_id,) in found]
+
+    def abandon(self, loop: str) -> list[str]:
+        """Mark runs that never ended as ``killed``; the caller holds the lease, so none of them is alive."""
+        killed = self.active(loop)
+        for run_id in killed:
+            record = (self.get(run_id) or {}) | {"status": "killed", "exit_code": 1}
+            self.finish(run_id, "killed", record)
+        return killed
+
+    def step(self, run_id: str, step: str, event: str, payload: dict[str, Any]) -> None:
+        """Append a step event."""
+        with self._begin() as connection:
+            number = connection.execute(select(func.max(steps.c.number)).where(steps.c.run_id == run_id)).scalar() or 0
+            connection.execute(
+                insert(steps).values(
+                    run_id=run_id,
+                    number=number + 1,
+                    step=step,
+                    event=event,
+                    at=time.time(),
+                    payload=json.dumps(payload),
+                )
+            )
+
+    def events(self, run_id: str, after: int = 0) -> list[StepEvent]:
+        """Events of a run with a number above ``after``."""
+        query = select(steps).where(steps.c.run_id == run_id, steps.c.number > after).order_by(steps.c.number)
+        with self._begin() as connection:
+            rows = connection.execute(query).all()
+        return [
+            StepEvent(number=row.number, step=row.step, event=row.event, at=row.at, payload=json.loads(row.payload))
+            for row in rows
+        ]

@@ -1,0 +1,1 @@
+"""Statistics that decisions rest on: estimates with intervals, bootstrap, betting tests, effect sizes."""

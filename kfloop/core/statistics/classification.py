@@ -1,0 +1,120 @@
+"""Metrics of a classifier, each as a statistic the bootstrap can resample.
+
+A row whose probabilities are no distribution (NaN, infinite, negative, not summing to 1) makes every metric that covers it
+unknown: a model that answers nonsense has no accuracy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kfloop.core.scoring import invalid_rows
+from kfloop.core.statistics.bootstrap import Statistic
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+BINS = 15
+SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)  # a float32 zero must not cost infinity
+
+
+def predictions(probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Most probable class of each row of [N, K]; rows that are no distribution get -1."""
+    safe = np.where(np.isfinite(probabilities), probabilities, 0)
+    return np.where(invalid_rows(probabilities), -1, safe.argmax(axis=1)).astype(np.int64)
+
+
+def overall(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> dict[str, Statistic]:
+    """``accuracy``, ``macro_f1``, ``log_loss`` and ``ece``.
+
+    Args:
+        labels: True classes, int64 [N], in 0..K-1.
+        probabilities: [N, K].
+    """
+    return {
+        "accuracy": accuracy(labels, probabilities),
+        "macro_f1": macro_f1(labels, probabilities),
+        "log_loss": log_loss(labels, probabilities),
+        "ece": calibration_error(labels, probabilities),
+    }
+
+
+def accuracy(
+    labels: NDArray[np.int64], probabilities: NDArray[np.floating], rows: NDArray[np.bool_] | None = None
+) -> Statistic:
+    """Share of rows whose most probable class is the true one, among ``rows`` (a slice) or all."""
+    chosen = np.ones(len(labels), dtype=bool) if rows is None else rows
+    hits = _known(predictions(probabilities) == labels, probabilities)
+    features = np.column_stack([np.where(chosen, hits, 0.0), chosen.astype(np.float64)])
+    return Statistic(features=features, value=lambda sums: sums[:, 0] / _positive(sums[:, 1]), n=int(chosen.sum()))
+
+
+def log_loss(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Statistic:
+    """Mean negative log probability of the true class, in nats; probabilities are kept at least at float32's epsilon."""
+    true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        losses = _known(-np.log(np.clip(true, SMALLEST_PROBABILITY, 1.0)), probabilities)
+    features = np.column_stack([losses, np.ones(len(labels))])
+    return Statistic(features=features, value=lambda sums: sums[:, 0] / _positive(sums[:, 1]), n=len(labels))
+
+
+def macro_f1(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Statistic:
+    """Mean F1 over the classes that occur, as a label or as a prediction (the same as scikit-learn's ``macro``)."""
+    classes = np.arange(probabilities.shape[1])
+    predicted = predictions(probabilities)
+    is_true = (labels[:, None] == classes).astype(np.float64)
+    is_predicted = _known(predicted[:, None] == classes, probabilities)
+    features = np.concatenate([is_true * is_predicted, is_true + is_predicted], axis=1)
+
+    def value(sums: Floats) -> Floats:
+        hits, either = np.split(sums, 2, axis=1)
+        occurs = either > 0
+        f1 = np.where(occurs, 2 * hits / np.where(occurs, either, 1), 0.0)
+        mean = f1.sum(axis=1) / _positive(occurs.sum(axis=1).astype(np.float64))
+        return np.asarray(np.where(np.isnan(sums).any(axis=1), np.nan, mean))
+
+    return Statistic(features=features, value=value, n=len(labels))
+
+
+def calibration_error(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Statistic:
+    """Expected calibration error over 15 equal bins of the top probability.
+
+    Formula: sum over bins of |hits - confidence| / N (Naeini et al., AAAI 2015; Guo et al., ICML 2017).
+    """
+    confidence = np.where(np.isfinite(probabilities), probabilities, 0).max(axis=1).astype(np.float64)
+    hits = (predictions(probabilities) == labels).astype(np.float64)
+    edges = np.linspace(0, 1, BINS + 1)
+    bins = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, BINS - 1)
+    gap = _known(hits - confidence, probabilities)
+    in_bin = bins[:, None] == np.arange(BINS)
+    features = np.column_stack([np.where(in_bin, gap[:, None], 0.0), np.ones(len(labels))])
+    return Statistic(
+        features=features,
+        value=lambda sums: np.abs(sums[:, :-1]).sum(axis=1) / _positive(sums[:, -1]),
+        n=len(labels),
+    )
+
+
+def confusion(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Counts [K, K], true class by predicted class; rows without a prediction are left out."""
+    classes = probabilities.shape[1]
+    predicted = predictions(probabilities)
+    valid = predicted >= 0
+    cells = labels[valid] * classes + predicted[valid]
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+
+
+def _known(values: NDArray[np.generic], probabilities: NDArray[np.floating]) -> Floats:
+    """``values`` [N] or [N, F] with NaN in the rows whose probabilities are no distribution."""
+    result = values.astype(np.float64)
+    result[invalid_rows(probabilities)] = np.nan
+    return result
+
+
+def _positive(counts: Floats) -> Floats:
+    """Counts with NaN for zero, so that a mean over nothing is unknown."""
+    return np.where(counts > 0, counts, np.nan)

@@ -1,0 +1,171 @@
+"""DVC: every dataset version is tracked, pushed to a remote, and can be brought back.
+
+kfloop keeps a DVC repository of its own at ``.kfloop/dvc`` (without git), so that a repository of the user is never touched. A version's
+folder lies in the store; a link to its files (hard link or reflink where the disk allows it) is added under ``datasets/<digest>``, next
+to the pointer file ``datasets/<digest>.dvc``. The default remote is the folder ``.kfloop/dvc-remote``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kfloop.core.store import Store
+from kfloop.core.versions import verify_version
+from kfloop.errors import StateError, TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from kfloop.core.workspace import Workspace
+
+REMOTE = "kfloop"
+KIND = "datasets"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracked:
+    """A tracked version.
+
+    Attributes:
+        digest: The version.
+        pointer: Its ``.dvc`` file.
+        pushed: Objects sent to the remote now; 0 when it had them all.
+    """
+
+    digest: str
+    pointer: Path
+    pushed: int
+
+
+def pointer_of(digest: str, workspace: Workspace) -> Path:
+    """Place of the pointer file of a version, whether or not it is there."""
+    return workspace.kfloop_dir / "dvc" / KIND / f"{digest}.dvc"
+
+
+def track(folder: Path, workspace: Workspace) -> Tracked:
+    """Put a published dataset version under DVC and push it to the remote; repeating it changes nothing.
+
+    Args:
+        folder: The version in the store; its name is its digest.
+        workspace: Places of the loop.
+
+    Raises:
+        TransientError: Another process works in the DVC repository.
+        StateError: DVC failed.
+    """
+    digest = folder.name
+    pointer = pointer_of(digest, workspace)
+    with _repository(workspace) as repo:
+        place = pointer.with_suffix("")
+        _mirror(folder, place)
+        repo.add(str(place))
+        pushed = repo.push(targets=[str(pointer)], remote=REMOTE)
+        shutil.rmtree(place)  # the pointer, the cache and the remote hold it; the store has the files themselves
+    return Tracked(digest=digest, pointer=pointer, pushed=int(pushed or 0))
+
+
+def restore(digest: str, workspace: Workspace) -> Path:
+    """Bring a tracked version back into the store from DVC's cache or remote, and prove that it is the same.
+
+    Raises:
+        StateError: The version was never tracked, the remote lost it, or what came back is damaged.
+        TransientError: Another process works in the DVC repository.
+    """
+    store = Store(workspace.store)
+    if store.has(KIND, digest):
+        return verify_version(store.path(KIND, digest)).folder
+    pointer = pointer_of(digest, workspace)
+    if not pointer.is_file():
+        known = sorted(path.stem for path in pointer.parent.glob("*.dvc"))
+        raise StateError(
+            f"dataset version '{digest}' was never tracked: no '{pointer}'",
+            hint=f"tracked: {', '.join(known) or 'none'}",
+            digest=digest,
+        )
+    with _repository(workspace) as repo:
+        place = pointer.with_suffix("")
+        shutil.rmtree(place, ignore_errors=True)
+        repo.pull(targets=[str(pointer)], remote=REMOTE, force=True)
+        verify_version(place)
+        path = store.publish(place, KIND, digest)
+        shutil.rmtree(place)
+    return path
+
+
+@contextlib.contextmanager
+def _repository(workspace: Workspace) -> Iterator[Any]:
+    """kfloop's own DVC repository, made when it is not there, held by one process at a time."""
+    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    logging.getLogger("dvc").setLevel(logging.ERROR)
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    root = workspace.kfloop_dir / "dvc"
+    try:
+        with _own_lock(workspace):
+            if not (root / ".dvc" / "config").is_file():
+                _create(root, workspace.kfloop_dir / "dvc-remote")
+            repo = Repo(str(root))
+            try:
+                yield repo
+            finally:
+                repo.close()
+    except LockError as error:
+        raise TransientError(
+            f"another process works in the DVC repository '{root}'", hint="wait for it to end, then run again"
+        ) from error
+    except DvcException as error:
+        raise StateError(
+            f"DVC failed in '{root}': {type(error).__name__}: {error}",
+            hint="look at that folder with the dvc command; it can be deleted, then versions are tracked anew",
+        ) from error
+
+
+@contextlib.contextmanager
+def _own_lock(workspace: Workspace) -> Iterator[None]:
+    """One tracker at a time: DVC locks single commands, while a version takes several."""
+    import zc.lockfile
+    from dvc.lock import Lock
+
+    path = workspace.kfloop_dir / "dvc.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = Lock(str(path), wait=False)  # tries for three seconds, then gives up; freed by the kernel when its process dies
+    with lock:
+        yield
+    del zc
+
+
+def _create(root: Path, remote: Path) -> None:
+    """Make the repository under another name, so that a kill leaves either none or a whole one."""
+    from dvc.repo import Repo
+
+    staging = root.with_name("dvc.new")
+    shutil.rmtree(staging, ignore_errors=True)
+    shutil.rmtree(root, ignore_errors=True)
+    staging.mkdir(parents=True)
+    remote.mkdir(exist_ok=True)
+    Repo.init(str(staging), no_scm=True, force=True).close()
+    (staging / ".dvc" / "config").write_text(
+        "[core]\n    no_scm = true\n    analytics = false\n    autostage = false\n    check_update = false\n"
+        f"    remote = {REMOTE}\n"
+        "[cache]\n    type = reflink,hardlink,copy\n    slow_link_warning = false\n"
+        f"['remote \"{REMOTE}\"']\n    url = ../../dvc-remote\n",
+        encoding="utf-8",
+    )
+    (staging / KIND).mkdir()
+    staging.rename(root)
+
+
+def _mirror(folder: Path, place: Path) -> None:
+    """The files of ``folder`` at ``place``, as hard links where possible so that space is not doubled."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    for path in sorted(folder.iterdir()):
+        shutil.copy2(path, place / path.name)

@@ -1,0 +1,184 @@
+"""The plots of a report: each takes plain numbers and gives an inline SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from kfloop.report.figures import BAD, FIRST, GRID, INK, MUTED, SECOND, SERIES, canvas, svg
+from kfloop.report.values import Interval, decimal, moment
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_ROW = 0.27  # inches for one row of a plot with names on its left
+_NAME_LENGTH = 28
+_TIME_LABELS = 5
+
+
+def _name(value: str) -> str:
+    return value if len(value) <= _NAME_LENGTH else value[: _NAME_LENGTH - 3] + "..."
+
+
+def _named_rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), [_name(name) for name in names], color=INK)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+
+
+def class_counts(labels: Sequence[str], splits: Mapping[str, Sequence[float]]) -> str:
+    """Rows of each class, stacked by split.
+
+    Args:
+        labels: Names of the classes.
+        splits: Counts by split, each in the order of ``labels``.
+    """
+    with canvas(5.6, 0.75 + _ROW * len(labels)) as (figure, (axes,)):
+        left = [0.0] * len(labels)
+        for colour, (split, counts) in zip(SERIES, splits.items(), strict=False):
+            axes.barh(range(len(labels)), counts, left=left, height=0.68, color=colour, label=split)
+            left = [start + size for start, size in zip(left, counts, strict=True)]
+        _named_rows(axes, labels)
+        axes.set_xlabel("rows")
+        figure.legend(loc="outside upper left", ncols=3, handlelength=1, labelcolor=INK)
+        largest = max(range(len(left)), key=left.__getitem__)
+        alt = f"Rows per class by split, {len(labels)} classes; the largest is {labels[largest]} with {left[largest]:,.0f}."
+        return svg(figure, "class-counts", alt)
+
+
+def history(epochs: Sequence[float], curves: Mapping[str, Sequence[float | None]], best: float | None) -> str:
+    """Training curves: losses on the left, accuracy on the right.
+
+    Args:
+        epochs: Numbers of the epochs.
+        curves: ``train_loss``, ``validation_loss``, ``validation_accuracy`` by epoch; None where there is no value.
+        best: The epoch whose weights were kept.
+    """
+    with canvas(8.6, 2.7, columns=2) as (figure, (loss, accuracy)):
+        _curve(loss, epochs, curves.get("train_loss", ()), "train", SECOND)
+        _curve(loss, epochs, curves.get("validation_loss", ()), "validation", FIRST)
+        _curve(accuracy, epochs, curves.get("validation_accuracy", ()), "validation", FIRST)
+        for axes, title in ((loss, "loss"), (accuracy, "accuracy")):
+            axes.set_title(title)
+            axes.set_xlabel("epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            if best is not None:
+                axes.axvline(best, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), label="epoch kept")
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(labelcolor=INK)
+        last = [value for value in curves.get("validation_accuracy", ()) if value is not None]
+        ending = f"; validation accuracy ends at {decimal(last[-1])}" if last else ""
+        return svg(figure, "history", f"Training curves over {len(epochs)} epochs{ending}.")
+
+
+def _curve(axes: Axes, epochs: Sequence[float], values: Sequence[float | None], label: str, colour: str) -> None:
+    points = [(epoch, value) for epoch, value in zip(epochs, values, strict=False) if value is not None]
+    if points:
+        axes.plot(*zip(*points, strict=True), color=colour, label=label, marker="o", markersize=3.5)
+
+
+def intervals(name: str, title: str, estimates: Mapping[str, Interval]) -> str:
+    """One metric of several models: a dot for the value, a line for its interval.
+
+    Args:
+        name: Unique name of the plot.
+        title: The metric.
+        estimates: By model, in the order shown.
+    """
+    with canvas(3.9, 0.72 + _ROW * len(estimates)) as (figure, (axes,)):
+        for place, (colour, found) in enumerate(zip(SERIES, estimates.values(), strict=False)):
+            _dot(axes, place, found, colour)
+        _named_rows(axes, list(estimates))
+        axes.locator_params(axis="x", nbins=5)
+        axes.margins(x=0.08)
+        axes.set_title(title)
+        said = ", ".join(f"{model} {found}" for model, found in estimates.items())
+        return svg(figure, name, f"{title}: {said}.")
+
+
+def differences(name: str, title: str, estimates: Mapping[str, Interval]) -> str:
+    """Differences with their intervals around a line at zero, one row each.
+
+    Args:
+        name: Unique name of the plot.
+        title: What is compared, and the unit.
+        estimates: By row.
+    """
+    with canvas(5.6, 0.72 + _ROW * len(estimates)) as (figure, (axes,)):
+        axes.axvline(0, color=MUTED, linewidth=1)
+        for place, found in enumerate(estimates.values()):
+            _dot(axes, place, found, FIRST)
+        _named_rows(axes, list(estimates))
+        axes.margins(x=0.08)
+        axes.set_title(title)
+        said = ", ".join(f"{row} {found}" for row, found in list(estimates.items())[:12])
+        return svg(figure, name, f"{title}: {said}.")
+
+
+def _dot(axes: Axes, place: int, found: Interval, colour: str) -> None:
+    if found.value is None:
+        return
+    if found.low is not None and found.high is not None:
+        axes.plot([found.low, found.high], [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
+    axes.plot([found.value], [place], marker="o", markersize=6.5, color=colour, linestyle="none")
+
+
+def calibration(bins: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Observed accuracy over stated confidence, by model; on the diagonal both agree.
+
+    Args:
+        bins: For each model its points (mean confidence, accuracy).
+    """
+    with canvas(4.4, 3.6) as (figure, (axes,)):
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
+        for colour, (model, points) in zip(SERIES, bins.items(), strict=False):
+            axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=4.5, label=model)
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
+        axes.legend(labelcolor=INK, loc="upper left")
+        alt = "Calibration: accuracy over confidence, for " + ", ".join(f"{name} ({len(p)} bins)" for name, p in bins.items())
+        return svg(figure, "calibration", alt + ".")
+
+
+def log_evidence(times: Sequence[object], values: Sequence[float], log_threshold: float | None) -> str:
+    """The monitor's evidence over time against the threshold at which it counts as drift.
+
+    Args:
+        times: When each value was reached, as the monitor wrote it.
+        values: Natural logarithm of the e-value.
+        log_threshold: Logarithm of the threshold.
+    """
+    places = list(range(1, len(values) + 1))
+    with canvas(8.6, 2.8) as (figure, (axes,)):
+        axes.axhline(0, color=GRID, linewidth=1)
+        axes.plot(places, values, color=FIRST, marker="o", markersize=4)
+        if log_threshold is not None:
+            axes.axhline(log_threshold, color=BAD, linewidth=1.4, linestyle=(0, (4, 3)))
+            label = f"threshold {log_threshold:.2f}"
+            axes.annotate(
+                label, (1, log_threshold), xycoords=("axes fraction", "data"), xytext=(0, 4),
+                textcoords="offset points", ha="right", color=BAD,
+            )
+            axes.set_ylim(top=max(axes.get_ylim()[1], log_threshold + 0.14 * (log_threshold - min(*values, 0))))
+        step = max(1, math.ceil(len(places) / _TIME_LABELS))
+        shown = places[::step]
+        axes.set_xticks(shown, [moment(times[place - 1])[:16].replace(" ", "\n") for place in shown])
+        axes.set_ylabel("log e-value")
+        reached = f" The threshold is {log_threshold:.2f}." if log_threshold is not None else ""
+        return svg(figure, "log-evidence", f"Log e-value over {len(values)} rounds, last {values[-1]:.2f}.{reached}")
+
+
+def effects(shifts: Mapping[str, float]) -> str:
+    """How far each watched quantity moved, in standard deviations of the reference.
+
+    Args:
+        shifts: By name, in the order shown.
+    """
+    with canvas(5.6, 0.75 + _ROW * len(shifts)) as (figure, (axes,)):
+        axes.barh(range(len(shifts)), list(shifts.values()), height=0.62, color=FIRST)
+        axes.axvline(0, color=MUTED, linewidth=1)
+        _named_rows(axes, list(shifts))
+        axes.set_xlabel("shift in standard deviations")
+        said = ", ".join(f"{name} {value:.2f}" for name, value in list(shifts.items())[:12])
+        return svg(figure, "effects", f"Shift in standard deviations: {said}.")

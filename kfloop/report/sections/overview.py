@@ -1,0 +1,155 @@
+"""The head of the report: what the run concluded, in one sentence and its reason, and how each step went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kfloop.report.sources import Context, step_name
+from kfloop.report.values import duration, mapping, moment, number, rows, short, text, words
+
+# Sentence and tone of each conclusion. The reason beside it is always that of the object which concluded.
+_DECISIONS = {
+    "promote": ("The challenger was promoted.", "good"),
+    "reject": ("The challenger was rejected.", "bad"),
+    "hold": ("The challenger waits for a person.", "wait"),
+}
+_TRIGGERS = {
+    "none": ("No drift that matters.", "good"),
+    "retrain": ("Drift that matters: retrain.", "wait"),
+    "needs_labels": ("Labels are needed before a retraining.", "wait"),
+    "cooldown": ("No retraining yet: cooling down after the last one.", "wait"),
+    "in_flight": ("No second retraining: one is already running.", "wait"),
+    "over_budget": ("No retraining: the budget is spent.", "wait"),
+    "not_evaluated": ("Drift was not evaluated.", "bad"),
+}
+_STATUSES = {
+    "succeeded": ("The run succeeded.", "good"),
+    "failed": ("The run failed.", "bad"),
+    "rejected": ("The challenger was rejected.", "bad"),
+    "held": ("The challenger waits for a person.", "wait"),
+    "needs_labels": ("Labels are needed.", "wait"),
+    "nothing_new": ("Nothing new since the last run.", "quiet"),
+    "running": ("The run has not ended.", "quiet"),
+}
+_SHOWN_AS_FAILED = {"failed"}
+
+
+def headline(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run concluded: sentence, tone, and the reasons in order of weight.
+
+    A failure outweighs a decision: a promotion that the deployment did not finish must not read as one.
+    """
+    status = text(record.get("status"))
+    decision, trigger = mapping(record.get("decision")), mapping(record.get("trigger"))
+    sentence, tone = _STATUSES.get(status, (f"The run ended as '{status or 'unknown'}'.", "quiet"))
+    if status not in {"failed", "nothing_new", "running"}:
+        sentence, tone = _TRIGGERS.get(text(trigger.get("outcome")), (sentence, tone))
+        sentence, tone = _DECISIONS.get(text(decision.get("outcome")), (sentence, tone))
+    reasons = [problem["sentence"] for problem in failures(record)]
+    if status == "failed" and not reasons:
+        error = mapping(record.get("error"))
+        reasons = [" ".join(filter(None, (text(error.get("message")), text(error.get("hint")))))]
+    for name, concluded in (("Decision", decision), ("Trigger", trigger)):
+        if concluded:
+            label = f"{name} {words(concluded.get('outcome'))}"
+            reasons.append(f"{label}: {text(concluded.get('reason'))}" if text(concluded.get("reason")) else label)
+    if record.get("repeated_of"):
+        reasons.append(f"Repeats run {text(record.get('repeated_of'))}.")
+    if not any(reasons):
+        reasons = [text(record.get("message"))]
+    return {"sentence": sentence, "tone": tone, "reasons": [reason for reason in reasons if reason]}
+
+
+def failures(record: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The steps that failed, each with the message and the hint of its error."""
+    found = []
+    for line in rows(record.get("steps")):
+        error = mapping(line.get("error"))
+        if line.get("status") in _SHOWN_AS_FAILED or error:
+            said = " ".join(filter(None, (text(error.get("message")), text(error.get("hint")))))
+            name = text(line.get("name"))
+            found.append({"step": name, "sentence": f"Step {words(name)} failed: {said or 'it left no message'}"})
+    return found
+
+
+def champion(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The champion before and after the run, and whether it changed."""
+    both = mapping(record.get("champion"))
+    before, after = mapping(both.get("before")), mapping(both.get("after"))
+    return {
+        "before": _version(before),
+        "after": _version(after),
+        "changed": (before.get("version"), before.get("digest")) != (after.get("version"), after.get("digest")),
+    }
+
+
+def _version(entry: Mapping[str, Any]) -> str:
+    if not entry:
+        return "none"
+    return f"version {text(entry.get('version'))} ({short(entry.get('digest'))})"
+
+
+def build(context: Context) -> Mapping[str, Any]:
+    """What the head of the report and its timeline show."""
+    record = context.record
+    return {
+        "headline": headline(record),
+        "champion": champion(record),
+        "facts": [
+            ("pipeline", text(record.get("pipeline"))),
+            ("started", moment(record.get("started"))),
+            ("took", duration(record.get("seconds"))),
+            ("engine", text(record.get("engine"))),
+            ("exit code", text(record.get("exit_code"))),
+        ],
+        "steps": _timeline(record),
+    }
+
+
+def _timeline(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    lines = rows(record.get("steps"))
+    begun, total = _span(record, lines)
+    shown = []
+    for line in lines:
+        seconds, started = number(line.get("seconds")) or 0.0, _seconds(line.get("started"))
+        offset = 0.0 if started is None or begun is None else min(max(started - begun, 0.0), total)
+        status = text(line.get("status")) or "not_run"
+        ran = status in {"succeeded", "failed", "running"}
+        shown.append(
+            {
+                "name": words(step_name(line.get("name"))),
+                "status": words(status),
+                "seconds": duration(seconds) if ran else "",
+                "left": round(100 * offset / total, 2),
+                "width": round(100 * min(seconds, total - offset) / total, 2) if ran else 0,
+                "outcome": words(line.get("outcome")),
+                "digest": short(mapping(line.get("artifact")).get("digest")) if line.get("artifact") else "",
+                "message": text(mapping(line.get("error")).get("message")),
+                "hint": text(mapping(line.get("error")).get("hint")),
+            }
+        )
+    return shown
+
+
+def _span(record: Mapping[str, Any], lines: list[dict[str, Any]]) -> tuple[float | None, float]:
+    """When the first step began, and the seconds that the time axis covers."""
+    times = [(begun, number(line.get("seconds")) or 0.0) for line in lines if (begun := _seconds(line.get("started"))) is not None]
+    if not times:
+        return None, max([number(line.get("seconds")) or 0.0 for line in lines], default=0.0) or 1.0
+    first = min(begun for begun, _ in times)
+    start = _seconds(record.get("started"))
+    first = first if start is None else min(first, start)
+    return first, max(begun + seconds for begun, seconds in times) - first or 1.0
+
+
+def _seconds(value: Any) -> float | None:
+    """A UNIX or ISO time as UNIX time."""
+    from datetime import datetime
+
+    if number(value) is not None:
+        return number(value)
+    try:
+        return datetime.fromisoformat(text(value)).timestamp()
+    except ValueError:
+        return None

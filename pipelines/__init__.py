@@ -1,0 +1,1 @@
+"""The DAGs of the loop and the engine that runs them locally."""

@@ -1,0 +1,91 @@
+"""What a compiled pipeline will do: its tasks in order, each with the branch it stands in, and what an engine must honour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kfloop.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTask:
+    """A leaf task of the IR.
+
+    Attributes:
+        name: Name of the task, unique in the plan.
+        branch: Conditions it stands behind, outermost first, as the IR writes them; empty outside every branch.
+        final: Whether it is an exit handler.
+    """
+
+    name: str
+    branch: tuple[str, ...]
+    final: bool
+
+
+def planned_tasks(ir: dict[str, Any]) -> list[PlannedTask]:
+    """Leaf tasks of a compiled pipeline in execution order, through nested DAGs.
+
+    Args:
+        ir: The pipeline spec (first document of the compiled YAML).
+    """
+    return [task for task in _walk(ir["root"]["dag"], ir["components"], ()) if not task.final] + [
+        task for task in _walk(ir["root"]["dag"], ir["components"], ()) if task.final
+    ]
+
+
+def _walk(dag: dict[str, Any], components: dict[str, Any], branch: tuple[str, ...]) -> list[PlannedTask]:
+    found: list[PlannedTask] = []
+    for name in _ordered(dag["tasks"]):
+        task = dag["tasks"][name]
+        policy = task.get("triggerPolicy", {})
+        condition = policy.get("condition")
+        inside = (*branch, condition) if condition else branch
+        component = components[task["componentRef"]["name"]]
+        if "dag" in component:
+            found += _walk(component["dag"], components, inside)
+        else:
+            final = policy.get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED"
+            found.append(PlannedTask(name=name, branch=inside, final=final))
+    return found
+
+
+def _ordered(tasks: dict[str, Any]) -> list[str]:
+    """Names in an order that respects dependencies; ties by name, since the IR is a map without order."""
+    done: list[str] = []
+    left = dict(tasks)
+    while left:
+        ready = [name for name, task in sorted(left.items()) if all(other in done for other in task.get("dependentTasks", []))]
+        if not ready:
+            message = f"tasks {sorted(left)} depend on each other in a circle"
+            raise ValueError(message)
+        done += ready
+        for name in ready:
+            del left[name]
+    return done
+
+
+def refuse_unsupported(documents: list[dict[str, Any]]) -> None:
+    """Stop before a run whose settings the local runner would drop without a word.
+
+    Args:
+        documents: The documents of the compiled YAML: pipeline spec and, when there is one, platform spec.
+
+    Raises:
+        ConfigError: A secret, volume, timeout or other platform setting, a retry, or a container without Python stands in the IR.
+    """
+    for platform in (document["platforms"] for document in documents if "platforms" in document):
+        executors = platform.get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
+        for executor, settings in executors.items():
+            if settings:
+                raise ConfigError(
+                    f"task '{executor.removeprefix('exec-')}' asks for {', '.join(sorted(settings))}, "
+                    "which the local engine cannot honour",
+                    hint="run it on a cluster, or leave the setting out for local runs",
+                    task=executor,
+                    settings=sorted(settings),
+                )
+    for component in documents[0]["components"].values():
+        for name, task in component.get("dag", {}).get("tasks", {}).items():
+            if "iterator" in task or "parameterIterator" in task:
+                raise ConfigError(f"task '{name}' is a loop, which the local engine does not run")

@@ -1,0 +1,233 @@
+"""One round of the loop, from its configuration to its closed record: what ``kfloop run`` and ``kfloop monitor`` call."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kfloop.core.artifacts import canonical_json, read_report, sha256_text
+from kfloop.core.records import RunRecord, StepRecord, champion_dict, new_run_id
+from kfloop.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_REJECTED,
+    EXIT_WAITING,
+    KfloopError,
+    LeaseHeldError,
+    TerminalError,
+)
+from kfloop.pipelines.arguments import ROUND_SECTIONS, pipeline_arguments
+from kfloop.pipelines.local import code_digest, run_folder, run_pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from kfloop.core.config import LoopConfig
+    from kfloop.core.state import State
+    from kfloop.core.workspace import Workspace
+
+ENDINGS = {
+    "promote": ("succeeded", EXIT_DONE),
+    "reject": ("rejected", EXIT_REJECTED),
+    "hold": ("held", EXIT_WAITING),
+    "needs_labels": ("needs_labels", EXIT_WAITING),
+    "not_evaluated": ("not_evaluated", EXIT_FAILED),
+}
+REPEATABLE = ("succeeded", "rejected", "held")
+NAMED_VERSIONS = ("torch", "pytorch-lightning", "kfp", "mlflow", "dvc", "great-expectations", "onnxruntime", "tritonclient")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """An opened loop: configuration, places, state."""
+
+    config: LoopConfig
+    workspace: Workspace
+    state: State
+
+
+def open_loop(path: Path) -> Loop:
+    """Open the loop of a loop file.
+
+    Raises:
+        ConfigError: The file is missing or wrong.
+        StateError: Its state is corrupt.
+    """
+    from kfloop.core.config import load_config
+
+    config = load_config(path)
+    workspace = config.workspace(path.resolve().parent)
+    from kfloop.core.state import open_state
+
+    return Loop(config=config, workspace=workspace, state=open_state(workspace.state))
+
+
+def training_round(
+    path: Path, *, force: bool = False, progress: Callable[[list[StepRecord]], None] | None = None
+) -> RunRecord:
+    """One training round.
+
+    Args:
+        path: The loop file.
+        force: Run even when the same configuration, data and code were decided on before.
+        progress: Called with all steps whenever one changed.
+
+    Returns:
+        The closed record; ``exit_code`` tells how it ended.
+
+    Raises:
+        ConfigError: The loop file is wrong; nothing was written.
+        InputError: The data cannot be used; nothing was written.
+        LeaseHeldError: Another run of the loop is at work.
+    """
+    from kfloop.components.ingest.sources import inspect
+    from kfloop.core.config import load_config
+
+    source = inspect(load_config(path).data)
+    loop = open_loop(path)
+    record = _new_record(loop, "training", source.digest)
+    with _held(loop, record):
+        fingerprint = _fingerprint(loop.config, source.digest)
+        earlier = None if force else _same_round(loop, fingerprint, record.champion["before"])
+        if earlier is not None:
+            return _repeat(loop, record, earlier)
+        return _round(loop, record, fingerprint, progress)
+
+
+def monitoring_round(path: Path, *, progress: Callable[[list[StepRecord]], None] | None = None) -> RunRecord:
+    """One monitoring round, with the training round it triggers.
+
+    Raises:
+        ConfigError: The loop file is wrong.
+    """
+    loop = open_loop(path)
+    record = _new_record(loop, "monitoring", "")
+    try:
+        with _held(loop, record):
+            return _round(loop, record, "", progress)
+    except LeaseHeldError as busy:
+        reason = f"{busy.message}; the log is read by the next round"
+        record.trigger = {"outcome": "in_flight", "reason": reason}
+        record.message = f"in_flight: {reason}"
+        loop.state.runs.start(record.run_id, record.loop, record.pipeline, "", record.as_dict())
+        return _close(loop, record, "succeeded", EXIT_DONE)
+
+
+@contextlib.contextmanager
+def _held(loop: Loop, record: RunRecord) -> Iterator[None]:
+    """Hold the lease, finish or withdraw what a crash left, and note the champion at the start."""
+    from kfloop.components.deploy.recovery import recover
+
+    with loop.state.leases.acquire(record.loop, record.run_id):
+        loop.state.runs.abandon(record.loop)
+        recover(loop.workspace, loop.config.deploy)
+        champion = champion_dict(loop.state.ledger.champion(record.loop))
+        record.champion = {"before": champion, "after": champion}
+        yield
+
+
+def _new_record(loop: Loop, pipeline: str, source_digest: str) -> RunRecord:
+    record = RunRecord(
+        run_id=new_run_id(),
+        loop=loop.config.name,
+        pipeline=pipeline,
+        config_digest=loop.config.digest(),
+        source_digest=source_digest,
+    )
+    record.versions |= {name: importlib.metadata.version(name) for name in NAMED_VERSIONS}
+    return record
+
+
+def _fingerprint(config: LoopConfig, source_digest: str) -> str:
+    """What a decision rests on, apart from the champion: configuration, data, code."""
+    sections = {name: config.section(key).model_dump(mode="json") for name, key in ROUND_SECTIONS.items()}
+    return sha256_text(canonical_json([sections, source_digest, code_digest()]))
+
+
+def _same_round(loop: Loop, fingerprint: str, champion: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The latest record of the same round, if it was decided and its champion still stands."""
+    for earlier in loop.state.runs.last(loop.config.name, fingerprint=fingerprint):
+        if earlier["status"] in REPEATABLE and earlier["champion"]["after"] == champion:
+            return earlier
+    return None
+
+
+def _repeat(loop: Loop, record: RunRecord, earlier: dict[str, Any]) -> RunRecord:
+    """Close a record that has nothing new to tell: the decision of the same round stands."""
+    record.repeated_of = earlier["run_id"]
+    record.steps = [
+        StepRecord(**(step | {"status": "cached" if step["status"] == "succeeded" else step["status"], "seconds": 0.0}))
+        for step in earlier["steps"]
+    ]
+    for name in ("decision", "trigger", "digests", "report"):
+        setattr(record, name, earlier[name])
+    record.message = f"nothing new since run {earlier['run_id']}: {earlier['message']}"
+    loop.state.runs.start(record.run_id, record.loop, record.pipeline, "", record.as_dict())
+    return _close(loop, record, "nothing_new", earlier["exit_code"])
+
+
+def _round(
+    loop: Loop, record: RunRecord, fingerprint: str, progress: Callable[[list[StepRecord]], None] | None
+) -> RunRecord:
+    """Run the pipeline of ``record`` and close it, whatever happens."""
+    loop.state.runs.start(record.run_id, record.loop, record.pipeline, fingerprint, record.as_dict())
+    try:
+        arguments = pipeline_arguments(record.pipeline, loop.config, loop.workspace)
+        finished = run_pipeline(record.pipeline, arguments, loop.workspace, loop.state, record.run_id, progress)
+    except KfloopError as error:
+        record.error = error.as_dict()
+        record.message = error.message
+        return _close(loop, record, "failed", error.exit_code)
+    except KeyboardInterrupt:
+        record.message = "interrupted; finished steps are kept, the same command goes on from there"
+        return _close(loop, record, "cancelled", EXIT_FAILED)
+    record.steps = finished.steps
+    record.digests = {step.name: step.artifact["digest"] for step in finished.steps if step.artifact}
+    record.cost = {"cpu_seconds": sum(step.cpu_seconds for step in finished.steps)}
+    record.champion["after"] = champion_dict(loop.state.ledger.champion(record.loop))
+    record.trigger = _conclusion(finished.steps, "monitor")
+    record.decision = _conclusion(finished.steps, "gate")
+    failed = next((step for step in finished.steps if step.status == "failed"), None)
+    if failed is not None or finished.returncode != 0:
+        record.error = (failed.error if failed else None) or TerminalError(
+            f"the local runner ended with status {finished.returncode}", hint=f"see {finished.log}"
+        ).as_dict()
+        record.message = f"step '{failed.name}': {record.error['message']}" if failed else record.error["message"]
+        return _close(loop, record, "failed", record.error.get("exit_code", EXIT_FAILED))
+    conclusion = record.decision or record.trigger or {"outcome": "", "reason": "every step succeeded"}
+    record.message = f"{conclusion['outcome']}: {conclusion['reason']}"
+    status, code = ENDINGS.get(conclusion["outcome"], ("succeeded", EXIT_DONE))
+    return _close(loop, record, status, code)
+
+
+def _conclusion(steps: list[StepRecord], name: str) -> dict[str, str] | None:
+    """Outcome and reason of a deciding step, from the report it wrote."""
+    step = next((step for step in steps if step.name == name and step.artifact), None)
+    if step is None or step.artifact is None:
+        return None
+    report = read_report(Path(step.artifact["path"]))
+    return {"outcome": report["outcome"], "reason": report["reason"]}
+
+
+def _close(loop: Loop, record: RunRecord, status: str, exit_code: int) -> RunRecord:
+    """Close the record in state, and write it beside the run's log."""
+    record.status, record.exit_code = status, exit_code
+    record.finished = time.time()
+    record.seconds = record.finished - record.started
+    save_record(loop, record)
+    return record
+
+
+def save_record(loop: Loop, record: RunRecord) -> None:
+    """Write the record to state and, as ``record.json``, into the run's folder (atomically)."""
+    loop.state.runs.finish(record.run_id, record.status, record.as_dict())
+    folder = run_folder(loop.workspace, record.run_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = folder / ".record.json.tmp"
+    staging.write_text(json.dumps(record.as_dict(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    staging.replace(folder / "record.json")

@@ -1,0 +1,1 @@
+"""Triton, embedded and supervised: repository, server, rollout, client, request log."""

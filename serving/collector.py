@@ -1,0 +1,193 @@
+"""The collector: takes log packets from the served model and writes Parquet by model and hour, off the answer's path.
+
+Columns: request_id string, ts_ns int64, model string, version int64, image fixed-size list of uint8, probabilities and embedding lists of
+float32, latency_us int64. Files appear by rename and are never changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import struct
+import tempfile
+import threading
+import time
+from collections import deque
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kfloop.errors import ServerUnavailable
+from kfloop.serving.control import GOLDEN_ID
+from kfloop.serving.endpoint import require
+
+if TYPE_CHECKING:
+    from kfloop.core.workspace import Workspace
+
+PACKET_BYTES = 1 << 20
+FLUSH_SECONDS = 1.0
+FLUSH_PACKETS = 256
+LONGEST_QUEUE = 4096
+FLUSH_WORD = b"flush"
+DTYPES = (np.uint8, np.float32, np.float32)
+
+
+class Collector:
+    """Listens on a socket of its own and writes what arrives.
+
+    Args:
+        folder: Root of the request log.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        # A short path of its own: socket paths are limited to about a hundred characters.
+        self._home = tempfile.TemporaryDirectory(prefix="kfloop-log-")
+        self.address = str(Path(self._home.name) / "log.sock")
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(self.address)
+        self._listener.listen(16)
+        self._stop = threading.Event()
+        self._queue: deque[bytes] = deque()
+        self._writing = threading.Lock()
+        self._files = 0
+        self.received = self.written = self.dropped = 0
+        self._thread = threading.Thread(target=self._listen, name="kfloop-collector", daemon=True)
+        self._writer = threading.Thread(target=self._write_now_and_then, name="kfloop-log-writer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._thread.start()
+        self._writer.start()
+
+    def stop(self) -> None:
+        """Write what is left and close."""
+        self._stop.set()
+        self._thread.join()
+        self._writer.join()
+        self.write()
+        self._listener.close()
+        self._home.cleanup()
+
+    def write(self) -> None:
+        """Write everything received so far."""
+        with self._writing:
+            packets = [self._queue.popleft() for _ in range(len(self._queue))]
+            by_model: dict[str, list[tuple[dict[str, Any], list[np.ndarray]]]] = {}
+            for packet in packets:
+                head, arrays = parse(packet)
+                if not head["ids"][0].startswith(GOLDEN_ID):
+                    by_model.setdefault(head["model"], []).append((head, arrays))
+            for model, rows in by_model.items():
+                self._write_file(model, rows)
+
+    def _listen(self) -> None:
+        poller = select.poll()
+        poller.register(self._listener, select.POLLIN)
+        links = {self._listener.fileno(): self._listener}
+        while not self._stop.is_set():
+            for descriptor, _ in poller.poll(200):
+                if descriptor == self._listener.fileno():
+                    link, _ = self._listener.accept()
+                    links[link.fileno()] = link
+                    poller.register(link, select.POLLIN)
+                    continue
+                packet = links[descriptor].recv(PACKET_BYTES)
+                if not packet:
+                    poller.unregister(descriptor)
+                    links.pop(descriptor).close()
+                elif packet == FLUSH_WORD:
+                    self.write()
+                    links[descriptor].send(b"done")
+                else:
+                    self._take(packet)
+        for link in links.values():
+            if link is not self._listener:
+                link.close()
+
+    def _take(self, packet: bytes) -> None:
+        self.received += 1
+        if len(self._queue) >= LONGEST_QUEUE:  # the disk does not keep up: memory stays bounded, the loss is counted
+            self.dropped += 1
+            return
+        self._queue.append(packet)
+
+    def _write_now_and_then(self) -> None:
+        while not self._stop.wait(FLUSH_SECONDS):
+            self.write()
+
+    def _write_file(self, model: str, rows: list[tuple[dict[str, Any], list[np.ndarray]]]) -> None:
+        import pyarrow.parquet as pq
+
+        table = as_table(rows)
+        hour = datetime.now(UTC).strftime("%Y%m%dT%H")
+        folder = self._folder / model / hour
+        folder.mkdir(parents=True, exist_ok=True)
+        self._files += 1
+        name = f"{time.time_ns():020d}-{os.getpid()}-{self._files:06d}.parquet"
+        staging = folder / f".{name}.tmp"
+        pq.write_table(table, staging, compression="zstd")
+        staging.replace(folder / name)
+        self.written += table.num_rows
+
+
+def parse(packet: bytes) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Head and arrays (image, probabilities, embedding) of one packet."""
+    (length,) = struct.unpack_from("<I", packet)
+    head = json.loads(packet[4 : 4 + length])
+    arrays, start = [], 4 + length
+    for shape, dtype in zip(head["shapes"], DTYPES, strict=True):
+        count = int(np.prod(shape))
+        arrays.append(np.frombuffer(packet, dtype, count, start).reshape(shape))
+        start += count * np.dtype(dtype).itemsize
+    return head, arrays
+
+
+def as_table(rows: list[tuple[dict[str, Any], list[np.ndarray]]]) -> Any:
+    """Rows of one model as an Arrow table."""
+    import pyarrow as pa
+
+    images, probabilities, embeddings = (np.concatenate([arrays[i] for _, arrays in rows]) for i in range(3))
+    count = len(images)
+    flat = images.reshape(count, -1)
+
+    def repeated(key: str) -> list[Any]:
+        return [head[key] for head, _ in rows for _ in head["ids"]]
+
+    return pa.table(
+        {
+            "request_id": pa.array([identity for head, _ in rows for identity in head["ids"]], pa.string()),
+            "ts_ns": pa.array(repeated("ts_ns"), pa.int64()),
+            "model": pa.array(repeated("model"), pa.string()),
+            "version": pa.array(repeated("version"), pa.int64()),
+            "image": pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1]),
+            "probabilities": pa.FixedSizeListArray.from_arrays(
+                pa.array(probabilities.reshape(-1)), probabilities.shape[1]
+            ).cast(pa.list_(pa.float32())),
+            "embedding": pa.FixedSizeListArray.from_arrays(
+                pa.array(embeddings.reshape(-1)), embeddings.shape[1]
+            ).cast(pa.list_(pa.float32())),
+            "latency_us": pa.array(repeated("latency_us"), pa.int64()),
+        }
+    )
+
+
+def flush(workspace: Workspace, timeout: float = 10.0) -> None:
+    """Ask the running collector to write everything it has; returns when that is on disk.
+
+    Raises:
+        ServerUnavailable: No server is running, or its collector does not answer.
+    """
+    endpoint = require(workspace)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link:
+        link.settimeout(timeout)
+        try:
+            link.connect(endpoint.log_socket)
+            link.send(FLUSH_WORD)
+            link.recv(16)
+        except OSError as error:
+            raise ServerUnavailable(f"the request log's collector does not answer: {error}") from error

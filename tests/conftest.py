@@ -1,0 +1,50 @@
+"""What holds for every test: few threads, no telemetry, and no process left behind."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHILDREN_WAIT_S = 10.0
+# These helpers of multiprocessing and joblib live as long as the interpreter by design.
+TRACKERS = ("multiprocessing.resource_tracker", "loky.backend.resource_tracker")
+
+
+def pytest_configure() -> None:
+    """Set the environment before anything heavy is imported; subprocesses inherit it."""
+    os.environ["OMP_NUM_THREADS"] = "2"
+    from kfloop.core.execution import TELEMETRY_OFF
+
+    os.environ.update(TELEMETRY_OFF)
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    try:
+        command = " ".join(process.cmdline())
+        return process.status() != psutil.STATUS_ZOMBIE and not any(name in command for name in TRACKERS)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _describe(process: psutil.Process) -> str:
+    try:
+        return f"{process.pid}: {' '.join(process.cmdline())[:200]}"
+    except psutil.NoSuchProcess:
+        return f"{process.pid}: (gone)"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_left_behind() -> Iterator[None]:
+    """Fail the session when a child of the test process is still alive at its end."""
+    yield
+    children = [child for child in psutil.Process().children(recursive=True) if _is_ours(child)]
+    _, alive = psutil.wait_procs(children, timeout=CHILDREN_WAIT_S)
+    left = [_describe(child) for child in alive if _is_ours(child)]
+    if left:
+        pytest.fail("the tests left processes behind:\n" + "\n".join(left))

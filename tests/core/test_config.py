@@ -1,0 +1,81 @@
+"""The loop file: strict, frozen, and clear about what is wrong."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from kfloop.core.config import STEP_SECTIONS, LoopConfig, load_config, parse_section, section_json
+from kfloop.errors import ConfigError
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "loop.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_name_is_enough(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "name: tiny\n"))
+    assert config.data.source == "digits"
+    assert config.gate.rules is None
+
+
+def test_paths_are_relative_to_the_loop_file(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "name: x\ndata: {source: photos, fresh: incoming}\n"))
+    assert config.data.source == str(tmp_path / "photos")
+    assert config.monitor.fresh == str(tmp_path / "incoming")
+    workspace = config.workspace(tmp_path)
+    assert workspace.state == f"sqlite:///{tmp_path}/.kfloop/state.db"
+    assert workspace.store == str(tmp_path / ".kfloop/store")
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("name: x\ntrian: {}\n", "unknown key 'trian'", "did you mean 'train'"),
+        ("name: x\ntrain: {epoch: 3}\n", "unknown key 'train.epoch'", "did you mean 'epochs'"),
+        ("name: x\ngate: {rules: [{metric: accuracy, atleast: 1}]}\n", "unknown key 'gate.rules.0.atleast'", "at_least"),
+        ("data: {}\n", "'name' is missing", "name:"),
+        ("name: X Y\n", "'name' is 'X Y'", ""),
+        ("name: x\ntrain: {epochs: -1}\n", "'train.epochs' is -1", ""),
+        ("name: x\ntrain: {epochs: many}\n", "'train.epochs' is 'many'", ""),
+        ("name: x\ndata: {split: {validation: .5, test: .6}}\n", "sum to less than 1", ""),
+        ("name: x\ngate: {rules: [{metric: accuracy}]}\n", "exactly one of at_least and at_most", ""),
+        ("- a\n", "holds list", ""),
+        ("", "holds NoneType", ""),
+        ("name: [\n", "not valid YAML", ""),
+    ],
+)
+def test_a_wrong_file_is_refused_with_a_message_that_helps(tmp_path: Path, text: str, message: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, text))
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+def test_no_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no loop file") as caught:
+        load_config(tmp_path / "loop.yaml")
+    assert "kfloop init" in caught.value.hint
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        LoopConfig(name="x").name = "y"  # type: ignore[misc]  # that is the point
+
+
+def test_every_section_travels_as_json_and_back_without_change() -> None:
+    config = LoopConfig(name="x")
+    for step, key in STEP_SECTIONS.items():
+        assert parse_section(step, section_json(config, step)) == config.section(key)
+
+
+def test_integers_stay_integers_on_the_way() -> None:
+    assert '"epochs":12' in section_json(LoopConfig(name="x"), "train")
+
+
+def test_a_garbled_section_is_refused() -> None:
+    with pytest.raises(ConfigError, match="step 'train'"):
+        parse_section("train", '{"epochs": 0}')

@@ -1,0 +1,65 @@
+"""The registry against a real MLflow on sqlite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kfloop.core.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from kfloop.errors import StateError
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'new' / 'mlflow.db'}"
+
+
+def test_nothing_is_registered_at_first(uri: str) -> None:
+    registry = Registry(uri, "empty")
+    assert registry.aliases() == {}
+    assert registry.versions() == {}
+    assert registry.version_of("a") is None
+
+
+def test_registering_a_package_twice_gives_one_version(uri: str) -> None:
+    registry = Registry(uri, "twice")
+    assert registry.register("a", Path("a"), tags={"decision": "hold"}) == 1
+    assert registry.register("b", Path("b")) == 2
+    assert registry.register("a", Path("a"), tags={"decision": "promote"}) == 1
+    assert registry.versions() == {1: "a", 2: "b"}
+
+
+def test_projection_moves_and_removes_aliases_and_is_idempotent(uri: str) -> None:
+    registry = Registry(uri, "aliases")
+    registry.register("a", Path("a"))
+    registry.register("b", Path("b"))
+    registry.project({CHAMPION: 1, CHALLENGER: 2})
+    wanted = {CHAMPION: 2, PREVIOUS: 1, CHALLENGER: None}
+    assert registry.project(wanted) == [
+        "alias champion: 1 -> 2",
+        "alias previous: none -> 1",
+        "alias challenger: 2 -> none",
+    ]
+    assert registry.aliases() == {CHAMPION: 2, PREVIOUS: 1}
+    assert registry.project(wanted) == []
+
+
+def test_loops_do_not_see_each_other(uri: str) -> None:
+    Registry(uri, "one").register("a", Path("a"))
+    assert Registry(uri, "other").version_of("a") is None
+
+
+def test_alias_of_a_version_that_does_not_exist_is_refused(uri: str) -> None:
+    registry = Registry(uri, "refused")
+    registry.register("a", Path("a"))
+    with pytest.raises(StateError, match="refused"):
+        registry.project({CHAMPION: 7})
+
+
+def test_corrupt_registry_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(b"this is no database" * 1000)
+    with pytest.raises(StateError, match=r"mlflow\.db") as caught:
+        Registry(f"sqlite:///{path}", "m").aliases()
+    assert "put the file aside" in caught.value.hint

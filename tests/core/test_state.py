@@ -1,0 +1,183 @@
+"""State: ledger, leases, runs, monitors; what a crash, a rival or a vandal can do to them."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from kfloop.core.state import State, open_state
+from kfloop.core.state.database import HEAD
+from kfloop.core.state.schema import metadata
+from kfloop.errors import LeaseHeldError, StateError
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    return open_state(f"sqlite:///{tmp_path}/state.db")
+
+
+def promote(state: State, version: int, digest: str, expected: str | None, action: str = "promote") -> None:
+    intent = state.ledger.intend(
+        "a", action=action, version=version, model_digest=digest, expected_champion=expected, actor="t", reason="r"
+    )
+    state.ledger.close(intent, done=True)
+
+
+def test_the_champion_is_what_the_last_closed_row_says(state: State) -> None:
+    assert state.ledger.champion("a") is None
+    promote(state, 1, "d1", None)
+    promote(state, 2, "d2", "d1")
+    champion, previous = state.ledger.champion("a"), state.ledger.previous("a")
+    assert champion is not None
+    assert previous is not None
+    assert (champion.version, champion.previous_version, previous.version) == (2, 1, 1)
+    assert state.ledger.champion("b") is None
+    assert state.ledger.verify("a") == 4
+
+
+def test_an_open_intent_changes_nothing_until_it_is_closed(state: State) -> None:
+    promote(state, 1, "d1", None)
+    intent = state.ledger.intend(
+        "a", action="promote", version=2, model_digest="d2", expected_champion="d1", actor="t", reason="r"
+    )
+    champion = state.ledger.champion("a")
+    assert champion is not None
+    assert champion.version == 1
+    with pytest.raises(StateError, match="under way"):
+        promote(state, 3, "d3", "d1")
+    state.ledger.close(intent, done=False, reason="the server refused it")
+    assert state.ledger.open_intent("a") is None
+    champion = state.ledger.champion("a")
+    assert champion is not None
+    assert champion.version == 1
+    with pytest.raises(StateError, match="not open"):
+        state.ledger.close(intent, done=True)
+
+
+def test_a_decision_made_against_another_champion_is_refused(state: State) -> None:
+    promote(state, 1, "d1", None)
+    with pytest.raises(StateError, match="the champion is d1"):
+        promote(state, 2, "d2", None)
+    with pytest.raises(StateError, match="against d0"):
+        promote(state, 2, "d2", "d0")
+
+
+def test_a_changed_row_breaks_the_chain(state: State, tmp_path: Path) -> None:
+    promote(state, 1, "d1", None)
+    promote(state, 2, "d2", "d1")
+    with sqlite3.connect(tmp_path / "state.db") as connection:
+        connection.execute("update ledger set body = replace(body, '\"d1\"', '\"dx\"') where seq = 2")
+    with pytest.raises(StateError, match="broken at row 2"):
+        state.ledger.verify("a")
+
+
+def test_a_removed_row_breaks_the_chain(state: State, tmp_path: Path) -> None:
+    promote(state, 1, "d1", None)
+    promote(state, 2, "d2", "d1")
+    with sqlite3.connect(tmp_path / "state.db") as connection:
+        connection.execute("delete from ledger where seq = 1")
+    with pytest.raises(StateError, match="broken at row 1"):
+        state.ledger.verify("a")
+
+
+def test_a_lease_keeps_a_second_run_out_and_is_free_afterwards(state: State) -> None:
+    with state.leases.acquire("a", "r1") as lease:
+        lease.check()
+        with pytest.raises(LeaseHeldError, match="r1"):
+            state.leases.acquire("a", "r2")
+        with state.leases.acquire("b", "r3"):
+            pass
+    assert state.leases.holder("a") is None
+    with state.leases.acquire("a", "r2"):
+        pass
+
+
+def test_the_lease_of_a_killed_run_is_taken_over_at_once(state: State, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    code = f"import os\nfrom kfloop.core.state import open_state\nopen_state({url!r}).leases.acquire('a', 'r1').__enter__()\nos._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    with state.leases.acquire("a", "r2") as lease:
+        lease.check()
+
+
+def test_a_lease_that_was_taken_over_is_noticed(state: State, tmp_path: Path) -> None:
+    lease = state.leases.acquire("a", "r1")
+    with sqlite3.connect(tmp_path / "state.db") as connection:
+        connection.execute("update leases set token = 'other'")
+    with pytest.raises(StateError, match="took over"):
+        lease.check()
+
+
+def test_a_silent_holder_on_another_host_is_dead_after_a_while(state: State, tmp_path: Path) -> None:
+    state.leases.acquire("a", "r1")
+    with sqlite3.connect(tmp_path / "state.db") as connection:
+        connection.execute("update leases set host = 'elsewhere'")
+    assert state.leases.holder("a") is not None
+    with sqlite3.connect(tmp_path / "state.db") as connection:
+        connection.execute("update leases set heartbeat = heartbeat - 60")
+    assert state.leases.holder("a") is None
+
+
+def test_monitor_state_is_saved_by_compare_and_set(state: State) -> None:
+    assert state.monitors.load("a", "d1") == (None, 0)
+    assert state.monitors.save("a", "d1", {"x": 1}, 0) == 1
+    with pytest.raises(StateError, match="same moment"):
+        state.monitors.save("a", "d1", {"x": 2}, 0)
+    assert state.monitors.save("a", "d1", {"x": 2}, 1) == 2
+    with pytest.raises(StateError, match="same moment"):
+        state.monitors.save("a", "d1", {"x": 3}, 1)
+    assert state.monitors.load("a", "d1") == ({"x": 2}, 2)
+
+
+def test_runs_that_never_ended_are_marked_as_killed(state: State) -> None:
+    state.runs.start("r1", "a", "training", "f", {"status": "running"})
+    state.runs.step("r1", "train", "started", {"pid": os.getpid()})
+    assert state.runs.active("a") == ["r1"]
+    assert state.runs.abandon("a") == ["r1"]
+    record = state.runs.get("r1")
+    assert record is not None
+    assert record["status"] == "killed"
+    assert state.runs.active("a") == []
+
+
+def test_triggers_are_kept_in_order(state: State) -> None:
+    for trigger in ("none", "retrain", "cooldown"):
+        state.triggers.add("a", run_id="r", trigger=trigger, reason="why", champion_digest="d", fingerprint="f")
+    last = state.triggers.last("a")
+    assert last is not None
+    assert last.trigger == "cooldown"
+    assert [trigger.trigger for trigger in state.triggers.history("a", "retrain")] == ["retrain"]
+
+
+def test_a_corrupt_database_is_named_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "state.db"
+    file.write_bytes(b"this is not a database" * 100)
+    before = file.read_bytes()
+    with pytest.raises(StateError, match="corrupt"):
+        open_state(f"sqlite:///{file}")
+    assert file.read_bytes() == before
+
+
+def test_a_database_of_a_newer_kfloop_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    open_state(url)
+    with create_engine(url).begin() as connection:
+        connection.execute(text("update alembic_version set version_num = '9999'"))
+    open_state.cache_clear()
+    with pytest.raises(StateError, match="9999"):
+        open_state(url)
+
+
+def test_the_migrations_give_the_schema_that_the_code_uses(tmp_path: Path) -> None:
+    from sqlalchemy import inspect
+
+    state = open_state(f"sqlite:///{tmp_path}/state.db")
+    found = inspect(state.engine)
+    for table in metadata.sorted_tables:
+        assert {column["name"] for column in found.get_columns(table.name)} == set(table.columns.keys())
+    with state.engine.begin() as connection:
+        assert connection.execute(text("select version_num from alembic_version")).scalar() == HEAD

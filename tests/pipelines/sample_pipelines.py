@@ -1,0 +1,88 @@
+"""Small KFP pipelines that the engine's tests run for real; loaded by name in the worker's process."""
+
+from kfp import dsl, kubernetes
+
+from kfloop.core.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def decide(answer: str, ran: dsl.Output[dsl.Artifact]) -> str:
+    """Return the answer it is given."""
+    from pathlib import Path
+
+    from kfloop.core.state import open_state
+    from kfloop.core.workspace import Workspace, run_id
+
+    workspace = Workspace.from_json(answer)
+    open_state(workspace.state).runs.step(run_id(), "decide", "started", {})
+    place = Path(workspace.store) / "kind" / "0123"
+    place.mkdir(parents=True, exist_ok=True)
+    ran.uri, ran.metadata["digest"] = str(place), "0123"
+    payload = {"seconds": 0.1, "kind": "kind", "digest": "0123", "path": str(place), "outcome": "yes"}
+    open_state(workspace.state).runs.step(run_id(), "decide", "succeeded", payload)
+    return "yes"
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def act(workspace: str, name: str, seconds: float = 0.0, fail: bool = False) -> str:
+    """Report, wait, perhaps fail."""
+    import os
+    import threading
+
+    from kfloop.core.lifetime import bind_to_run
+    from kfloop.core.state import open_state
+    from kfloop.core.workspace import Workspace, run_id
+    from kfloop.errors import InputError
+
+    bind_to_run()
+    runs = open_state(Workspace.from_json(workspace).state).runs
+    runs.step(run_id(), name, "started", {"pid": os.getpid()})
+    threading.Event().wait(seconds)
+    if fail:
+        error = InputError("planned failure of 'act'", hint="nothing to do")
+        runs.step(run_id(), name, "failed", {"seconds": seconds, "error": error.as_dict()})
+        raise error
+    runs.step(run_id(), name, "succeeded", {"seconds": seconds, "digest": "d", "kind": "k", "path": "/nowhere"})
+    return "done"
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def other(workspace: str) -> str:
+    """Report that it ran."""
+    from kfloop.core.state import open_state
+    from kfloop.core.workspace import Workspace, run_id
+
+    runs = open_state(Workspace.from_json(workspace).state).runs
+    runs.step(run_id(), "other", "started", {})
+    runs.step(run_id(), "other", "succeeded", {"seconds": 0.0})
+    return "done"
+
+
+@dsl.pipeline
+def branching(workspace: str) -> None:
+    """Two branches behind one answer."""
+    first = decide(answer=workspace)
+    with dsl.If(first.outputs["Output"] == "yes"):
+        act(workspace=workspace, name="act").set_caching_options(enable_caching=False)
+    with dsl.Else():
+        other(workspace=workspace).set_caching_options(enable_caching=False)
+
+
+@dsl.pipeline
+def failing(workspace: str) -> None:
+    """A step that fails, and one behind it."""
+    first = act(workspace=workspace, name="act", fail=True)
+    other(workspace=workspace).after(first)
+
+
+@dsl.pipeline
+def slow(workspace: str) -> None:
+    """A step that takes a minute."""
+    act(workspace=workspace, name="act", seconds=60.0)
+
+
+@dsl.pipeline
+def secretive(workspace: str) -> None:
+    """A step that needs a secret of the cluster, which the local runner would drop without a word."""
+    task = act(workspace=workspace, name="act")
+    kubernetes.use_secret_as_env(task, secret_name="token", secret_key_to_env={"token": "TOKEN"})

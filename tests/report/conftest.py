@@ -1,0 +1,232 @@
+"""A whole run to report on: real digits as a dataset version, and the reports that its steps would leave."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kfloop.core.artifacts import write_report
+
+LABELS = [str(digit) for digit in range(10)]
+DIGEST = "0123456789abcdef0123456789abcdef"
+
+
+def _estimate(value: float, half: float, n: int = 360) -> dict[str, float]:
+    return {"value": value, "low": value - half, "high": value + half, "n": n, "level": 0.95}
+
+
+def write_digits(folder: Path) -> list[str]:
+    """Write 900 of scikit-learn's digits as a dataset version; gives the ids of its test rows."""
+    import pyarrow as pa
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = (digits.images[:900] * 15).astype(np.uint8)
+    sizes = {"train": (0, 540), "validation": (540, 720), "test": (720, 900)}
+    counts = {}
+    for name, (start, stop) in sizes.items():
+        rows = range(start, stop)
+        columns = {
+            "id": pa.array([f"digit-{row:04d}" for row in rows]),
+            "image": pa.array([images[row].ravel().tolist() for row in rows], pa.list_(pa.uint8(), 64)),
+            "label": pa.array([int(digits.target[row]) for row in rows], pa.int64()),
+            "origin": pa.array(["fresh" if row % 5 == 0 else "base" for row in rows]),
+            "content": pa.array([f"{row:064x}" for row in rows]),
+        }
+        table = pa.table(columns)
+        with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        counts[name] = stop - start
+    card = {
+        "digest": DIGEST,
+        "name": "digits",
+        "task": "image_classification",
+        "labels": LABELS,
+        "image_shape": [8, 8, 1],
+        "rows": counts,
+        "sources": [{"kind": "npz", "uri": "data/digits.npz", "digest": "feed" * 8}],
+        "lineage": {"git_revision": "abc1234", "kfloop": "0.1.0"},
+    }
+    (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    set_aside = [{"id": "x1", "reason": "duplicate of digit-0003"}] * 3 + [{"id": "x2", "reason": "label '11' is unknown"}]
+    (folder / "quarantine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in set_aside), encoding="utf-8")
+    return [f"digit-{row:04d}" for row in range(*sizes["test"])]
+
+
+def _model(digest: str | None, accuracy: float, loss: float, half: float) -> dict[str, Any]:
+    slices = {f"class:{name}": {"accuracy": _estimate(accuracy - 0.01 * int(name) / 3, 4 * half, 18)} for name in LABELS}
+    slices |= {"origin:base": {"accuracy": _estimate(accuracy + 0.01, half, 144)}}
+    slices |= {"origin:fresh": {"accuracy": _estimate(accuracy - 0.04, 3 * half, 36)}}
+    return {
+        "digest": digest,
+        "overall": {
+            "accuracy": _estimate(accuracy, half),
+            "macro_f1": _estimate(accuracy - 0.004, half),
+            "log_loss": _estimate(loss, 0.05),
+            "ece": _estimate(0.02 + loss / 10, 0.01),
+        },
+        "slices": slices,
+    }
+
+
+def _against(scale: float) -> dict[str, Any]:
+    names = [*(f"class:{name}" for name in LABELS), "origin:base", "origin:fresh"]
+    return {
+        "overall": {
+            "accuracy": _estimate(0.02 * scale, 0.012),
+            "macro_f1": _estimate(0.021 * scale, 0.013),
+            "log_loss": _estimate(-0.06 * scale, 0.03),
+            "ece": _estimate(-0.004 * scale, 0.01),
+        },
+        "slices": {name: {"accuracy": _estimate(scale * 0.01 * (place % 4 - 0.6), 0.05)} for place, name in enumerate(names)},
+    }
+
+
+def _evaluation(test_ids: list[str]) -> dict[str, Any]:
+    confusion = np.diag([17, 18, 16, 18, 15, 18, 18, 17, 14, 16])
+    confusion[8, 1], confusion[4, 9], confusion[2, 3] = 3, 2, 1
+    return {
+        "dataset_digest": DIGEST,
+        "n_test": 180,
+        "challenger": _model("c0ffee" * 5, 0.956, 0.15, 0.02),
+        "champion": _model("beef" * 8, 0.936, 0.21, 0.024),
+        "baseline": _model(None, 0.911, 0.31, 0.028) | {"kind": "logistic_regression"},
+        "differences": {"champion": _against(1), "baseline": _against(2.2)},
+        "overlap": {"challenger": 0, "champion": 0},
+        "confusion": confusion.tolist(),
+        "labels": LABELS,
+        "examples": [
+            {"id": name, "label": place % 10, "predicted": (place + 3) % 10, "confidence": 0.99 - 0.03 * place}
+            for place, name in enumerate(test_ids[:11])
+        ],
+    }
+
+
+def _verdicts() -> list[dict[str, Any]]:
+    return [
+        {"rule": "not worse than champion", "verdict": "pass", "value": 0.02, "low": 0.008, "high": 0.032, "threshold": -0.01,
+         "n": 180, "mode": "enforce",
+         "sentence": "accuracy, challenger minus champion is +0.02 (95% interval +0.008 to +0.032) on 180 examples; "
+         "lower end must be at least -0.01: pass"},
+        {"rule": "latency", "verdict": "pass", "value": 2.91, "low": None, "high": None, "threshold": 50.0, "n": 200,
+         "mode": "enforce", "sentence": "p95 latency in ms is 2.91 on 200 requests; must be at most 50: pass"},
+        {"rule": "memory", "verdict": "not_evaluated", "value": None, "low": None, "high": None, "threshold": 500.0, "n": None,
+         "mode": "warn", "sentence": "memory in MB must be at most 500, but it is missing: not evaluated"},
+    ]
+
+
+def _monitoring() -> dict[str, Any]:
+    rounds = range(14)
+    return {
+        "outcome": "retrain",
+        "reason": "e-value 412.3 reached 100 and accuracy is estimated at 0.81",
+        "champion_digest": "beef" * 8,
+        "rows_seen": 2800,
+        "rows_new": 200,
+        "e_value": 412.3,
+        "threshold": 100.0,
+        "history": [
+            {"ts": 1_795_000_000 + 3600 * k, "rows": 200 * (k + 1), "log_e": 0.4 * math.sin(k) + max(0, k - 6) * 0.86}
+            for k in rounds
+        ],
+        "effects": [
+            {"name": "mean_confidence", "reference": 0.94, "current": 0.81, "shift_sd": -1.31},
+            {"name": "embedding_direction_1", "reference": 0.02, "current": 0.61, "shift_sd": 0.82},
+            {"name": "share_of_class_8", "reference": 0.1, "current": 0.12, "shift_sd": 0.07},
+        ],
+        "c2st_auc": 0.78,
+        "estimated_accuracy": _estimate(0.81, 0.04),
+        "data_quality": [{"check": "blank images", "sentence": "7 of 200 new rows are blank (3.5 %), expected at most 1 %"}],
+        "fresh_labels": 140,
+    }
+
+
+def _reports(test_ids: list[str]) -> dict[str, dict[str, Any]]:
+    expectation = {"expectation": "expect_column_values_to_be_between", "column": "brightness", "severity": "critical",
+                   "passed": True, "observed": "0.19 to 0.42", "detail": "between 0 and 1"}
+    ranked = [
+        {"id": f"digit-{7 * k:04d}", "given": k % 10, "suggested": (k + 5) % 10, "margin": 0.97 - 0.02 * k, "split": "train"}
+        for k in range(30)
+    ]
+    return {
+        "ingest": {"digest": DIGEST, "labels": LABELS},
+        "validate_data": {
+            "outcome_word": "pass", "n_rows": 900, "suite_digest": "aa" * 16,
+            "results": [expectation, expectation | {"column": "label", "passed": False, "severity": "warning",
+                                                    "detail": "class 8 has 5.1 % of the rows, expected at least 6 %"},
+                        expectation | {"column": "content", "passed": None, "detail": "the check crashed"}],
+        },
+        "check_labels": {
+            "n": 720, "n_flagged": 30, "noise": _estimate(0.041, 0.012, 720), "method": "confident learning, 5 folds",
+            "per_class": [{"label": k, "n": 72, "noise": 0.01 * k} for k in range(10)], "ranked": ranked,
+        },
+        "train": {
+            "family": "cnn", "epochs": 12, "best_epoch": 9, "parameters": 21_450, "seconds": 14.2, "device": "cpu", "seed": 7,
+            "resumed_from_epoch": None, "mlflow_run_id": "5b" * 16,
+            "history": [
+                {"epoch": k, "train_loss": 2.2 * 0.68**k, "validation_loss": 2.1 * 0.72**k + 0.01 * max(0, k - 9),
+                 "validation_accuracy": 1 - 0.85 * 0.7**k}
+                for k in range(12)
+            ],
+        },
+        "package": {"digest": "c0ffee" * 5, "family": "cnn", "max_abs_diff": 3.1e-7, "tolerance": 1e-4, "opset": 18,
+                    "bytes": {"model.onnx": 91_234}},
+        "evaluate": _evaluation(test_ids),
+        "bless": {
+            "model_digest": "c0ffee" * 5, "passed": True, "triton_version": "2.55.0", "load_seconds": 0.8,
+            "golden": {"n": 16, "max_abs_diff": 2.4e-7, "tolerance": 1e-3, "passed": True, "protocols": {"http": 2.4e-7, "grpc": 2.4e-7}},
+            "latency_ms": {"p50": 1.7, "p95": 2.91, "p99": 4.4, "n": 200, "concurrency": 4},
+            "throughput_rps": 1810.0, "memory_mb": None, "log_tail": ["I1121 successfully loaded 'digits'"], "failures": [],
+        },
+        "gate": {
+            "outcome": "promote", "reason": "all enforced rules passed", "verdicts": _verdicts(), "notes": ["No rule about cost."],
+            "champion_digest": "beef" * 8, "challenger_digest": "c0ffee" * 5, "dataset_digest": DIGEST,
+            "triton_version": "2.55.0", "evidence_digest": "e1" * 16,
+        },
+        "deploy": {"version": 4, "previous_version": 3, "model_digest": "c0ffee" * 5, "ledger_entry": 9, "verified": True,
+                   "rollout": "direct"},
+        "monitor": _monitoring(),
+    }
+
+
+@pytest.fixture(scope="session")
+def run_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Artifact folders of a run in which every step left its report."""
+    root = tmp_path_factory.mktemp("run")
+    (root / "ingest").mkdir()
+    test_ids = write_digits(root / "ingest")
+    folders = {}
+    for step, report in _reports(test_ids).items():
+        folders[step] = root / step
+        folders[step].mkdir(exist_ok=True)
+        write_report(folders[step], report)
+    return folders
+
+
+@pytest.fixture
+def record(run_folders: dict[str, Path]) -> dict[str, Any]:
+    """The record of that run."""
+    seconds = {"ingest": 1.4, "validate_data": 3.2, "check_labels": 4.1, "train": 14.2, "package": 3.9, "incumbent": 0.2,
+               "evaluate": 2.5, "bless": 6.0, "gate": 0.3, "deploy": 3.3, "keep": 0.0, "monitor": 2.2}
+    steps, started = [], 1_795_000_000.0
+    for name, spent in seconds.items():
+        status = {"keep": "skipped", "ingest": "cached"}.get(name, "succeeded")
+        artifact = {"kind": name, "digest": f"{len(steps):02d}" * 16} if name in run_folders else None
+        steps.append({"name": name, "status": status, "seconds": spent, "started": started, "error": None,
+                      "artifact": artifact, "outcome": "promote" if name == "gate" else None})
+        started += spent + 0.1
+    return {
+        "run_id": "20261121-044510-a1b2c3", "loop": "digits", "pipeline": "training", "status": "succeeded",
+        "started": 1_795_000_000.0, "finished": started, "seconds": started - 1_795_000_000.0, "steps": steps,
+        "decision": {"outcome": "promote", "reason": "all enforced rules passed"}, "trigger": None,
+        "champion": {"before": {"version": 3, "digest": "beef" * 8}, "after": {"version": 4, "digest": "c0ffee" * 5}},
+        "digests": {"ingest": DIGEST}, "config_digest": "cc" * 16,
+        "versions": {"kfloop": "0.1.0", "python": "3.11.9", "torch": "2.9.0"}, "engine": "local",
+        "substitutes": ["Triton: embedded server"], "cost": {"cpu_seconds": 61.5}, "repeated_of": None, "exit_code": 0,
+        "report": "reports/20261121.html",
+    }
