@@ -16,7 +16,7 @@ import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from kfloop.errors import ServingError
 from kfloop.serving.endpoint import KEY_HEADER, Endpoint
@@ -73,7 +73,7 @@ class Server:
         """The last lines of the server's log."""
         return log_tail(Path(self.endpoint.log), lines)
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         """The server itself."""
         return self
 

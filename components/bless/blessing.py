@@ -25,7 +25,7 @@ from kfloop.serving.repository import add_version, read_signature, set_versions
 from kfloop.serving.server import start_server
 
 if TYPE_CHECKING:
-    from kfloop.core.config import BlessConfig
+    from kfloop.core.sections import BlessConfig
     from kfloop.core.workspace import Workspace
     from kfloop.serving.server import Server
 

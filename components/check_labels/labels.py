@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfloop.components.check_labels.probabilities import METHOD, folds_for, out_of_sample, pixel_features
+from kfloop.components.check_labels.probabilities import folds_for, method, out_of_sample, pixel_features
 from kfloop.core.artifacts import write_report
 from kfloop.core.statistics.estimate import Estimate, wilson
 from kfloop.core.versions import SPLITS, read_version
@@ -16,7 +16,7 @@ from kfloop.errors import InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kfloop.core.config import LabelsConfig
+    from kfloop.core.sections import LabelsConfig
     from kfloop.core.workspace import Workspace
 
 RANKED = 500
@@ -78,7 +78,7 @@ def run(config: LabelsConfig, *, dataset: Path, out: Path, workspace: Workspace)
         n=len(labels),
         n_flagged=int(flagged.sum()),
         noise=wilson(int(flagged.sum()), len(labels)),
-        method=METHOD,
+        method=method(len(labels), folds),
         policy=config.policy,
         per_class=[
             {"label": name, "n": int((labels == index).sum()), "flagged": int(flagged[labels == index].sum())}

@@ -14,7 +14,6 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-METHOD = "5-fold cross-fitting of an RBF support vector machine averaged with 12 nearest neighbours"
 MOST_SVM_ROWS = 6000
 NEIGHBOURS = 12
 SHARPNESS = 2.0
@@ -82,6 +81,12 @@ def pixel_features(images: Iterable[np.ndarray] | np.ndarray) -> np.ndarray:
     height, width = (size // step * step for size in array.shape[1:3])
     blocks = array[:, :height, :width].reshape(len(array), height // step, step, width // step, step, -1)
     return np.asarray(blocks.mean(axis=(2, 4)).reshape(len(array), -1))
+
+
+def method(rows: int, folds: int) -> str:
+    """What stands behind the probabilities of ``rows`` rows, in words."""
+    machine = "an RBF support vector machine averaged with " if rows <= MOST_SVM_ROWS else ""
+    return f"{folds}-fold cross-fitting of {machine}{NEIGHBOURS} nearest neighbours on the pixels; cleanlab, pruned by noise rate"
 
 
 def folds_for(labels: np.ndarray, wanted: int) -> int:

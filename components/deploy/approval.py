@@ -10,7 +10,7 @@ from kfloop.components.deploy.deployment import DeploymentReport, described
 from kfloop.components.deploy.recovery import recover
 from kfloop.components.deploy.rollback import exclusive
 from kfloop.core.artifacts import read_report
-from kfloop.core.config import DeployConfig
+from kfloop.core.sections import DeployConfig
 from kfloop.core.state import open_state
 from kfloop.core.store import Store
 from kfloop.errors import ConfigError, InputError, StateError

@@ -24,7 +24,7 @@ from kfloop.errors import KfloopError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kfloop.core.config import DeployConfig
+    from kfloop.core.sections import DeployConfig
     from kfloop.core.state.ledger import Entry
     from kfloop.core.workspace import Workspace
 

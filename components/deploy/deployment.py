@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from kfloop.core.config import DeployConfig
+    from kfloop.core.sections import DeployConfig
     from kfloop.core.workspace import Workspace
 
 

@@ -19,7 +19,7 @@ from kfloop.serving.repository import served
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kfloop.core.config import DeployConfig
+    from kfloop.core.sections import DeployConfig
     from kfloop.core.workspace import Workspace
 
 

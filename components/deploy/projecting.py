@@ -14,7 +14,7 @@ from kfloop.core.store import Store
 from kfloop.serving.repository import add_version, served
 
 if TYPE_CHECKING:
-    from kfloop.core.config import DeployConfig
+    from kfloop.core.sections import DeployConfig
     from kfloop.core.state.ledger import Entry, Ledger
     from kfloop.core.workspace import Workspace
 

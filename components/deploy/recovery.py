@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from kfloop.components.deploy.changing import finish
 from kfloop.components.deploy.projecting import project, standing
-from kfloop.core.config import DeployConfig
 from kfloop.core.registry import CHALLENGER, Registry
+from kfloop.core.sections import DeployConfig
 from kfloop.core.state import open_state
 from kfloop.core.state.database import exists
 from kfloop.core.workspace import run_id

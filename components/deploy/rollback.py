@@ -12,7 +12,7 @@ from kfloop.components.deploy.changing import Change, change_champion, ignore
 from kfloop.components.deploy.deployment import DeploymentReport, described
 from kfloop.components.deploy.projecting import standing
 from kfloop.components.deploy.recovery import recover
-from kfloop.core.config import DeployConfig
+from kfloop.core.sections import DeployConfig
 from kfloop.core.state import open_state
 from kfloop.core.workspace import run_id
 from kfloop.errors import StateError

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from kfloop.core.config import DeployConfig
+    from kfloop.core.sections import DeployConfig
     from kfloop.core.workspace import Workspace
     from kfloop.serving.control import Control
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from kfloop.core.config import EvaluateConfig
+    from kfloop.core.sections import EvaluateConfig
     from kfloop.core.versions import DatasetVersion, Split
     from kfloop.core.workspace import Workspace
 

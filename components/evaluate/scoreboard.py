@@ -15,7 +15,7 @@ from kfloop.core.statistics.estimate import Estimate, wilson
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kfloop.core.config import EvaluateConfig
+    from kfloop.core.sections import EvaluateConfig
 
 ORIGINS = ("base", "fresh")
 EXAMPLES = 24

@@ -18,7 +18,7 @@ from kfloop.core.artifacts import canonical_json, plain, sha256_text, write_repo
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kfloop.core.config import GateConfig
+    from kfloop.core.sections import GateConfig
     from kfloop.core.workspace import Workspace
 
 MAX_REASONS = 3  # failed rules quoted in the one-line reason; the report holds all

@@ -16,7 +16,7 @@ from kfloop.core.artifacts import canonical_json, read_report, sha256_text
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kfloop.core.config import Rule
+    from kfloop.core.sections import Rule
 
 SOURCES = ("validate", "labels", "evaluate", "bless")
 _CONSISTENT = 1e-6  # a difference and the two numbers it is made of come from one computation in double precision

@@ -15,7 +15,7 @@ from kfloop.components.gate.verdicts import Bar, Verdict, judge
 
 if TYPE_CHECKING:
     from kfloop.components.gate.evidence import Evidence
-    from kfloop.core.config import GateConfig, Rule
+    from kfloop.core.sections import GateConfig, Rule
 
 SMALL_TEST_SET = 100  # test rows below which a calibration error is mostly the noise of nearly empty bins
 
@@ -33,7 +33,7 @@ def default_rules(n_test: int) -> tuple[Rule, ...]:
     Args:
         n_test: Number of test rows; under 100 the calibration rule only warns.
     """
-    from kfloop.core.config import Rule
+    from kfloop.core.sections import Rule
 
     return (
         Rule(metric="accuracy", at_least=0.8),

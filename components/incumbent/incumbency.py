@@ -18,7 +18,7 @@ from kfloop.errors import StateError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kfloop.core.config import DeployConfig
+    from kfloop.core.sections import DeployConfig
     from kfloop.core.state.ledger import Entry
     from kfloop.core.workspace import Workspace
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kfloop.components.ingest.sources import Item, SourceInfo
-    from kfloop.core.config import DataConfig
+    from kfloop.core.sections import DataConfig
     from kfloop.core.workspace import Workspace
 
 NAMED = 5  # files named in an error
@@ -145,7 +145,7 @@ def after_publish(path: Path, workspace: Workspace) -> None:
 def _digits(config: DataConfig) -> tuple[Rows, int, int]:
     images, labels = digit_arrays()
     ids = [f"digits/{row:04d}" for row in range(len(labels))]
-    keep = [row for row in range(len(ids))] if config.limit is None else sorted(_smallest(ids, config.limit))
+    keep = list(range(len(ids))) if config.limit is None else sorted(_smallest(ids, config.limit))
     side, channels = config.image_size or images.shape[1], config.channels or 1
     images = images[keep]
     if side != images.shape[1]:
@@ -240,7 +240,8 @@ def _warnings(
 def _duplicates(rows: Rows) -> list[str]:
     """Rows with equal pixels; they share a split, so they do not leak, but they count twice."""
     seen: dict[bytes, int] = {}
-    same, conflicts = [], []
+    same: list[tuple[str, str]] = []
+    conflicts: list[tuple[str, str]] = []
     for row, image in enumerate(rows.images):
         first = seen.setdefault(hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest(), row)
         if first != row:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kfloop.core.config import DataConfig
+    from kfloop.core.sections import DataConfig
 
 DIGITS = "digits"
 METADATA = "metadata.csv"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kfloop.core.config import MonitorConfig
+    from kfloop.core.sections import MonitorConfig
     from kfloop.core.state import State
     from kfloop.core.state.ledger import Entry
     from kfloop.core.workspace import Workspace

@@ -23,7 +23,7 @@ from kfloop.errors import ConfigError, TransientError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kfloop.core.config import NotifyConfig
+    from kfloop.core.sections import NotifyConfig
     from kfloop.core.state.runs import StepEvent
     from kfloop.core.workspace import Workspace
 

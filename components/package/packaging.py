@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kfloop.core.config import PackageConfig
     from kfloop.core.families import NetworkSpec
+    from kfloop.core.sections import PackageConfig
     from kfloop.core.versions import DatasetVersion
     from kfloop.core.workspace import Workspace
 

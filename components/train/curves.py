@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytorch_lightning as pl
 
@@ -40,8 +40,12 @@ class LearningCurve(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the row of this epoch; checkpoints are written after this."""
-        module: ImageClassifier = pl_module  # type: ignore[assignment]  # the only module this callback is used with
-        row: dict[str, Any] = {"epoch": trainer.current_epoch, "train_loss": module.take_train_loss(), **module.epoch_metrics}
+        module = cast("ImageClassifier", pl_module)
+        row: dict[str, Any] = {
+            "epoch": trainer.current_epoch,
+            "train_loss": module.take_train_loss(),
+            **module.epoch_metrics,
+        }
         self.history.append(row)
         if row["validation_loss"] < self.best_loss:
             self.best_epoch, self.best_loss = row["epoch"], row["validation_loss"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kfloop.components.train.resuming import ResumePoint
-    from kfloop.core.config import TrainConfig
+    from kfloop.core.sections import TrainConfig
 
 VALIDATION_BATCH = 512
 CHECKPOINTS_KEPT = 2  # one may be torn by a power cut, the one before it is then whole

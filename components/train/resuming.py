@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from kfloop.core.config import TrainConfig
+    from kfloop.core.sections import TrainConfig
     from kfloop.core.workspace import Workspace
 
 CURVE = "LearningCurve"  # the callback whose state tells whole epochs from interrupted ones

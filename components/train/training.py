@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kfloop.components.train.examples import Examples
     from kfloop.components.train.resuming import ResumePoint
     from kfloop.components.train.tracking import Tracker
-    from kfloop.core.config import TrainConfig
+    from kfloop.core.sections import TrainConfig
     from kfloop.core.workspace import Workspace
 
 CHECKPOINT = "model.ckpt"

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kfloop.errors import ConfigError
+from kfloop.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from kfloop.core.versions import DatasetVersion
 
 FEWEST_ROWS = 20
 CRITICAL, WARNING = "critical", "warning"
+SEVERITIES = (CRITICAL, WARNING, "info")
 
 
 def default_suite(version: DatasetVersion) -> list[dict[str, Any]]:
@@ -46,14 +47,18 @@ def load_suite(path: Path) -> list[dict[str, Any]]:
         raise ConfigError(f"'{path}' is no expectation suite: {type(error).__name__} {error}", hint=hint) from error
     if not expectations:
         raise ConfigError(f"suite '{path}' has no expectations: it would let everything pass", hint=hint)
-    return [
-        {
-            "type": item.get("type"),
-            "kwargs": dict(item.get("kwargs", {})),
-            "severity": item.get("severity") or item.get("meta", {}).get("severity") or CRITICAL,
-        }
-        for item in expectations
-    ]
+    return [_checked(item, path, hint) for item in expectations]
+
+
+def _checked(item: dict[str, Any], path: Path, hint: str) -> dict[str, Any]:
+    """One expectation of a file; a severity nobody knows must not let bad data pass."""
+    kwargs, meta = item.get("kwargs") or {}, item.get("meta") or {}
+    if not (isinstance(item.get("type"), str) and isinstance(kwargs, dict) and isinstance(meta, dict)):
+        raise ConfigError(f"suite '{path}' has an expectation without a 'type' and 'kwargs': {item}", hint=hint)
+    severity = str(item.get("severity") or meta.get("severity") or CRITICAL).lower()
+    if severity not in SEVERITIES:
+        raise ConfigError(f"suite '{path}' has severity '{severity}' for {item['type']}", hint=nearest(severity, SEVERITIES))
+    return {"type": item["type"], "kwargs": dict(kwargs), "severity": severity}
 
 
 def _expectation(kind: str, severity: str, **arguments: Any) -> dict[str, Any]:

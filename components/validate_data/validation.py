@@ -16,7 +16,7 @@ from kfloop.errors import ConfigError, InputError, TerminalError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kfloop.core.config import ValidationConfig
+    from kfloop.core.sections import ValidationConfig
     from kfloop.core.workspace import Workspace
 
 PASS, FAIL, ERROR = "pass", "fail", "error"

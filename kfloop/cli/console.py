@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from kfloop.core.records import StepRecord
 
+DIGEST_SHOWN = 12
 MARKS = {
     "succeeded": ("ok", "green"),
     "failed": ("FAILED", "red"),
@@ -40,9 +41,11 @@ class StepPrinter:
         if self._quiet:
             return
         for step in steps:
-            if step.name not in self._done and step.status in MARKS and (step.started or self._ended(steps)):
+            if step.name not in self._done and step.status in MARKS and step.started:
                 self._done.add(step.name)
                 self._print(step)
+        if self._ended(steps):
+            self._print_rest(steps)
         running = next((step for step in steps if step.status == "running"), None)
         if self._live and running is not None:
             since = time.strftime("%H:%M:%S", time.localtime(running.started))
@@ -52,11 +55,20 @@ class StepPrinter:
     def _print(self, step: StepRecord) -> None:
         text, color = MARKS[step.status]
         seconds = f"{step.seconds:6.1f} s" if step.seconds else " " * 8
-        outcome = f"  {step.outcome}" if step.outcome else ""
+        outcome = f"  {step.outcome[:DIGEST_SHOWN]}" if step.outcome else ""
         start = "\r\x1b[K" if self._open else ""
         self._open = False
         line = f"{start}  {click.style(f'{text:<8}', fg=color)} {step.name:<15} {seconds}{outcome}"
         click.echo(line.rstrip(), err=True)
+
+    def _print_rest(self, steps: Sequence[StepRecord]) -> None:
+        """The steps that did not run, in one line for each reason."""
+        for status in ("skipped", "not_run"):
+            names = [step.name for step in steps if step.status == status and step.name not in self._done]
+            self._done.update(names)
+            if names:
+                text, color = MARKS[status]
+                click.echo(f"  {click.style(f'{text:<8}', fg=color)} {', '.join(names)}", err=True)
 
     @staticmethod
     def _ended(steps: Sequence[StepRecord]) -> bool:

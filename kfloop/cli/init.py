@@ -75,7 +75,8 @@ def init_command(
       kfloop init digits --name my-first-loop
     """
     from kfloop.components.ingest.sources import inspect
-    from kfloop.core.config import DataConfig, load_config
+    from kfloop.core.config import load_config
+    from kfloop.core.sections import DataConfig
 
     if out.exists() and not force:
         raise ConfigError(f"'{out}' is there already", hint="use --force to replace it, or -o to write another file")

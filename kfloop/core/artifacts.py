@@ -16,19 +16,17 @@ DIGEST_LENGTH = 32  # 128 bits of sha256: no accidental collision, and paths a p
 def plain(value: Any) -> Any:
     """``value`` as strict JSON types: NaN and infinities become null, numpy scalars become numbers, paths text."""
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
+        value = asdict(value)
+    elif hasattr(value, "tolist"):  # numpy arrays and scalars, without importing numpy here
+        value = value.tolist()
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         items = sorted(value) if isinstance(value, set | frozenset) else value
         return [plain(item) for item in items]
-    if hasattr(value, "tolist"):  # numpy arrays and scalars, without importing numpy here
-        return plain(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, Path):
-        return str(value)
-    return value
+    return str(value) if isinstance(value, Path) else value
 
 
 def canonical_json(value: Any) -> str:

@@ -127,7 +127,7 @@ def _step_record(name: str, events: list[StepEvent], *, ended: bool) -> StepReco
             seconds=0.0 if not ended else time.time() - last.at,
             error=lost if ended else None,
         )
-    artifact = {key: payload[key] for key in ("kind", "digest", "path") if key in payload}
+    artifact: dict[str, str] = {key: payload[key] for key in ("kind", "digest", "path") if key in payload}
     return StepRecord(
         name=name,
         status=last.event,

@@ -120,7 +120,6 @@ def open_session(path: Path, *, threads: int = THREADS) -> Any:
         StateError: The file is missing or is no graph that onnxruntime can load.
     """
     import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
     if not path.is_file():
         raise _incomplete(path.parent, path.name)
@@ -132,17 +131,19 @@ def open_session(path: Path, *, threads: int = THREADS) -> Any:
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except (
-        failures.Fail,
-        failures.InvalidProtobuf,
-        failures.InvalidGraph,
-        failures.NotImplemented,
-        ValueError,
-    ) as error:
+    except _load_failures() as error:
         raise StateError(
             f"'{path}' cannot be loaded as an ONNX model: {str(error).splitlines()[0]}",
             hint="package the checkpoint again: kfloop run --force",
         ) from error
+
+
+def _load_failures() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises for a file it cannot load; its errors share no base but ``Exception``."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as failures
+
+    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
+    return (*(getattr(failures, name) for name in names), ValueError)
 
 
 def run_session(session: Any, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:

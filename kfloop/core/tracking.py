@@ -1,8 +1,10 @@
 """DVC: every dataset version is tracked, pushed to a remote, and can be brought back.
 
 kfloop keeps a DVC repository of its own at ``.kfloop/dvc`` (without git), so that a repository of the user is never touched. A version's
-folder lies in the store; a link to its files (hard link or reflink where the disk allows it) is added under ``datasets/<digest>``, next
-to the pointer file ``datasets/<digest>.dvc``. The default remote is the folder ``.kfloop/dvc-remote``.
+folder lies in the store; hard links to its files (copies where the disk has none) are added as ``datasets/<digest>`` and go again once the
+pointer file ``datasets/<digest>.dvc`` and the remote hold them; DVC's cache is emptied then, so that a version lies on the disk twice (store and
+remote), not three times. The default remote is the folder ``.kfloop/dvc-remote``. A kill
+at any point leaves a repository that the next call mends, because each call starts from the store's files.
 """
 
 from __future__ import annotations
@@ -66,7 +68,8 @@ def track(folder: Path, workspace: Workspace) -> Tracked:
         _mirror(folder, place)
         repo.add(str(place))
         pushed = repo.push(targets=[str(pointer)], remote=REMOTE)
-        shutil.rmtree(place)  # the pointer, the cache and the remote hold it; the store has the files themselves
+        shutil.rmtree(place)
+        shutil.rmtree(repo.cache.local.path, ignore_errors=True)
     return Tracked(digest=digest, pointer=pointer, pushed=int(pushed or 0))
 
 
@@ -95,24 +98,25 @@ def restore(digest: str, workspace: Workspace) -> Path:
         verify_version(place)
         path = store.publish(place, KIND, digest)
         shutil.rmtree(place)
+        shutil.rmtree(repo.cache.local.path, ignore_errors=True)
     return path
 
 
 @contextlib.contextmanager
 def _repository(workspace: Workspace) -> Iterator[Any]:
-    """kfloop's own DVC repository, made when it is not there, held by one process at a time."""
+    """The own DVC repository, made when it is not there, held by one process at a time."""
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
-    logging.getLogger("dvc").setLevel(logging.ERROR)
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo
 
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # after the import, which sets its own level and speaks on stdout
     root = workspace.kfloop_dir / "dvc"
     try:
         with _own_lock(workspace):
             if not (root / ".dvc" / "config").is_file():
                 _create(root, workspace.kfloop_dir / "dvc-remote")
-            repo = Repo(str(root))
+            repo = Repo(str(root), config={"core": {"site_cache_dir": str(workspace.kfloop_dir / "dvc-index")}})
             try:
                 yield repo
             finally:
@@ -131,7 +135,6 @@ def _repository(workspace: Workspace) -> Iterator[Any]:
 @contextlib.contextmanager
 def _own_lock(workspace: Workspace) -> Iterator[None]:
     """One tracker at a time: DVC locks single commands, while a version takes several."""
-    import zc.lockfile
     from dvc.lock import Lock
 
     path = workspace.kfloop_dir / "dvc.lock"
@@ -139,19 +142,15 @@ def _own_lock(workspace: Workspace) -> Iterator[None]:
     lock = Lock(str(path), wait=False)  # tries for three seconds, then gives up; freed by the kernel when its process dies
     with lock:
         yield
-    del zc
 
 
 def _create(root: Path, remote: Path) -> None:
     """Make the repository under another name, so that a kill leaves either none or a whole one."""
-    from dvc.repo import Repo
-
     staging = root.with_name("dvc.new")
     shutil.rmtree(staging, ignore_errors=True)
     shutil.rmtree(root, ignore_errors=True)
-    staging.mkdir(parents=True)
+    (staging / ".dvc").mkdir(parents=True)
     remote.mkdir(exist_ok=True)
-    Repo.init(str(staging), no_scm=True, force=True).close()
     (staging / ".dvc" / "config").write_text(
         "[core]\n    no_scm = true\n    analytics = false\n    autostage = false\n    check_update = false\n"
         f"    remote = {REMOTE}\n"
@@ -164,8 +163,11 @@ def _create(root: Path, remote: Path) -> None:
 
 
 def _mirror(folder: Path, place: Path) -> None:
-    """The files of ``folder`` at ``place``, as hard links where possible so that space is not doubled."""
+    """The files of ``folder`` at ``place``, as hard links where possible."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     for path in sorted(folder.iterdir()):
-        shutil.copy2(path, place / path.name)
+        try:
+            os.link(path, place / path.name)
+        except OSError:  # another file system, or one without hard links
+            shutil.copy2(path, place / path.name)

@@ -212,7 +212,8 @@ class DatasetVersion:
         self.folder = folder
         try:
             self.card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            _ = self.digest, self.labels, self.image_shape
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise StateError(f"'{folder}' is no dataset version: {error}", hint="make one with: kfloop step ingest") from error
 
     @property
@@ -239,9 +240,12 @@ class DatasetVersion:
         try:
             with pa.memory_map(str(path)) as source:
                 table = pa.ipc.open_stream(source).read_all()
-        except (OSError, pa.ArrowInvalid) as error:
+            flat = table["image"].combine_chunks()
+            if table.num_rows and len(flat.flatten()) != table.num_rows * int(np.prod(self.image_shape)):
+                message = f"its rows are not {self.image_shape}"
+                raise ValueError(message)
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
             raise StateError(f"'{path}' cannot be read: {error}", hint="bring it back with DVC, or ingest again") from error
-        flat = table["image"].combine_chunks()
         pixels = flat.flatten().to_numpy(zero_copy_only=False) if table.num_rows else np.empty(0, np.uint8)
         return Split(
             ids=np.array(table["id"].to_pylist(), dtype=str),

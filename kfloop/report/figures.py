@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ ROLES = {
 SERIES = (FIRST, SECOND, THIRD)
 TEXT_SIZE = 9.5  # points; shown at natural size this is about 13 CSS pixels
 
-_SETTINGS = {
+_SETTINGS: Any = {  # matplotlib types its names one by one
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
     "font.size": TEXT_SIZE,

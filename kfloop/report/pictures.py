@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from kfloop.core.versions import DatasetVersion
+    from kfloop.core.versions import DatasetVersion, Split
 
 SPLITS = ("test", "validation", "train")  # the order in which an id is looked for: most examples shown are test rows
 LONGEST_SIDE = 96  # pixels: a report with 100 pictures stays below 2 MB
@@ -57,9 +57,26 @@ class Pictures:
         try:
             from kfloop.core.versions import read_version
 
-            return read_version(self.folder), ""
+            version = read_version(self.folder)
+            # A damaged card shows itself only when it is asked for something: ask here, where that is caught.
+            _ = (version.labels, version.image_shape, {**version.card})
         except (KfloopError, OSError, ValueError, TypeError, LookupError, RuntimeError) as error:
             return None, text(error) or type(error).__name__
+        return version, ""
+
+    @cached_property
+    def _splits(self) -> dict[str, Split]:
+        return {}
+
+    def _split(self, name: str) -> Split:
+        """A split, read once: each picture asks for it again."""
+        version = self._read[0]
+        if version is None:
+            message = self._read[1]
+            raise LookupError(message)
+        if name not in self._splits:
+            self._splits[name] = version.split(name)
+        return self._splits[name]
 
     @property
     def problem(self) -> str:
@@ -69,7 +86,7 @@ class Pictures:
     @property
     def _shape_problem(self) -> str:
         version = self._read[0]
-        if version is None or (len(version.image_shape) == 3 and version.image_shape[2] in _CHANNELS):
+        if version is None or (version.image_shape[2] in _CHANNELS):
             return ""
         return f"rows of shape {tuple(version.image_shape)} are not pictures"
 
@@ -94,14 +111,14 @@ class Pictures:
             return {}
         size = len(version.labels)
         return {
-            name: [int(found) for found in np.bincount(version.split(name).labels, minlength=size)[:size]]
+            name: [int(found) for found in np.bincount(self._split(name).labels, minlength=size)[:size]]
             for name in reversed(SPLITS)
         }
 
     def origins(self, split: str) -> dict[str, int]:
         """Rows of a split by where they come from, ``base`` or ``fresh``."""
         version = self._read[0]
-        return {} if version is None else dict(sorted(Counter(str(name) for name in version.split(split).origin).items()))
+        return {} if version is None else dict(sorted(Counter(str(name) for name in self._split(split).origin).items()))
 
     @cached_property
     def _index(self) -> dict[str, tuple[str, int]]:
@@ -110,7 +127,7 @@ class Pictures:
             return {}
         places: dict[str, tuple[str, int]] = {}
         for name in SPLITS:
-            for row, identity in enumerate(version.split(name).ids):
+            for row, identity in enumerate(self._split(name).ids):
                 places.setdefault(str(identity), (name, row))
         return places
 
@@ -134,7 +151,7 @@ class Pictures:
         version = self._read[0]
         if version is None or self._shape_problem:
             return {}
-        part = version.split(split)
+        part = self._split(split)
         order = np.argsort(part.ids, kind="stable")
         chosen: dict[int, list[Picture]] = {}
         for label in range(len(version.labels)):
@@ -143,11 +160,7 @@ class Pictures:
         return chosen
 
     def _picture(self, split: str, row: int) -> Picture:
-        version = self._read[0]
-        if version is None:
-            message = "no dataset version to take a picture from"
-            raise LookupError(message)
-        part = version.split(split)
+        part = self._split(split)
         return Picture(id=str(part.ids[row]), label=int(part.labels[row]), uri=png_uri(part.images[row]))
 
 

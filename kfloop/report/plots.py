@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _ROW = 0.27  # inches for one row of a plot with names on its left
+_WIDTH = 4.7  # inches: two such plots stand side by side in the page at their natural size
 _NAME_LENGTH = 28
 _TIME_LABELS = 5
 
@@ -35,7 +36,7 @@ def class_counts(labels: Sequence[str], splits: Mapping[str, Sequence[float]]) -
         labels: Names of the classes.
         splits: Counts by split, each in the order of ``labels``.
     """
-    with canvas(5.6, 0.75 + _ROW * len(labels)) as (figure, (axes,)):
+    with canvas(_WIDTH, 0.75 + _ROW * len(labels)) as (figure, (axes,)):
         left = [0.0] * len(labels)
         for colour, (split, counts) in zip(SERIES, splits.items(), strict=False):
             axes.barh(range(len(labels)), counts, left=left, height=0.68, color=colour, label=split)
@@ -56,6 +57,8 @@ def history(epochs: Sequence[float], curves: Mapping[str, Sequence[float | None]
         curves: ``train_loss``, ``validation_loss``, ``validation_accuracy`` by epoch; None where there is no value.
         best: The epoch whose weights were kept.
     """
+    from matplotlib.ticker import MaxNLocator
+
     with canvas(8.6, 2.7, columns=2) as (figure, (loss, accuracy)):
         _curve(loss, epochs, curves.get("train_loss", ()), "train", SECOND)
         _curve(loss, epochs, curves.get("validation_loss", ()), "validation", FIRST)
@@ -63,7 +66,7 @@ def history(epochs: Sequence[float], curves: Mapping[str, Sequence[float | None]
         for axes, title in ((loss, "loss"), (accuracy, "accuracy")):
             axes.set_title(title)
             axes.set_xlabel("epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             if best is not None:
                 axes.axvline(best, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), label="epoch kept")
             if axes.get_legend_handles_labels()[0]:
@@ -87,7 +90,7 @@ def intervals(name: str, title: str, estimates: Mapping[str, Interval]) -> str:
         title: The metric.
         estimates: By model, in the order shown.
     """
-    with canvas(3.9, 0.72 + _ROW * len(estimates)) as (figure, (axes,)):
+    with canvas(_WIDTH, 0.72 + _ROW * len(estimates)) as (figure, (axes,)):
         for place, (colour, found) in enumerate(zip(SERIES, estimates.values(), strict=False)):
             _dot(axes, place, found, colour)
         _named_rows(axes, list(estimates))
@@ -106,7 +109,7 @@ def differences(name: str, title: str, estimates: Mapping[str, Interval]) -> str
         title: What is compared, and the unit.
         estimates: By row.
     """
-    with canvas(5.6, 0.72 + _ROW * len(estimates)) as (figure, (axes,)):
+    with canvas(_WIDTH, 0.72 + _ROW * len(estimates)) as (figure, (axes,)):
         axes.axvline(0, color=MUTED, linewidth=1)
         for place, found in enumerate(estimates.values()):
             _dot(axes, place, found, FIRST)
@@ -175,7 +178,7 @@ def effects(shifts: Mapping[str, float]) -> str:
     Args:
         shifts: By name, in the order shown.
     """
-    with canvas(5.6, 0.75 + _ROW * len(shifts)) as (figure, (axes,)):
+    with canvas(_WIDTH, 0.75 + _ROW * len(shifts)) as (figure, (axes,)):
         axes.barh(range(len(shifts)), list(shifts.values()), height=0.62, color=FIRST)
         axes.axvline(0, color=MUTED, linewidth=1)
         _named_rows(axes, list(shifts))

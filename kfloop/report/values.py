@@ -13,6 +13,7 @@ from typing import Any
 
 MISSING = "\N{EN DASH}"
 _TEXT_LIMIT = 600  # characters: a longer message is cut, so that one stack trace cannot bury the report
+_FINE = 10  # seconds below which hundredths are shown
 _MINUTE = 60.0
 _HOUR = 3600.0
 _DIGEST_SHOWN = 12
@@ -124,7 +125,7 @@ def duration(value: Any) -> str:
     found = number(value)
     if found is None:
         return MISSING
-    if found < 10:
+    if found < _FINE:
         return f"{found:.2f} s"
     if found < _MINUTE:
         return f"{found:.0f} s"
@@ -139,10 +140,7 @@ def moment(value: Any) -> str:
     """An ISO time or a UNIX time as ``2026-11-21 04:45:10 UTC``; other text unchanged, a dash for none."""
     seconds = number(value)
     try:
-        if seconds is not None:
-            found = datetime.fromtimestamp(seconds, UTC)
-        else:
-            found = datetime.fromisoformat(text(value))
+        found = datetime.fromisoformat(text(value)) if seconds is None else datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
         return text(value) or MISSING
     if found.tzinfo is None:

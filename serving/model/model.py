@@ -102,7 +102,7 @@ class TritonPythonModel:
         outputs = self._session.run(["probabilities", "embedding"], {"image": np.concatenate(valid)}) if valid else None
         latency_us = int((time.perf_counter() - started) * 1e6)
         responses, start = [], 0
-        for request, image, problem in zip(requests, inputs, problems):
+        for request, image, problem in zip(requests, inputs, problems, strict=True):
             if problem:
                 error = pb_utils.TritonError(problem, pb_utils.TritonError.INVALID_ARG)
                 responses.append(pb_utils.InferenceResponse(error=error))

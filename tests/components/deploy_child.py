@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from kfloop.components.deploy.deployment import run
-from kfloop.core.config import DeployConfig
+from kfloop.core.sections import DeployConfig
 from kfloop.core.workspace import Workspace
 
 _, text, model, decision, wanted = sys.argv

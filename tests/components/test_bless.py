@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kfloop.components.bless.blessing import BlessingReport, run
-from kfloop.core.config import BlessConfig
+from kfloop.core.sections import BlessConfig
 from kfloop.core.workspace import Workspace
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]

@@ -20,8 +20,8 @@ from kfloop.components.deploy.approval import approve, override
 from kfloop.components.deploy.changing import STAGES
 from kfloop.components.deploy.recovery import recover
 from kfloop.components.deploy.rollback import rollback
-from kfloop.core.config import DeployConfig
 from kfloop.core.registry import Registry
+from kfloop.core.sections import DeployConfig
 from kfloop.core.state import open_state
 from kfloop.core.workspace import Workspace
 from kfloop.errors import ConfigError, InputError, ServingError, StateError

@@ -13,7 +13,7 @@ from kfloop.components.gate.deciding import GateReport, decide, run
 from kfloop.components.gate.evidence import Evidence, collect
 from kfloop.components.gate.rules import default_rules
 from kfloop.components.gate.verdicts import Bar, Measurement, judge
-from kfloop.core.config import GateConfig, Rule
+from kfloop.core.sections import GateConfig, Rule
 from kfloop.core.workspace import Workspace
 
 if TYPE_CHECKING:

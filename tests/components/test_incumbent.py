@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kfloop.components.incumbent.incumbency import run
-from kfloop.core.config import DeployConfig
+from kfloop.core.sections import DeployConfig
 from kfloop.core.state import open_state
 from kfloop.core.workspace import Workspace
 from kfloop.errors import StateError

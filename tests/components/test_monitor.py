@@ -24,8 +24,8 @@ from kfloop.components.monitor.monitoring import run
 from kfloop.components.monitor.policy import TRIGGERS, Facts, conclude
 from kfloop.components.monitor.projection import fit_projection
 from kfloop.core.artifacts import read_report, write_report
-from kfloop.core.config import MonitorConfig
 from kfloop.core.execution import perform
+from kfloop.core.sections import MonitorConfig
 from kfloop.core.state import open_state
 from kfloop.core.statistics.betting import BettingState
 from kfloop.core.statistics.estimate import Estimate

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kfloop.components.notify.notification import run
-from kfloop.core.config import NotifyConfig
+from kfloop.core.sections import NotifyConfig
 from kfloop.core.state import open_state
 from kfloop.core.workspace import Workspace
 

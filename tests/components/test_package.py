@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from kfloop.components.package.exporting import check_nodes, check_parity, export_network
 from kfloop.components.package.packaging import PackageReport, run, save_arrays
 from kfloop.core.artifacts import folder_digest, write_report
-from kfloop.core.config import PackageConfig
 from kfloop.core.families import NetworkSpec, build_network
 from kfloop.core.families.checkpoints import save_checkpoint
 from kfloop.core.scoring import PackagedModel
+from kfloop.core.sections import PackageConfig
 from kfloop.core.versions import Rows, read_version, write_version
 from kfloop.core.workspace import Workspace
 from kfloop.errors import StateError, TerminalError
@@ -117,7 +117,7 @@ AGAIN = """
 import sys
 from pathlib import Path
 from kfloop.components.package.packaging import run
-from kfloop.core.config import PackageConfig
+from kfloop.core.sections import PackageConfig
 from kfloop.core.workspace import Workspace
 workspace = Workspace.from_json(sys.argv[1])
 root = workspace.root

@@ -18,8 +18,8 @@ from kfloop.components.train.examples import Batches, epoch_batches, plain_examp
 from kfloop.components.train.fitting import chosen_accelerator
 from kfloop.components.train.resuming import exclusive, last_good, work_root
 from kfloop.components.train.training import TrainReport, _room_on_disk, after_publish, run
-from kfloop.core.config import TrainConfig
 from kfloop.core.families.checkpoints import load_checkpoint
+from kfloop.core.sections import TrainConfig
 from kfloop.core.versions import Rows, read_version, write_version
 from kfloop.core.workspace import Workspace
 from kfloop.errors import InputError, StateError, TerminalError, TransientError
@@ -124,7 +124,7 @@ KILLED = """
 import logging, os, signal, sys
 from pathlib import Path
 from kfloop.components.train.training import run
-from kfloop.core.config import TrainConfig
+from kfloop.core.sections import TrainConfig
 from kfloop.core.workspace import Workspace
 
 class KillAtTheEndOfEpochThree(logging.Handler):

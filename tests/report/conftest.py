@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -20,42 +19,28 @@ def _estimate(value: float, half: float, n: int = 360) -> dict[str, float]:
     return {"value": value, "low": value - half, "high": value + half, "n": n, "level": 0.95}
 
 
-def write_digits(folder: Path) -> list[str]:
-    """Write 900 of scikit-learn's digits as a dataset version; gives the ids of its test rows."""
-    import pyarrow as pa
+def write_digits(folder: Path) -> dict[str, list[str]]:
+    """Write 900 of scikit-learn's digits as a dataset version; gives the ids of each split."""
     from sklearn.datasets import load_digits
 
+    from kfloop.core.versions import Rows, read_version, write_version
+
     digits = load_digits()
-    images = (digits.images[:900] * 15).astype(np.uint8)
-    sizes = {"train": (0, 540), "validation": (540, 720), "test": (720, 900)}
-    counts = {}
-    for name, (start, stop) in sizes.items():
-        rows = range(start, stop)
-        columns = {
-            "id": pa.array([f"digit-{row:04d}" for row in rows]),
-            "image": pa.array([images[row].ravel().tolist() for row in rows], pa.list_(pa.uint8(), 64)),
-            "label": pa.array([int(digits.target[row]) for row in rows], pa.int64()),
-            "origin": pa.array(["fresh" if row % 5 == 0 else "base" for row in rows]),
-            "content": pa.array([f"{row:064x}" for row in rows]),
-        }
-        table = pa.table(columns)
-        with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-        counts[name] = stop - start
-    card = {
-        "digest": DIGEST,
-        "name": "digits",
-        "task": "image_classification",
-        "labels": LABELS,
-        "image_shape": [8, 8, 1],
-        "rows": counts,
-        "sources": [{"kind": "npz", "uri": "data/digits.npz", "digest": "feed" * 8}],
-        "lineage": {"git_revision": "abc1234", "kfloop": "0.1.0"},
-    }
-    (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    images = (digits.images[:900, :, :, None] * 15).astype(np.uint8)
+    rows = Rows(
+        ids=[f"digit-{row:04d}" for row in range(900)],
+        images=images,
+        labels=np.asarray(digits.target[:900], dtype=np.int64),
+        origin=["fresh" if row % 5 == 0 else "base" for row in range(900)],
+    )
     set_aside = [{"id": "x1", "reason": "duplicate of digit-0003"}] * 3 + [{"id": "x2", "reason": "label '11' is unknown"}]
-    (folder / "quarantine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in set_aside), encoding="utf-8")
-    return [f"digit-{row:04d}" for row in range(*sizes["test"])]
+    source = {"kind": "npz", "uri": "data/digits.npz", "digest": "feed" * 8}
+    write_version(
+        folder, name="digits", rows=rows, labels=LABELS, validation=0.2, test=0.2, sources=[source], quarantined=set_aside,
+        lineage={"git_revision": "abc1234", "kfloop": "0.1.0"},
+    )
+    version = read_version(folder)
+    return {name: [str(identity) for identity in version.split(name).ids] for name in ("train", "test")}
 
 
 def _model(digest: str | None, accuracy: float, loss: float, half: float) -> dict[str, Any]:
@@ -146,11 +131,11 @@ def _monitoring() -> dict[str, Any]:
     }
 
 
-def _reports(test_ids: list[str]) -> dict[str, dict[str, Any]]:
+def _reports(ids: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
     expectation = {"expectation": "expect_column_values_to_be_between", "column": "brightness", "severity": "critical",
                    "passed": True, "observed": "0.19 to 0.42", "detail": "between 0 and 1"}
     ranked = [
-        {"id": f"digit-{7 * k:04d}", "given": k % 10, "suggested": (k + 5) % 10, "margin": 0.97 - 0.02 * k, "split": "train"}
+        {"id": ids["train"][7 * k], "given": k % 10, "suggested": (k + 5) % 10, "margin": 0.97 - 0.02 * k, "split": "train"}
         for k in range(30)
     ]
     return {
@@ -176,7 +161,7 @@ def _reports(test_ids: list[str]) -> dict[str, dict[str, Any]]:
         },
         "package": {"digest": "c0ffee" * 5, "family": "cnn", "max_abs_diff": 3.1e-7, "tolerance": 1e-4, "opset": 18,
                     "bytes": {"model.onnx": 91_234}},
-        "evaluate": _evaluation(test_ids),
+        "evaluate": _evaluation(ids["test"]),
         "bless": {
             "model_digest": "c0ffee" * 5, "passed": True, "triton_version": "2.55.0", "load_seconds": 0.8,
             "golden": {"n": 16, "max_abs_diff": 2.4e-7, "tolerance": 1e-3, "passed": True, "protocols": {"http": 2.4e-7, "grpc": 2.4e-7}},
@@ -199,9 +184,9 @@ def run_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Artifact folders of a run in which every step left its report."""
     root = tmp_path_factory.mktemp("run")
     (root / "ingest").mkdir()
-    test_ids = write_digits(root / "ingest")
+    ids = write_digits(root / "ingest")
     folders = {}
-    for step, report in _reports(test_ids).items():
+    for step, report in _reports(ids).items():
         folders[step] = root / step
         folders[step].mkdir(exist_ok=True)
         write_report(folders[step], report)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import create_engine, event, inspect, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from kfloop.core.state.ledger import Ledger
 from kfloop.core.state.leases import Leases
+from kfloop.core.state.ledger import Ledger
 from kfloop.core.state.monitors import Monitors, Triggers
 from kfloop.core.state.runs import Runs
 from kfloop.errors import StateError, TransientError

@@ -31,7 +31,7 @@ def build(context: Context) -> Mapping[str, Any]:
                 "id": text(line.get("id"), limit=80),
                 "given": context.label(line.get("given")),
                 "suggested": context.label(line.get("suggested")),
-                "margin": decimal(line.get("margin")),
+                "margin": decimal(line.get("margin"), 2),
                 "split": text(line.get("split")),
                 "picture": pictures.get(text(line.get("id"))),
             }

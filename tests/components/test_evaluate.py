@@ -1,0 +1,274 @@
+"""Evaluation of small trained-by-hand packages: what it compares, and what it refuses to compare."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.linear_model import LogisticRegression
+
+from kfloop.components.evaluate.baselines import baseline_probabilities
+from kfloop.components.evaluate.evaluation import EvaluationReport, run
+from kfloop.core.artifacts import folder_digest, write_report
+from kfloop.core.sections import EvaluateConfig
+from kfloop.core.statistics.estimate import Estimate
+from kfloop.core.store import Store
+from kfloop.core.versions import Rows, read_version, write_version
+from kfloop.core.workspace import Workspace
+from kfloop.errors import StateError, TerminalError
+
+SHAPE = (8, 8, 1)
+LABELS = [str(digit) for digit in range(10)]
+QUICK = EvaluateConfig(bootstrap=200)
+
+
+def digits(folder: Path, limit: int = 500, fresh: int = 100) -> Path:
+    from sklearn.datasets import load_digits
+
+    folder.mkdir(parents=True)
+    pixels, labels = load_digits(return_X_y=True)
+    rows = Rows(
+        ids=[f"r{row}" for row in range(limit)],
+        images=(pixels[:limit].reshape(-1, *SHAPE) / 16 * 255).round().astype(np.uint8),
+        labels=labels[:limit].astype(np.int64),
+        origin=["fresh" if row < fresh else "base" for row in range(limit)],
+    )
+    write_version(folder, name="digits", rows=rows, labels=LABELS, validation=0.15, test=0.25)
+    return folder
+
+
+def graph(weights: np.ndarray, bias: np.ndarray, side: int = 8) -> onnx.ModelProto:
+    """softmax(pixels @ weights + bias), the logits as embedding."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["pixels"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weights", "bias"], ["embedding"]),
+        helper.make_node("Softmax", ["embedding"], ["probabilities"], axis=-1),
+    ]
+    values = {"weights": weights.astype(np.float32), "bias": bias.astype(np.float32)}
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 10]) for name in ("probabilities", "embedding")
+    ]
+    return helper.make_model(
+        helper.make_graph(
+            nodes,
+            "linear",
+            [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", side, side, 1])],
+            outputs,
+            [numpy_helper.from_array(value, name) for name, value in values.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
+
+
+def package(
+    folder: Path, model: onnx.ModelProto, trained_on: list[str], side: int = 8, labels: list[str] = LABELS
+) -> Path:
+    folder.mkdir(parents=True)
+    onnx.save(model, folder / "model.onnx")
+    signature = {"inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, side, side, 1]}], "labels": labels}
+    (folder / "signature.json").write_text(json.dumps(signature | {"outputs": [], "max_batch_size": 64}))
+    (folder / "train_content.txt").write_text("".join(f"{line}\n" for line in sorted(trained_on)))
+    write_report(folder, {"digest": folder_digest(folder)})
+    return folder
+
+
+class Scene:
+    """A dataset, a good and a worse package, and who is champion."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.dataset = digits(root / "dataset")
+        self.workspace = Workspace(loop="digits", root=root, state="", store=str(root / "store"), mlflow="")
+        train = read_version(self.dataset).split("train")
+        fit = LogisticRegression(max_iter=300).fit(train.images.reshape(-1, 64) / 255, train.labels)
+        self.weights, self.bias = fit.coef_.T / 255, fit.intercept_
+        self.content = train.content.tolist()
+        self.good = package(root / "good", graph(self.weights, self.bias), self.content)
+        self.worse = package(root / "worse", graph(self.weights * 0.01, self.bias * 0 + np.arange(10)), self.content)
+
+    def evaluate(
+        self,
+        model: Path,
+        champion: Path | str | None,
+        name: str,
+        config: EvaluateConfig = QUICK,
+        dataset: Path | None = None,
+    ) -> EvaluationReport:
+        incumbent, out = self.root / name / "incumbent", self.root / name / "out"
+        incumbent.mkdir(parents=True)
+        out.mkdir()
+        digest = champion
+        if isinstance(champion, Path):
+            digest = json.loads((champion / "report.json").read_text())["digest"]
+            Store(self.workspace.store).publish(champion, "models", digest)
+        write_report(incumbent, {"champion_digest": digest, "champion_version": 1 if digest else None})
+        return run(
+            config,
+            dataset=dataset or self.dataset,
+            model=model,
+            incumbent=incumbent,
+            out=out,
+            workspace=self.workspace,
+        )
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return Scene(tmp_path_factory.mktemp("evaluate"))
+
+
+def test_the_better_model_is_better_by_an_interval_above_zero(scene: Scene) -> None:
+    report = scene.evaluate(scene.good, scene.worse, "better")
+    gain = report.differences["champion"]["overall"]["accuracy"]
+    assert 0 < gain.low < gain.value < gain.high
+    assert report.champion is not None
+    assert gain.value == pytest.approx(
+        report.challenger["overall"]["accuracy"].value - report.champion["overall"]["accuracy"].value
+    )
+    assert report.overlap == {"challenger": 0, "champion": 0}
+    assert sum(map(sum, report.confusion)) == report.n_test
+    written = json.loads((scene.root / "better" / "out" / "report.json").read_text())
+    assert written["differences"]["champion"]["overall"]["accuracy"]["low"] == pytest.approx(gain.low)
+
+
+def test_roles_are_not_swapped(scene: Scene) -> None:
+    report = scene.evaluate(scene.worse, scene.good, "swapped")
+    assert report.differences["champion"]["overall"]["accuracy"].high < 0
+    assert report.differences["champion"]["overall"]["log_loss"].low > 0
+
+
+def test_equal_models_differ_by_exactly_nothing(scene: Scene) -> None:
+    difference = scene.evaluate(scene.good, scene.good, "equal").differences["champion"]["overall"]["accuracy"]
+    assert (difference.value, difference.low, difference.high) == (0, 0, 0)
+
+
+def test_without_a_champion_there_is_no_comparison_with_one(scene: Scene) -> None:
+    report = scene.evaluate(scene.good, None, "alone")
+    assert report.champion is None
+    assert report.differences["champion"] is None
+    assert report.overlap["champion"] is None
+    assert report.baseline is not None
+    assert report.baseline["kind"] == "logistic_regression"
+    assert abs(report.differences["baseline"]["overall"]["accuracy"].value) < 0.03
+
+
+def test_slices_have_their_own_rows_and_a_corrected_level(scene: Scene) -> None:
+    report = scene.evaluate(scene.good, scene.worse, "slices")
+    slices = report.challenger["slices"]
+    test = read_version(scene.dataset).split("test")
+    assert set(slices) == {*(f"class:{label}" for label in LABELS), "origin:base", "origin:fresh"}
+    assert slices["class:3"]["accuracy"].n == int((test.labels == 3).sum())
+    assert slices["origin:fresh"]["accuracy"].n == int((test.origin == "fresh").sum())
+    assert slices["class:3"]["accuracy"].level == pytest.approx(1 - 0.05 / 12)
+    assert set(report.differences["champion"]["slices"]) == set(slices)
+
+
+def test_a_perfect_share_is_not_certain(scene: Scene) -> None:
+    report = scene.evaluate(scene.good, None, "perfect")
+    perfect = [item["accuracy"] for item in report.challenger["slices"].values() if item["accuracy"].value == 1.0]
+    assert perfect
+    assert all(item.low < 1.0 for item in perfect)
+
+
+def test_no_fresh_rows_no_fresh_slice(scene: Scene, tmp_path: Path) -> None:
+    report = scene.evaluate(scene.good, None, "base", dataset=digits(tmp_path / "base", fresh=0))
+    assert "origin:fresh" not in report.challenger["slices"]
+
+
+def test_a_missing_champion_is_never_no_champion(scene: Scene) -> None:
+    with pytest.raises(StateError, match="champion 'feedface' is not in the store"):
+        scene.evaluate(scene.good, "feedface", "missing")
+
+
+@pytest.mark.parametrize("content", ["{}", "not json", '{"champion_digest": ""}', '{"champion_digest": 3}'])
+def test_an_incumbent_that_does_not_say_is_an_error(scene: Scene, tmp_path: Path, content: str) -> None:
+    (tmp_path / "report.json").write_text(content)
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(StateError):
+        run(QUICK, dataset=scene.dataset, model=scene.good, incumbent=tmp_path, out=out, workspace=scene.workspace)
+
+
+def test_a_champion_for_another_image_size_cannot_be_compared(scene: Scene) -> None:
+    other = package(scene.root / "large", graph(np.zeros((256, 10)), np.zeros(10), side=16), [], side=16)
+    with pytest.raises(TerminalError, match=r"champion '\w+' takes images \[16, 16, 1\]") as caught:
+        scene.evaluate(scene.good, other, "size")
+    assert "data.image_size" in caught.value.hint
+
+
+def test_a_champion_with_other_classes_cannot_be_compared(scene: Scene) -> None:
+    labels = [*LABELS[:9], "nine"]
+    other = package(scene.root / "renamed", graph(scene.weights, scene.bias), [], labels=labels)
+    with pytest.raises(TerminalError, match=r"they differ in \['9', 'nine'\]"):
+        scene.evaluate(scene.good, other, "classes")
+
+
+def test_nan_answers_give_null_and_never_a_number(scene: Scene) -> None:
+    bias = scene.bias.copy()
+    bias[0] = math.nan
+    broken = package(scene.root / "broken", graph(scene.weights, bias), [])
+    report = scene.evaluate(broken, scene.good, "nan")
+    numbers: list[Estimate] = [
+        *report.challenger["overall"].values(),
+        *report.differences["champion"]["overall"].values(),
+    ]
+    numbers += [item["accuracy"] for item in report.challenger["slices"].values()]
+    assert all(math.isnan(item.value) and math.isnan(item.low) for item in numbers)
+    written: Any = json.loads((scene.root / "nan" / "out" / "report.json").read_text())
+    assert written["challenger"]["overall"]["accuracy"]["value"] is None
+    assert report.champion is not None
+    assert report.champion["overall"]["accuracy"].known
+    assert report.examples[0]["predicted"] is None
+
+
+def test_test_rows_that_a_model_was_trained_on_are_counted(scene: Scene) -> None:
+    test = read_version(scene.dataset).split("test")
+    leaky = package(
+        scene.root / "leaky", graph(scene.weights, scene.bias), [*scene.content, *test.content[:3].tolist()]
+    )
+    assert scene.evaluate(leaky, scene.good, "leak1").overlap == {"challenger": 3, "champion": 0}
+    assert scene.evaluate(scene.good, leaky, "leak2").overlap == {"challenger": 0, "champion": 3}
+    blind = scene.root / "blind"
+    shutil.copytree(scene.good, blind)
+    (blind / "train_content.txt").unlink()
+    with pytest.raises(StateError, match=r"no train_content\.txt"):
+        scene.evaluate(blind, None, "blind-run")
+
+
+def test_mistakes_are_listed_with_the_most_confident_first(scene: Scene) -> None:
+    examples = scene.evaluate(scene.worse, None, "mistakes").examples
+    assert len(examples) == 24
+    assert all(item["label"] != item["predicted"] for item in examples)
+    confidence = [item["confidence"] for item in examples]
+    assert confidence == sorted(confidence, reverse=True)
+
+
+@pytest.mark.parametrize("kind", ["logistic_regression", "nearest_neighbour"])
+def test_baselines_know_every_class_and_refuse_a_single_one(kind: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, *SHAPE), dtype=np.uint8)
+    labels = np.repeat([0, 2], 30)
+    probabilities = baseline_probabilities(kind, images, labels, images[:5], 3, 0)
+    assert probabilities[:, 1].tolist() == [0] * 5
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+    with pytest.raises(TerminalError, match="at least 2"):
+        baseline_probabilities(kind, images, labels * 0, images, 3, 0)
+
+
+def test_the_baseline_can_be_switched_off(scene: Scene) -> None:
+    report = scene.evaluate(scene.good, None, "off", EvaluateConfig(bootstrap=200, baseline="none"))
+    assert report.baseline is None
+    assert report.differences["baseline"] is None
+
+
+def test_evaluation_imports_no_torch() -> None:
+    code = "import sys, kfloop.components.evaluate.evaluation; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
