@@ -1,5 +1,5 @@
 # kfloop: what one types. `make` alone lists it.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -16,10 +16,11 @@ install: $(STAMP) ## Make $(VENV) and install kfloop and its tools into it
 # torch first and alone: whatever build of it the index or the user already gave is kept by the line after.
 # The editable install maps only `kfloop`; new modules need no new install, a changed pyproject.toml does.
 $(STAMP): pyproject.toml constraints.txt
+	@echo "Installing into $(VENV); a few minutes the first time."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install "torch>=2.11,<2.14"
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q "torch>=2.11,<2.14"
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
 runtime: $(STAMP) ## Put the embedded Triton into its own environment (once)

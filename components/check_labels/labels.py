@@ -61,7 +61,9 @@ def run(config: LabelsConfig, *, dataset: Path, out: Path, workspace: Workspace)
     """
     version = read_version(dataset)
     parts = [version.split(name) for name in SPLITS]
-    ids, images, labels = (np.concatenate([getattr(part, key) for part in parts]) for key in ("ids", "images", "labels"))
+    ids, images, labels = (
+        np.concatenate([getattr(part, key) for part in parts]) for key in ("ids", "images", "labels")
+    )
     split = np.repeat(np.array(SPLITS), [len(part) for part in parts])
     names = version.labels
     folds = folds_for(labels, config.folds)

@@ -185,7 +185,7 @@ def _sentence(bar: Bar, verdict: Verdict, problem: str, level: float | None) -> 
         return f"{bar.subject} must be {bound}, but {problem}: {_word(verdict.verdict)}"
     text = f"{bar.subject} is {_text(verdict.value, bar)}"
     if verdict.low is not None and verdict.high is not None:
-        share = f"{level:.0%} " if level is not None else ""
+        share = f"{100 * level:.4g}% " if level is not None else ""
         text += f" ({share}interval {_text(verdict.low, bar)} to {_text(verdict.high, bar)})"
     if verdict.n is not None:
         text += f" on {verdict.n} {'requests' if bar.metric in _REQUEST_METRICS else 'examples'}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from kfloop.components.ingest.sources import Item
 
-LARGEST_CHOSEN_SIDE = 64
+LARGEST_CHOSEN_SIDE = 32
 DEEP = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
 GREY = frozenset({"1", "L"})
 
@@ -27,7 +27,7 @@ class UnreadableImageError(InputError):
 
 
 def choose_side(items: Sequence[Item]) -> int:
-    """Median of the shorter sides, at most 64 pixels, from headers alone; files without a header do not vote."""
+    """Median of the shorter sides, at most 32 pixels, from headers alone; files without a header do not vote."""
     from PIL import Image
 
     sides = []
@@ -62,7 +62,15 @@ def decode(path: Path, side: int, channels: int) -> tuple[NDArray[np.uint8], boo
         with Image.open(path) as file:
             file.load()
             image = _eight_bits(ImageOps.exif_transpose(file))
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        IndexError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
         raise UnreadableImageError(_reason(error, path)) from error
     grey = image.mode == "L" or _all_equal(image)
     image = image.convert("L" if channels == 1 else "RGB")

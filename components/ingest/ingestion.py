@@ -162,7 +162,9 @@ def _resized(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def _limited(items: Sequence[Item], limit: int | None) -> list[Item]:
-    return list(items) if limit is None else [items[row] for row in sorted(_smallest([item.id for item in items], limit))]
+    return (
+        list(items) if limit is None else [items[row] for row in sorted(_smallest([item.id for item in items], limit))]
+    )
 
 
 def _smallest(ids: Sequence[str], limit: int) -> list[int]:
@@ -256,7 +258,9 @@ def _duplicates(rows: Rows) -> list[str]:
 
 
 def _sources(config: DataConfig, info: SourceInfo) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [{"kind": info.kind, "uri": config.source, "digest": info.digest, "n": info.n - info.n_fresh}]
+    found: list[dict[str, Any]] = [
+        {"kind": info.kind, "uri": config.source, "digest": info.digest, "n": info.n - info.n_fresh}
+    ]
     if config.fresh is not None and info.n_fresh:
         found.append({"kind": "fresh_labels", "uri": config.fresh, "digest": info.digest, "n": info.n_fresh})
     return found

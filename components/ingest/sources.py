@@ -159,7 +159,10 @@ def _fresh(config: DataConfig, known: list[str]) -> Listing:
     """Newly labelled files; an absent or empty folder is no error, because labels come later."""
     if config.fresh is None or not Path(config.fresh).is_dir():
         if config.fresh is not None and Path(config.fresh).exists():
-            raise InputError(f"data.fresh '{config.fresh}' is a file: expected a folder of labelled images")
+            raise InputError(
+                f"data.fresh '{config.fresh}' is a file: expected a folder of labelled images",
+                hint="name a folder; it need not exist yet",
+            )
         return Listing(items=())
     folder = Path(config.fresh)
     table = config.label is not None and (folder / METADATA).is_file()
@@ -173,7 +176,9 @@ def _fresh(config: DataConfig, known: list[str]) -> Listing:
                 hint=nearest(item.label, known) + " A new class must be added to data.source itself.",
                 label=item.label,
             )
-    items = tuple(Item(id=f"fresh/{item.id}", path=item.path, label=item.label, origin="fresh") for item in listing.items)
+    items = tuple(
+        Item(id=f"fresh/{item.id}", path=item.path, label=item.label, origin="fresh") for item in listing.items
+    )
     return Listing(items=items, skipped=tuple((f"fresh/{name}", reason) for name, reason in listing.skipped))
 
 
@@ -188,7 +193,11 @@ def list_folder(folder: Path, label: str | None) -> Listing:
         InputError: No images, no labels, or a bad ``metadata.csv``.
     """
     if not folder.is_dir():
-        raise InputError(f"'{folder}' is a file: expected a folder of images", source=str(folder))
+        raise InputError(
+            f"'{folder}' is a file: expected a folder of images",
+            hint=f"name the folder that holds it: '{folder.parent}'",
+            source=str(folder),
+        )
     listing = _by_subfolder(folder) if label is None else _by_table(folder, label)
     if listing.items:
         return listing
@@ -250,7 +259,9 @@ def _by_table(folder: Path, label: str) -> Listing:
             continue
         relative = PurePosixPath(name)
         if relative.is_absolute() or ".." in relative.parts:
-            raise InputError(f"'{path}' line {number}: '{name}' lies outside the folder", hint="give paths inside the folder")
+            raise InputError(
+                f"'{path}' line {number}: '{name}' lies outside the folder", hint="give paths inside the folder"
+            )
         key = relative.as_posix()
         if key in items and items[key].label != value:
             raise InputError(

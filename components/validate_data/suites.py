@@ -57,7 +57,9 @@ def _checked(item: dict[str, Any], path: Path, hint: str) -> dict[str, Any]:
         raise ConfigError(f"suite '{path}' has an expectation without a 'type' and 'kwargs': {item}", hint=hint)
     severity = str(item.get("severity") or meta.get("severity") or CRITICAL).lower()
     if severity not in SEVERITIES:
-        raise ConfigError(f"suite '{path}' has severity '{severity}' for {item['type']}", hint=nearest(severity, SEVERITIES))
+        raise ConfigError(
+            f"suite '{path}' has severity '{severity}' for {item['type']}", hint=nearest(severity, SEVERITIES)
+        )
     return {"type": item["type"], "kwargs": dict(kwargs), "severity": severity}
 
 

@@ -90,7 +90,8 @@ def evaluate(manifest: pd.DataFrame, suite: list[dict[str, Any]]) -> list[dict[s
             expectation = ExpectationConfiguration(type=item["type"], kwargs=item["kwargs"]).to_domain_obj()
         except Exception as error:  # whatever Great Expectations raises on a name or argument it does not know
             raise ConfigError(
-                f"the suite has an unusable expectation {item['type']!r}: {error}", hint="see the list of Great Expectations"
+                f"the suite has an unusable expectation {item['type']!r}: {error}",
+                hint="see the list of Great Expectations",
             ) from error
         results.append(_result(item, batch.validate(expectation, result_format="SUMMARY").to_json_dict()))
     return results

@@ -42,7 +42,7 @@ class DataConfig(Section):
     label: str | None = None
     """Column of ``metadata.csv`` that holds the label; null means that subfolders are the classes."""
     image_size: Positive | None = None
-    """Side in pixels to which images are resized; null means chosen from the data (at most 64)."""
+    """Side in pixels to which images are resized; null means chosen from the data (at most 32)."""
     channels: Literal[1, 3] | None = None
     """1 for grey, 3 for colour; null means grey when every image is grey."""
     fresh: str | None = None

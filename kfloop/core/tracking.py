@@ -139,7 +139,9 @@ def _own_lock(workspace: Workspace) -> Iterator[None]:
 
     path = workspace.kfloop_dir / "dvc.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = Lock(str(path), wait=False)  # tries for three seconds, then gives up; freed by the kernel when its process dies
+    lock = Lock(
+        str(path), wait=False
+    )  # tries for three seconds, then gives up; freed by the kernel when its process dies
     with lock:
         yield
 

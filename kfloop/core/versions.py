@@ -164,7 +164,7 @@ def _refuse_empty(per_class: Mapping[str, Mapping[str, int]]) -> None:
                 total = sum(part[label] for part in per_class.values())
                 raise InputError(
                     f"class '{label}' has {total} usable images, and none of them falls into the {split} split",
-                    hint="add images of that class (20 or more are safe), or remove the class",
+                    hint="add images of that class (30 or more are safe), or remove the class",
                     label=label,
                     split=split,
                 )
@@ -214,7 +214,9 @@ class DatasetVersion:
             self.card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
             _ = self.digest, self.labels, self.image_shape
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StateError(f"'{folder}' is no dataset version: {error}", hint="make one with: kfloop step ingest") from error
+            raise StateError(
+                f"'{folder}' is no dataset version: {error}", hint="make one with: kfloop step ingest"
+            ) from error
 
     @property
     def digest(self) -> str:
@@ -241,15 +243,15 @@ class DatasetVersion:
             with pa.memory_map(str(path)) as source:
                 table = pa.ipc.open_stream(source).read_all()
             flat = table["image"].combine_chunks()
-            if table.num_rows and len(flat.flatten()) != table.num_rows * int(np.prod(self.image_shape)):
-                message = f"its rows are not {self.image_shape}"
-                raise ValueError(message)
+            pixels = flat.flatten().to_numpy(zero_copy_only=False) if table.num_rows else np.empty(0, np.uint8)
+            images = pixels.reshape(table.num_rows, *self.image_shape)
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            raise StateError(f"'{path}' cannot be read: {error}", hint="bring it back with DVC, or ingest again") from error
-        pixels = flat.flatten().to_numpy(zero_copy_only=False) if table.num_rows else np.empty(0, np.uint8)
+            raise StateError(
+                f"'{path}' cannot be read: {error}", hint="bring it back with DVC, or ingest again"
+            ) from error
         return Split(
             ids=np.array(table["id"].to_pylist(), dtype=str),
-            images=pixels.reshape(table.num_rows, *self.image_shape),
+            images=images,
             labels=table["label"].to_numpy().astype(np.int64),
             origin=np.array(table["origin"].to_pylist(), dtype=str),
             content=np.array(table["content"].to_pylist(), dtype=str),

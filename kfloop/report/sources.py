@@ -10,7 +10,10 @@ from typing import Any, Literal
 
 from kfloop.core.artifacts import REPORT, read_report
 from kfloop.report.pictures import Pictures
-from kfloop.report.values import items, mapping, rows, text
+from kfloop.report.values import items, rows, said, text
+
+# What these statuses of the run record mean, for a step that has nothing else to say.
+_WHY = {"skipped": "its branch was not taken", "not_run": "the run ended before it"}
 
 Presence = Literal["present", "missing", "unreadable"]
 
@@ -48,10 +51,9 @@ class Source:
     @property
     def reason(self) -> str:
         """Why there is nothing to show, in the words of the run record."""
-        error = mapping(self.record.get("error"))
-        if error:
-            return " ".join(part for part in (text(error.get("message")), text(error.get("hint"))) if part)
-        return text(self.record.get("outcome")) if self.record else "not a step of this run"
+        if not self.record:
+            return "not a step of this run"
+        return said(self.record.get("error")) or text(self.record.get("outcome")) or _WHY.get(self.status, "")
 
 
 def read_source(step: str, folder: Path | None, record: Mapping[str, Any]) -> Source:

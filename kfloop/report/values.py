@@ -18,6 +18,7 @@ _MINUTE = 60.0
 _HOUR = 3600.0
 _DIGEST_SHOWN = 12
 _WHOLE_LIMIT = 1e15
+_ROUND = 1000.0  # from here on the decimals of a number say nothing
 
 
 def mapping(value: Any) -> dict[str, Any]:
@@ -104,6 +105,12 @@ def decimal(value: Any, digits: int = 3) -> str:
     return f"{found:,.{digits}f}"
 
 
+def compact(value: Any) -> str:
+    """A number as somebody would write it, with at most four significant digits: a threshold, a tolerance; a dash for none."""
+    found = number(value)
+    return MISSING if found is None else f"{found:,.0f}" if _ROUND <= abs(found) < _WHOLE_LIMIT else f"{found:.4g}"
+
+
 def _is_integer(value: Any) -> bool:
     return isinstance(value, int)
 
@@ -127,9 +134,9 @@ def duration(value: Any) -> str:
         return MISSING
     if found < _FINE:
         return f"{found:.2f} s"
-    if found < _MINUTE:
+    if round(found) < _MINUTE:
         return f"{found:.0f} s"
-    if found < _HOUR:
+    if round(found) < _HOUR:
         minutes, rest = divmod(round(found), 60)
         return f"{minutes} min {rest:02d} s"
     hours, rest = divmod(round(found / 60), 60)
@@ -151,6 +158,12 @@ def moment(value: Any) -> str:
 def short(digest: Any) -> str:
     """The start of a digest, enough to recognise it; a dash for none."""
     return text(digest)[:_DIGEST_SHOWN] or MISSING
+
+
+def said(error: Any) -> str:
+    """The message of an error of the run record and what to do about it, as one text; empty if there is neither."""
+    fields = mapping(error)
+    return "; ".join(part for part in (text(fields.get("message")), text(fields.get("hint"))) if part)
 
 
 def words(name: Any) -> str:

@@ -53,7 +53,9 @@ def picture(seed: int, size: tuple[int, int] = (20, 16), *, colour: bool = True)
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
 
 
-def image_folder(place: Path, per_class: int = 40, labels: tuple[str, ...] = ("cat", "dog"), suffix: str = "png") -> Path:
+def image_folder(
+    place: Path, per_class: int = 40, labels: tuple[str, ...] = ("cat", "dog"), suffix: str = "png"
+) -> Path:
     for index, label in enumerate(labels):
         (place / label).mkdir(parents=True, exist_ok=True)
         for number in range(per_class):
@@ -72,7 +74,10 @@ def test_digits(do: Callable[..., Any]) -> None:
     assert images.shape == (1797, 8, 8, 1)
     assert len(labels) == 1797
     assert {path.name for path in out.iterdir()} == {
-        *(f"{name}.arrow" for name in SPLITS), "card.json", "quarantine.jsonl", "report.json",
+        *(f"{name}.arrow" for name in SPLITS),
+        "card.json",
+        "quarantine.jsonl",
+        "report.json",
     }
 
 
@@ -123,7 +128,9 @@ def test_metadata_table(do: Callable[..., Any], tmp_path: Path) -> None:
     for number in range(80):
         picture(number, colour=False).save(folder / f"{number}.png")
         lines.append(f"{number}.png,{'odd' if number % 2 else 'even'},x")
-    (folder / "metadata.csv").write_text("\ufeff" + "\n".join([*lines, "5.png,odd,again", "gone.png,odd,x", "7.png,,x"]))
+    (folder / "metadata.csv").write_text(
+        "\ufeff" + "\n".join([*lines, "5.png,odd,again", "gone.png,odd,x", "7.png,,x"])
+    )
     report, out = do(DataConfig(source=str(folder), label="kind"))
     assert report.labels == ["even", "odd"]
     assert report.image_shape[2] == 1
@@ -187,8 +194,8 @@ def test_too_many_broken_files_stop(do: Callable[..., Any], tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"10 of 50 images cannot be read \(20%, allowed 10%\).*cat/bad0.jpg") as error:
         do(DataConfig(source=str(folder)))
     assert error.value.exit_code == 2
-    with pytest.raises(InputError, match="none of them|cannot be read"):
-        do(DataConfig(source=str(folder), max_quarantined_share=0.1))
+    with pytest.raises(InputError, match=r"cannot be read"):
+        do(DataConfig(source=str(folder), max_quarantined_share=0.19))
 
 
 def test_all_files_broken(do: Callable[..., Any], tmp_path: Path) -> None:
@@ -239,7 +246,7 @@ def test_sources_that_cannot_be_used(tmp_path: Path) -> None:
     [
         (None, "has no metadata.csv", "write metadata.csv"),
         ("file_name,kinds\na.png,x\n", "no column 'kind': it has file_name, kinds", "did you mean 'kinds'"),
-        ("name,kind\na.png,x\n", "no column 'file_name'", "known: kind, name"),
+        ("name,kind\na.png,x\n", "no column 'file_name'", "did you mean 'name'"),
         ("", "it has none", "write the columns"),
         ("file_name,kind\n", "has no images", "subfolder"),
         ("file_name,kind\n../a.png,x\n", "outside the folder", "inside"),

@@ -148,7 +148,8 @@ def test_two_at_once_are_both_tracked(workspace: Workspace) -> None:
         "from kfloop.core.workspace import Workspace; track(Path(sys.argv[2]), Workspace.from_json(sys.argv[1]))"
     )
     children = [
-        subprocess.Popen([sys.executable, "-c", code, workspace.to_json(), str(path)], env=dict(os.environ)) for path in paths
+        subprocess.Popen([sys.executable, "-c", code, workspace.to_json(), str(path)], env=dict(os.environ))
+        for path in paths
     ]
     assert [child.wait(timeout=60) for child in children] == [0, 0]
     for path in paths:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kfloop.report import plots
 from kfloop.report.sources import Context
-from kfloop.report.values import count, decimal, estimate, items, mapping, number, rows, short, text, words
+from kfloop.report.values import compact, count, decimal, estimate, items, mapping, number, rows, short, text, words
 
 _EFFECTS_PLOTTED = 20
 
@@ -29,8 +29,8 @@ def build(context: Context) -> Mapping[str, Any]:
             ("champion", short(report.get("champion_digest"))),
             ("rows seen", count(report.get("rows_seen"))),
             ("of them new", count(report.get("rows_new"))),
-            ("e-value", decimal(report.get("e_value"))),
-            ("threshold", decimal(report.get("threshold"))),
+            ("e-value", compact(report.get("e_value"))),
+            ("threshold", compact(report.get("threshold"))),
             ("two-sample classifier, area under the curve", estimate(report.get("c2st_auc"))),
             ("estimated accuracy", estimate(report.get("estimated_accuracy"))),
             ("fresh labels", count(report.get("fresh_labels"))),

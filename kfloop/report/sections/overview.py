@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kfloop.report.sources import Context, step_name
-from kfloop.report.values import duration, mapping, moment, number, rows, short, text, words
+from kfloop.report.values import duration, mapping, moment, number, rows, said, short, text, words
 
 # Sentence and tone of each conclusion. The reason beside it is always that of the object which concluded.
 _DECISIONS = {
@@ -32,8 +32,6 @@ _STATUSES = {
     "nothing_new": ("Nothing new since the last run.", "quiet"),
     "running": ("The run has not ended.", "quiet"),
 }
-_SHOWN_AS_FAILED = {"failed"}
-
 
 def headline(record: Mapping[str, Any]) -> dict[str, Any]:
     """What the run concluded: sentence, tone, and the reasons in order of weight.
@@ -46,10 +44,9 @@ def headline(record: Mapping[str, Any]) -> dict[str, Any]:
     if status not in {"failed", "nothing_new", "running"}:
         sentence, tone = _TRIGGERS.get(text(trigger.get("outcome")), (sentence, tone))
         sentence, tone = _DECISIONS.get(text(decision.get("outcome")), (sentence, tone))
-    reasons = [problem["sentence"] for problem in failures(record)]
+    reasons = failures(record)
     if status == "failed" and not reasons:
-        error = mapping(record.get("error"))
-        reasons = [" ".join(filter(None, (text(error.get("message")), text(error.get("hint")))))]
+        reasons = [said(record.get("error"))]
     for name, concluded in (("Decision", decision), ("Trigger", trigger)):
         if concluded:
             label = f"{name} {words(concluded.get('outcome'))}"
@@ -61,15 +58,13 @@ def headline(record: Mapping[str, Any]) -> dict[str, Any]:
     return {"sentence": sentence, "tone": tone, "reasons": [reason for reason in reasons if reason]}
 
 
-def failures(record: Mapping[str, Any]) -> list[dict[str, str]]:
+def failures(record: Mapping[str, Any]) -> list[str]:
     """The steps that failed, each with the message and the hint of its error."""
     found = []
     for line in rows(record.get("steps")):
-        error = mapping(line.get("error"))
-        if line.get("status") in _SHOWN_AS_FAILED or error:
-            said = " ".join(filter(None, (text(error.get("message")), text(error.get("hint")))))
-            name = text(line.get("name"))
-            found.append({"step": name, "sentence": f"Step {words(name)} failed: {said or 'it left no message'}"})
+        if line.get("status") == "failed" or line.get("error"):
+            why = said(line.get("error")) or "it left no message"
+            found.append(f"Step {words(step_name(line.get('name')))} failed: {why}")
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from kfloop.report.sections.training import flat
 from kfloop.report.sources import Context
-from kfloop.report.values import count, decimal, duration, items, mapping, number, text
+from kfloop.report.values import compact, count, duration, items, mapping, number, text
 
 _LOG_LINES = 40
 
@@ -23,13 +23,13 @@ def build_blessing(context: Context) -> Mapping[str, Any]:
         "facts": [
             ("Triton", text(report.get("triton_version"))),
             ("time to load", duration(report.get("load_seconds"))),
-            ("throughput", _unit(report.get("throughput_rps"), "requests per second")),
+            ("throughput", _unit(report.get("throughput_rps"), "per second")),
             ("memory", _unit(report.get("memory_mb"), "MB")),
         ],
         "golden": [
             ("answers compared", count(golden.get("n"))),
-            ("largest difference", decimal(golden.get("max_abs_diff"), 6)),
-            ("tolerance", decimal(golden.get("tolerance"), 6)),
+            ("largest difference", compact(golden.get("max_abs_diff"))),
+            ("tolerance", compact(golden.get("tolerance"))),
             ("passed", "yes" if golden.get("passed") is True else "no"),
             *((f"largest difference over {text(name)}", _protocol(value)) for name, value in mapping(golden.get("protocols")).items()),
         ],
@@ -48,7 +48,8 @@ def build_deployment(context: Context) -> Mapping[str, Any]:
 
 
 def _unit(value: Any, unit: str, digits: int = 1) -> str:
-    return decimal(value) if number(value) is None else f"{decimal(number(value), digits)} {unit}"
+    found = number(value)
+    return compact(value) if found is None else f"{found:,.{digits}f} {unit}"
 
 
 def _protocol(value: Any) -> str:
@@ -57,4 +58,4 @@ def _protocol(value: Any) -> str:
         return "passed" if value else "failed"
     if isinstance(value, dict):
         return ", ".join(f"{name} {found}" for name, found in flat(mapping(value)))
-    return decimal(value, 6)
+    return compact(value)

@@ -7,7 +7,7 @@ from typing import Any
 
 from kfloop.report import plots
 from kfloop.report.sources import Context
-from kfloop.report.values import count, decimal, duration, mapping, number, rows, short, text
+from kfloop.report.values import compact, count, decimal, duration, mapping, number, rows, short, text
 
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy")
 
@@ -45,6 +45,10 @@ def build_package(context: Context) -> Mapping[str, Any]:
     return {"facts": flat(context.source("package").report)}
 
 
+def _plain(value: float) -> str:
+    return count(value) if isinstance(value, int) else compact(value)
+
+
 def flat(report: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """The numbers and texts of a report as facts, nested objects by dotted names; long lists only by their length."""
     found: list[tuple[str, str]] = []
@@ -58,7 +62,7 @@ def flat(report: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         elif isinstance(value, bool):
             found.append((name, "yes" if value else "no"))
         elif isinstance(value, int | float):
-            found.append((name, duration(value) if key.endswith("seconds") else decimal(value)))
+            found.append((name, duration(value) if key.endswith("seconds") else _plain(value)))
         elif value is not None:
             found.append((name, short(value) if key.endswith("digest") else text(value)))
     return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kfloop.report.sources import Context
-from kfloop.report.values import decimal, estimate, items, rows, short, text, words
+from kfloop.report.values import compact, estimate, items, rows, short, text, words
 
 _ORDER = {"fail": 0, "not evaluated": 1, "pass": 2}
 
@@ -37,6 +37,6 @@ def _verdict(line: Mapping[str, Any]) -> dict[str, str]:
         "state": state if (state := words(line.get("verdict"))) in {"pass", "fail"} else "not evaluated",
         "sentence": text(line.get("sentence")),
         "value": estimate(line),
-        "threshold": decimal(line.get("threshold")),
+        "threshold": compact(line.get("threshold")),
         "mode": words(line.get("mode")),
     }

@@ -1,0 +1,62 @@
+"""The plain words at the end of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kfloop.report import render_summary
+
+
+def test_a_promotion(record: dict[str, Any]) -> None:
+    lines = render_summary(record).splitlines()
+
+    assert lines[0] == "digits: The challenger was promoted."
+    assert "  Decision promote: all enforced rules passed" in lines
+    assert "Champion: version 3 (beefbeefbeef) -> version 4 (c0ffeec0ffee)" in lines
+    assert lines[-1] == "Report: reports/20261121.html"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"status": "rejected", "decision": {"outcome": "reject", "reason": "r"}}, "The challenger was rejected."),
+        ({"status": "held", "decision": {"outcome": "hold", "reason": "r"}}, "The challenger waits for a person."),
+        ({"status": "nothing_new", "repeated_of": "r0"}, "Nothing new since the last run."),
+        ({"status": "needs_labels", "decision": None}, "Labels are needed."),
+        ({"decision": None, "trigger": {"outcome": "none", "reason": "e-value 1.2"}}, "No drift that matters."),
+        ({"decision": None, "trigger": {"outcome": "not_evaluated", "reason": "no rows"}}, "Drift was not evaluated."),
+    ],
+)
+def test_each_conclusion(changes: dict[str, Any], sentence: str, record: dict[str, Any]) -> None:
+    assert render_summary(record | changes).splitlines()[0] == f"digits: {sentence}"
+
+
+def test_a_failure_outweighs_a_promotion(record: dict[str, Any]) -> None:
+    record["steps"][9].update(status="failed", error={"code": "x", "message": "the server is gone", "hint": "kfloop serve"})
+
+    lines = render_summary(record | {"status": "failed"}).splitlines()
+
+    assert lines[:2] == ["digits: The run failed.", "  Step deploy failed: the server is gone; kfloop serve"]
+
+
+def test_a_retraining_gives_trigger_and_decision(record: dict[str, Any]) -> None:
+    summary = render_summary(record | {"trigger": {"outcome": "retrain", "reason": "e-value 412"}})
+
+    assert "  Trigger retrain: e-value 412" in summary
+    assert "  Decision promote: all enforced rules passed" in summary
+
+
+def test_never_more_than_twelve_lines(record: dict[str, Any]) -> None:
+    for line in record["steps"]:
+        line.update(status="failed", error={"code": "x", "message": "line\nbreak " * 100, "hint": ""})
+    lines = render_summary(record | {"status": "failed"}).splitlines()
+
+    assert len(lines) == 12
+    assert lines[-1] == "Report: reports/20261121.html"
+    assert "  and 7 more, see the report" in lines
+
+
+def test_an_empty_record() -> None:
+    assert "unknown" in render_summary({})
