@@ -115,15 +115,16 @@ def call_cores(folder: Path) -> dict[str, float]:
 
 
 def measure_help(folder: Path) -> float:
-    """Median seconds of ``kfloop --help``, warm."""
-    command = [sys.executable, "-m", "kfloop", "--help"]
+    """Median seconds of ``kfloop --help``, warm, by the installed script where there is one."""
+    script = Path(sys.executable).with_name("kfloop")
+    command = [*([str(script)] if script.exists() else [sys.executable, "-m", "kfloop"]), "--help"]
     timed(command, folder)
     return statistics.median(timed(command, folder)[0] for _ in range(HELPS))
 
 
 def measure(repeats: int) -> dict[str, Any]:
     """Both sides in turns, ``repeats`` times; the figures are medians."""
-    runs, cores = [], []
+    runs, cores, loads = [], [], [os.getloadavg()[0]]
     with tempfile.TemporaryDirectory(prefix="kfloop-bench-") as name:
         root = Path(name)
         help_seconds = measure_help(root)
@@ -133,8 +134,9 @@ def measure(repeats: int) -> dict[str, Any]:
                 folder = root / f"{number}-{side}"
                 folder.mkdir()
                 results.append(work(folder))
+                loads.append(os.getloadavg()[0])
                 sys.stderr.write(f"repeat {number + 1}: {side} {results[-1]['total']:.1f} s\n")
-    return summary(runs, cores, help_seconds)
+    return summary(runs, cores, help_seconds) | {"load_average": loads, "processors": os.cpu_count()}
 
 
 def summary(runs: list[dict[str, Any]], cores: list[dict[str, Any]], help_seconds: float) -> dict[str, Any]:
@@ -176,15 +178,21 @@ def summary(runs: list[dict[str, Any]], cores: list[dict[str, Any]], help_second
 
 def table(result: dict[str, Any]) -> str:
     """The figures for people."""
-    lines = [f"{'step':<20}{'share':>8}{'in the run':>12}{'its process':>13}{'core':>8}{'excess':>9}  (s, target {TARGETS['step']:g})"]
+    lines = [
+        f"{'step':<20}{'share':>8}{'in the run':>12}{'its process':>13}{'core':>8}{'excess':>9}  (s, target {TARGETS['step']:g})"
+    ]
     for row in result["steps"]:
         numbers = f"{row['run_seconds']:>12.2f}{row['inside_seconds']:>13.2f}{row['core_seconds']:>8.2f}"
         lines.append(f"{row['step']:<20}{row['share']:>8.1%}{numbers}{row['excess_seconds']:>9.2f}")
-    spread = ", ".join(f"{run:.1f} against {core:.1f}" for run, core in zip(result["run_all"], result["core_all"], strict=True))
+    spread = ", ".join(
+        f"{run:.1f} against {core:.1f}" for run, core in zip(result["run_all"], result["core_all"], strict=True)
+    )
+    loads = ", ".join(f"{load:.1f}" for load in result["load_average"])
+    totals = f"kfloop run {result['run_seconds']:.1f} s, cores in one process {result['core_seconds']:.1f} s"
     lines += [
-        f"kfloop run {result['run_seconds']:.1f} s, cores in one process {result['core_seconds']:.1f} s: "
-        f"{result['difference_seconds']:.1f} s more (target {TARGETS['total']:g})",
+        f"{totals}: {result['difference_seconds']:.1f} s more (target {TARGETS['total']:g})",
         f"each repeat: {spread}",
+        f"load average {loads} on {result['processors']} processors; this benchmark alone makes about 1",
         f"kfloop --help {result['help_seconds']:.2f} s (target {TARGETS['help']:g})",
         "missed: " + (", ".join(result["missed"]) or "none"),
     ]

@@ -102,8 +102,15 @@ def infer(
         if "UNAVAILABLE" in str(error.status()) and "failed to connect" in str(error).lower():
             raise ServerUnavailable(f"no answer from Triton at {endpoint.grpc}: {error.message()}") from error
         raise ServingError(f"Triton refused the request: {error.message()}", hint="see: kfloop status") from error
-    except (OSError, TimeoutError) as error:
+    except no_answer_errors() as error:
         raise ServerUnavailable(f"no answer from Triton at {endpoint.http}: {error}", hint="see: kfloop status") from error
+
+
+def no_answer_errors() -> tuple[type[Exception], ...]:
+    """What the HTTP client raises when the server goes away in the middle; its own errors are no ``OSError``."""
+    from geventhttpclient.response import HTTPParseError
+
+    return (OSError, HTTPParseError)
 
 
 def _infer_http(

@@ -79,7 +79,11 @@ class Collector:
             packets = [self._queue.popleft() for _ in range(len(self._queue))]
             by_model: dict[str, list[tuple[dict[str, Any], list[np.ndarray]]]] = {}
             for packet in packets:
-                head, arrays = parse(packet)
+                try:
+                    head, arrays = parse(packet)
+                except (ValueError, KeyError, struct.error):  # not one of ours: counted, and the rest is written
+                    self.dropped += 1
+                    continue
                 if not head["ids"][0].startswith(GOLDEN_ID):
                     by_model.setdefault(head["model"], []).append((head, arrays))
             for model, rows in by_model.items():
@@ -96,18 +100,29 @@ class Collector:
                     links[link.fileno()] = link
                     poller.register(link, select.POLLIN)
                     continue
-                packet = links[descriptor].recv(PACKET_BYTES)
-                if not packet:
+                if not self._serve(links[descriptor]):
                     poller.unregister(descriptor)
                     links.pop(descriptor).close()
-                elif packet == FLUSH_WORD:
-                    self.write()
-                    links[descriptor].send(b"done")
-                else:
-                    self._take(packet)
         for link in links.values():
             if link is not self._listener:
                 link.close()
+
+    def _serve(self, link: socket.socket) -> bool:
+        """Take one packet.
+
+        Returns:
+            Whether the link is still open; a caller that went away ends its own link and nothing else.
+        """
+        try:
+            packet = link.recv(PACKET_BYTES)
+            if packet == FLUSH_WORD:
+                self.write()
+                link.send(b"done")
+            elif packet:
+                self._take(packet)
+        except OSError:
+            return False
+        return bool(packet)
 
     def _take(self, packet: bytes) -> None:
         self.received += 1

@@ -104,6 +104,8 @@ class Control:
 
         with np.load(golden, allow_pickle=False) as arrays:
             images, expected = arrays["images"], {name: arrays[name] for name in ("probabilities", "embedding")}
+        if not len(images):
+            raise ServingError(f"'{golden}' holds no golden images", hint="package the model again")
         answers = infer(self._endpoint, model, images, version=version, protocol=protocol, request_id=GOLDEN_ID)
         worst = max(_difference(answers[name], value) for name, value in expected.items())
         return GoldenResult(n=len(images), max_abs_diff=worst, tolerance=tolerance, passed=worst <= tolerance)
@@ -111,17 +113,22 @@ class Control:
     def _call(self, method: Any, *arguments: Any, **options: Any) -> Any:
         from tritonclient.utils import InferenceServerException
 
+        from kfloop.serving.client import no_answer_errors
+
         try:
             return method(*arguments, **options)
         except InferenceServerException as error:
             raise ServingError(f"Triton refused: {error.message()}") from error
-        except (OSError, TimeoutError) as error:
+        except no_answer_errors() as error:
             raise ServerUnavailable(
                 f"no answer from Triton at {self._endpoint.http}: {error}", hint="is it running? see: kfloop status"
             ) from error
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:
-    if found.shape != expected.shape or not np.isfinite(found).all():
+    """Largest absolute difference; infinite for nothing, another shape, or numbers that are none, on either side."""
+    if not found.size or found.shape != expected.shape:
+        return float("inf")
+    if not (np.isfinite(found).all() and np.isfinite(expected).all()):
         return float("inf")
     return float(np.abs(found.astype(np.float64) - expected).max())

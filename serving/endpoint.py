@@ -25,6 +25,7 @@ class Endpoint:
         metrics: ``host:port`` of the Prometheus endpoint.
         key: Secret that opens the control APIs; fresh at each start.
         pid: Process that owns the server.
+        started: When that process started: a pid alone may belong to somebody else by now.
         log: Path of the server's log.
         log_socket: Socket of the request log's collector; empty when requests are not logged.
         repository: Model repository the server reads.
@@ -35,22 +36,35 @@ class Endpoint:
     metrics: str
     key: str
     pid: int
+    started: float
     log: str
     log_socket: str
     repository: str
 
 
 def attach(workspace: Workspace) -> Endpoint | None:
-    """The loop's running server; null when there is none (a file whose process is gone does not count)."""
+    """The loop's running server; null when there is none.
+
+    A file whose process is gone, or whose pid belongs to another process by now, is removed.
+    """
     try:
         endpoint = Endpoint(**json.loads(workspace.serve_file.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None
-    try:
-        os.kill(endpoint.pid, 0)
-    except ProcessLookupError:
+    if process_started(endpoint.pid) != endpoint.started:
+        workspace.serve_file.unlink(missing_ok=True)
         return None
     return endpoint
+
+
+def process_started(pid: int) -> float | None:
+    """When a process started, in unix seconds; null when there is no such process."""
+    import psutil
+
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return None
 
 
 def require(workspace: Workspace) -> Endpoint:

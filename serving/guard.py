@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,7 +50,15 @@ def main(spec_path: str) -> int:
                         break
         finally:
             _end(server, spec["grace"], spec["shm_prefix"])
+            _clean(spec, owner_is_gone=bool(poller.poll(0)))
     return server.returncode or 0
+
+
+def _clean(spec: dict[str, object], *, owner_is_gone: bool) -> None:
+    """Remove the folder with the key, and what a dead owner cannot remove any more."""
+    shutil.rmtree(str(spec["folder"]), ignore_errors=True)
+    if owner_is_gone and spec["owners_folder"]:
+        shutil.rmtree(str(spec["owners_folder"]), ignore_errors=True)
 
 
 def _die_with_guard() -> None:

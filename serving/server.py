@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from kfloop.errors import ServingError
-from kfloop.serving.endpoint import KEY_HEADER, Endpoint
+from kfloop.serving.endpoint import KEY_HEADER, Endpoint, process_started
 from kfloop.serving.runtime import locate
 
 if TYPE_CHECKING:
@@ -153,6 +153,8 @@ def _launch(runtime: Runtime, repository: Path, log: Path, wanted: Ports, log_so
         "log": str(log),
         "grace": GRACE_SECONDS,
         "shm_prefix": prefix,
+        "folder": str(folder),
+        "owners_folder": str(Path(log_socket).parent) if log_socket else "",
     }
     spec_file = folder / "spec.json"
     spec_file.write_text(json.dumps(spec), encoding="utf-8")
@@ -170,6 +172,7 @@ def _launch(runtime: Runtime, repository: Path, log: Path, wanted: Ports, log_so
         metrics=f"{HOST}:{metrics}",
         key=key,
         pid=os.getpid(),
+        started=process_started(os.getpid()) or 0.0,
         log=str(log),
         log_socket=log_socket,
         repository=str(repository),

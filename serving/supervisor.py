@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -20,7 +22,7 @@ from kfloop.serving.repository import served
 from kfloop.serving.server import Ports, Server, log_tail, start_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from kfloop.core.workspace import Workspace
 
@@ -58,13 +60,33 @@ def serve(
             f"loop '{workspace.loop}' is served already by process {running.pid} at {running.http}",
             hint="stop it with: kfloop serve --stop",
         )
+    with _alone(workspace):
+        _serve(workspace, Ports(http=http_port, grpc=grpc_port), ready)
+
+
+@contextlib.contextmanager
+def _alone(workspace: Workspace) -> Iterator[None]:
+    """Hold the loop's supervisor lock: of two that start at the same moment one is refused."""
+    folder = workspace.kfloop_dir / "triton"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "supervisor.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ServingError(
+                f"another process is starting to serve loop '{workspace.loop}'", hint="see: kfloop status"
+            ) from None
+        yield
+
+
+def _serve(workspace: Workspace, ports: Ports, ready: Callable[[Endpoint], None] | None) -> None:
     stop = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: stop.set())
     _follow_owner(stop)
     collector = Collector(workspace.request_log)
     collector.start()
-    keeper = _Keeper(workspace, collector.address, Ports(http=http_port, grpc=grpc_port))
+    keeper = _Keeper(workspace, collector.address, ports)
     try:
         endpoint = keeper.start()
         publish(workspace, endpoint)

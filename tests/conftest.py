@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from kfloop.testing.plugin import harness
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -140,7 +140,9 @@ def calibration(bins: Mapping[str, Sequence[tuple[float, float]]]) -> str:
             axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=4.5, label=model)
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
         axes.legend(labelcolor=INK, loc="upper left")
-        alt = "Calibration: accuracy over confidence, for " + ", ".join(f"{name} ({len(p)} bins)" for name, p in bins.items())
+        alt = "Calibration: accuracy over confidence, for " + ", ".join(
+            f"{name} ({len(p)} bins)" for name, p in bins.items()
+        )
         return svg(figure, "calibration", alt + ".")
 
 
@@ -160,8 +162,13 @@ def log_evidence(times: Sequence[object], values: Sequence[float], log_threshold
             axes.axhline(log_threshold, color=BAD, linewidth=1.4, linestyle=(0, (4, 3)))
             label = f"threshold {log_threshold:.2f}"
             axes.annotate(
-                label, (1, log_threshold), xycoords=("axes fraction", "data"), xytext=(0, 4),
-                textcoords="offset points", ha="right", color=BAD,
+                label,
+                (0, log_threshold),
+                xycoords=("axes fraction", "data"),
+                xytext=(4, 4),
+                textcoords="offset points",
+                ha="left",
+                color=BAD,
             )
             axes.set_ylim(top=max(axes.get_ylim()[1], log_threshold + 0.14 * (log_threshold - min(*values, 0))))
         step = max(1, math.ceil(len(places) / _TIME_LABELS))

@@ -20,7 +20,9 @@ def render_summary(record: Mapping[str, Any]) -> str:
     """
     said = headline(record)
     models = champion(record)
-    changed = f"Champion: {models['before']} -> {models['after']}" if models["changed"] else f"Champion: {models['after']}"
+    changed = (
+        f"Champion: {models['before']} -> {models['after']}" if models["changed"] else f"Champion: {models['after']}"
+    )
     ending = [changed, f"Run {text(record.get('run_id'))}: {_steps(record)} in {duration(record.get('seconds'))}."]
     if record.get("substitutes"):
         ending.append(f"Substitutes: {', '.join(text(name) for name in record['substitutes'])}")

@@ -33,10 +33,19 @@ def write_digits(folder: Path) -> dict[str, list[str]]:
         labels=np.asarray(digits.target[:900], dtype=np.int64),
         origin=["fresh" if row % 5 == 0 else "base" for row in range(900)],
     )
-    set_aside = [{"id": "x1", "reason": "duplicate of digit-0003"}] * 3 + [{"id": "x2", "reason": "label '11' is unknown"}]
+    set_aside = [{"id": "x1", "reason": "duplicate of digit-0003"}] * 3 + [
+        {"id": "x2", "reason": "label '11' is unknown"}
+    ]
     source = {"kind": "npz", "uri": "data/digits.npz", "digest": "feed" * 8}
     write_version(
-        folder, name="digits", rows=rows, labels=LABELS, validation=0.2, test=0.2, sources=[source], quarantined=set_aside,
+        folder,
+        name="digits",
+        rows=rows,
+        labels=LABELS,
+        validation=0.2,
+        test=0.2,
+        sources=[source],
+        quarantined=set_aside,
         lineage={"git_revision": "abc1234", "kfloop": "0.1.0"},
     )
     version = read_version(folder)
@@ -44,7 +53,9 @@ def write_digits(folder: Path) -> dict[str, list[str]]:
 
 
 def _model(digest: str | None, accuracy: float, loss: float, half: float) -> dict[str, Any]:
-    slices = {f"class:{name}": {"accuracy": _estimate(accuracy - 0.01 * int(name) / 3, 4 * half, 18)} for name in LABELS}
+    slices = {
+        f"class:{name}": {"accuracy": _estimate(accuracy - 0.01 * int(name) / 3, 4 * half, 18)} for name in LABELS
+    }
     slices |= {"origin:base": {"accuracy": _estimate(accuracy + 0.01, half, 144)}}
     slices |= {"origin:fresh": {"accuracy": _estimate(accuracy - 0.04, 3 * half, 36)}}
     return {
@@ -68,7 +79,9 @@ def _against(scale: float) -> dict[str, Any]:
             "log_loss": _estimate(-0.06 * scale, 0.03),
             "ece": _estimate(-0.004 * scale, 0.01),
         },
-        "slices": {name: {"accuracy": _estimate(scale * 0.01 * (place % 4 - 0.6), 0.05)} for place, name in enumerate(names)},
+        "slices": {
+            name: {"accuracy": _estimate(scale * 0.01 * (place % 4 - 0.6), 0.05)} for place, name in enumerate(names)
+        },
     }
 
 
@@ -94,14 +107,40 @@ def _evaluation(test_ids: list[str]) -> dict[str, Any]:
 
 def _verdicts() -> list[dict[str, Any]]:
     return [
-        {"rule": "not worse than champion", "verdict": "pass", "value": 0.02, "low": 0.008, "high": 0.032, "threshold": -0.01,
-         "n": 180, "mode": "enforce",
-         "sentence": "accuracy, challenger minus champion is +0.02 (95% interval +0.008 to +0.032) on 180 examples; "
-         "lower end must be at least -0.01: pass"},
-        {"rule": "latency", "verdict": "pass", "value": 2.91, "low": None, "high": None, "threshold": 50.0, "n": 200,
-         "mode": "enforce", "sentence": "p95 latency in ms is 2.91 on 200 requests; must be at most 50: pass"},
-        {"rule": "memory", "verdict": "not_evaluated", "value": None, "low": None, "high": None, "threshold": 500.0, "n": None,
-         "mode": "warn", "sentence": "memory in MB must be at most 500, but it is missing: not evaluated"},
+        {
+            "rule": "not worse than champion",
+            "verdict": "pass",
+            "value": 0.02,
+            "low": 0.008,
+            "high": 0.032,
+            "threshold": -0.01,
+            "n": 180,
+            "mode": "enforce",
+            "sentence": "accuracy, challenger minus champion is +0.02 (95% interval +0.008 to +0.032) on 180 examples; "
+            "lower end must be at least -0.01: pass",
+        },
+        {
+            "rule": "latency",
+            "verdict": "pass",
+            "value": 2.91,
+            "low": None,
+            "high": None,
+            "threshold": 50.0,
+            "n": 200,
+            "mode": "enforce",
+            "sentence": "p95 latency in ms is 2.91 on 200 requests; must be at most 50: pass",
+        },
+        {
+            "rule": "memory",
+            "verdict": "not_evaluated",
+            "value": None,
+            "low": None,
+            "high": None,
+            "threshold": 500.0,
+            "n": None,
+            "mode": "warn",
+            "sentence": "memory in MB must be at most 500, but it is missing: not evaluated",
+        },
     ]
 
 
@@ -126,55 +165,131 @@ def _monitoring() -> dict[str, Any]:
         ],
         "c2st_auc": 0.78,
         "estimated_accuracy": _estimate(0.81, 0.04),
-        "data_quality": [{"check": "blank images", "sentence": "7 of 200 new rows are blank (3.5 %), expected at most 1 %"}],
+        "data_quality": [
+            {"check": "blank images", "sentence": "7 of 200 new rows are blank (3.5 %), expected at most 1 %"}
+        ],
         "fresh_labels": 140,
+        "reference_accuracy": _estimate(0.94, 0.02),
+        "alarm_row": 2410,
+        "blind_spot": "The estimate cannot see a change of the labels themselves.",
+        "views": {"confidence": 5.1, "embedding": 2.2},
     }
 
 
 def _reports(ids: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
-    expectation = {"expectation": "expect_column_values_to_be_between", "column": "brightness", "severity": "critical",
-                   "passed": True, "observed": "0.19 to 0.42", "detail": "between 0 and 1"}
+    expectation = {
+        "expectation": "expect_column_values_to_be_between",
+        "column": "brightness",
+        "severity": "critical",
+        "passed": True,
+        "observed": "0.19 to 0.42",
+        "detail": "between 0 and 1",
+    }
     ranked = [
-        {"id": ids["train"][7 * k], "given": k % 10, "suggested": (k + 5) % 10, "margin": 0.97 - 0.02 * k, "split": "train"}
+        {
+            "id": ids["train"][7 * k],
+            "given": k % 10,
+            "suggested": (k + 5) % 10,
+            "margin": 0.97 - 0.02 * k,
+            "split": "train",
+        }
         for k in range(30)
     ]
     return {
-        "ingest": {"digest": DIGEST, "labels": LABELS},
+        "ingest": {"digest": DIGEST, "labels": LABELS, "warnings": ["2 files of the source were unreadable"]},
         "validate_data": {
-            "outcome_word": "pass", "n_rows": 900, "suite_digest": "aa" * 16,
-            "results": [expectation, expectation | {"column": "label", "passed": False, "severity": "warning",
-                                                    "detail": "class 8 has 5.1 % of the rows, expected at least 6 %"},
-                        expectation | {"column": "content", "passed": None, "detail": "the check crashed"}],
+            "outcome_word": "pass",
+            "n_rows": 900,
+            "suite_digest": "aa" * 16,
+            "results": [
+                expectation,
+                expectation
+                | {
+                    "column": "label",
+                    "passed": False,
+                    "severity": "warning",
+                    "detail": "class 8 has 5.1 % of the rows, expected at least 6 %",
+                },
+                expectation | {"column": "content", "passed": None, "detail": "the check crashed"},
+            ],
         },
         "check_labels": {
-            "n": 720, "n_flagged": 30, "noise": _estimate(0.041, 0.012, 720), "method": "confident learning, 5 folds",
-            "per_class": [{"label": k, "n": 72, "noise": 0.01 * k} for k in range(10)], "ranked": ranked,
+            "n": 720,
+            "n_flagged": 30,
+            "noise": _estimate(0.041, 0.012, 720),
+            "method": "confident learning, 5 folds",
+            "per_class": [{"label": k, "n": 72, "noise": 0.01 * k} for k in range(10)],
+            "ranked": ranked,
         },
         "train": {
-            "family": "cnn", "epochs": 12, "best_epoch": 9, "parameters": 21_450, "seconds": 14.2, "device": "cpu", "seed": 7,
-            "resumed_from_epoch": None, "mlflow_run_id": "5b" * 16,
+            "family": "cnn",
+            "epochs": 12,
+            "best_epoch": 9,
+            "parameters": 21_450,
+            "seconds": 14.2,
+            "device": "cpu",
+            "seed": 7,
+            "resumed_from_epoch": None,
+            "mlflow_run_id": "5b" * 16,
             "history": [
-                {"epoch": k, "train_loss": 2.2 * 0.68**k, "validation_loss": 2.1 * 0.72**k + 0.01 * max(0, k - 9),
-                 "validation_accuracy": 1 - 0.85 * 0.7**k}
+                {
+                    "epoch": k,
+                    "train_loss": 2.2 * 0.68**k,
+                    "validation_loss": 2.1 * 0.72**k + 0.01 * max(0, k - 9),
+                    "validation_accuracy": 1 - 0.85 * 0.7**k,
+                }
                 for k in range(12)
             ],
         },
-        "package": {"digest": "c0ffee" * 5, "family": "cnn", "max_abs_diff": 3.1e-7, "tolerance": 1e-4, "opset": 18,
-                    "bytes": {"model.onnx": 91_234}},
+        "package": {
+            "digest": "c0ffee" * 5,
+            "family": "cnn",
+            "max_abs_diff": 3.1e-7,
+            "tolerance": 1e-4,
+            "opset": 18,
+            "bytes": {"model.onnx": 91_234},
+        },
         "evaluate": _evaluation(ids["test"]),
         "bless": {
-            "model_digest": "c0ffee" * 5, "passed": True, "triton_version": "2.55.0", "load_seconds": 0.8,
-            "golden": {"n": 16, "max_abs_diff": 2.4e-7, "tolerance": 1e-3, "passed": True, "protocols": {"http": 2.4e-7, "grpc": 2.4e-7}},
+            "model_digest": "c0ffee" * 5,
+            "passed": True,
+            "triton_version": "2.55.0",
+            "load_seconds": 0.8,
+            "golden": {
+                "n": 16,
+                "max_abs_diff": 2.4e-7,
+                "tolerance": 1e-3,
+                "passed": True,
+                "protocols": {"http": 2.4e-7, "grpc": 2.4e-7},
+            },
             "latency_ms": {"p50": 1.7, "p95": 2.91, "p99": 4.4, "n": 200, "concurrency": 4},
-            "throughput_rps": 1810.0, "memory_mb": None, "log_tail": ["I1121 successfully loaded 'digits'"], "failures": [],
+            "throughput_rps": 1810.0,
+            "memory_mb": None,
+            "odd_requests": {"empty_batch": "refused", "wrong_shape": "refused"},
+            "log_tail": ["I1121 successfully loaded 'digits'"],
+            "failures": [],
         },
         "gate": {
-            "outcome": "promote", "reason": "all enforced rules passed", "verdicts": _verdicts(), "notes": ["No rule about cost."],
-            "champion_digest": "beef" * 8, "challenger_digest": "c0ffee" * 5, "dataset_digest": DIGEST,
-            "triton_version": "2.55.0", "evidence_digest": "e1" * 16,
+            "outcome": "promote",
+            "reason": "all enforced rules passed",
+            "verdicts": _verdicts(),
+            "notes": ["No rule about cost."],
+            "champion_digest": "beef" * 8,
+            "challenger_digest": "c0ffee" * 5,
+            "dataset_digest": DIGEST,
+            "triton_version": "2.55.0",
+            "evidence_digest": "e1" * 16,
         },
-        "deploy": {"version": 4, "previous_version": 3, "model_digest": "c0ffee" * 5, "ledger_entry": 9, "verified": True,
-                   "rollout": "direct"},
+        "deploy": {
+            "outcome": "promoted",
+            "version": 4,
+            "previous_version": 3,
+            "model_digest": "c0ffee" * 5,
+            "ledger_row": 9,
+            "verification": {"where": "supervisor", "n": 16, "max_abs_diff": 2.4e-7, "tolerance": 1e-3},
+            "events": ["intent written", "version 4 loaded and verified", "alias moved"],
+            "sentence": "version 4 serves instead of version 3",
+        },
         "monitor": _monitoring(),
     }
 
@@ -196,22 +311,55 @@ def run_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def record(run_folders: dict[str, Path]) -> dict[str, Any]:
     """The record of that run."""
-    seconds = {"ingest": 1.4, "validate_data": 3.2, "check_labels": 4.1, "train": 14.2, "package": 3.9, "incumbent": 0.2,
-               "evaluate": 2.5, "bless": 6.0, "gate": 0.3, "deploy": 3.3, "keep": 0.0, "monitor": 2.2}
+    seconds = {
+        "ingest": 1.4,
+        "validate_data": 3.2,
+        "check_labels": 4.1,
+        "train": 14.2,
+        "package": 3.9,
+        "incumbent": 0.2,
+        "evaluate": 2.5,
+        "bless": 6.0,
+        "gate": 0.3,
+        "deploy": 3.3,
+        "keep": 0.0,
+        "monitor": 2.2,
+    }
     steps, started = [], 1_795_000_000.0
     for name, spent in seconds.items():
         status = {"keep": "skipped", "ingest": "cached"}.get(name, "succeeded")
         artifact = {"kind": name, "digest": f"{len(steps):02d}" * 16} if name in run_folders else None
-        steps.append({"name": name, "status": status, "seconds": spent, "started": started, "error": None,
-                      "artifact": artifact, "outcome": "promote" if name == "gate" else None})
+        steps.append(
+            {
+                "name": name,
+                "status": status,
+                "seconds": spent,
+                "started": started,
+                "error": None,
+                "artifact": artifact,
+                "outcome": "promote" if name == "gate" else None,
+            }
+        )
         started += spent + 0.1
     return {
-        "run_id": "20261121-044510-a1b2c3", "loop": "digits", "pipeline": "training", "status": "succeeded",
-        "started": 1_795_000_000.0, "finished": started, "seconds": started - 1_795_000_000.0, "steps": steps,
-        "decision": {"outcome": "promote", "reason": "all enforced rules passed"}, "trigger": None,
+        "run_id": "20261121-044510-a1b2c3",
+        "loop": "digits",
+        "pipeline": "training",
+        "status": "succeeded",
+        "started": 1_795_000_000.0,
+        "finished": started,
+        "seconds": started - 1_795_000_000.0,
+        "steps": steps,
+        "decision": {"outcome": "promote", "reason": "all enforced rules passed"},
+        "trigger": None,
         "champion": {"before": {"version": 3, "digest": "beef" * 8}, "after": {"version": 4, "digest": "c0ffee" * 5}},
-        "digests": {"ingest": DIGEST}, "config_digest": "cc" * 16,
-        "versions": {"kfloop": "0.1.0", "python": "3.11.9", "torch": "2.9.0"}, "engine": "local",
-        "substitutes": ["Triton: embedded server"], "cost": {"cpu_seconds": 61.5}, "repeated_of": None, "exit_code": 0,
+        "digests": {"ingest": DIGEST},
+        "config_digest": "cc" * 16,
+        "versions": {"kfloop": "0.1.0", "python": "3.11.9", "torch": "2.9.0"},
+        "engine": "local",
+        "substitutes": ["Triton: embedded server"],
+        "cost": {"cpu_seconds": 61.5},
+        "repeated_of": None,
+        "exit_code": 0,
         "report": "reports/20261121.html",
     }

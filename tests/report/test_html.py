@@ -89,7 +89,9 @@ def test_a_whole_run_has_every_section(record: dict[str, Any], run_folders: dict
     assert "could not be read" not in page
 
 
-def test_verdicts_are_in_the_words_of_the_gate(record: dict[str, Any], run_folders: dict[str, Path], tmp_path: Path) -> None:
+def test_verdicts_are_in_the_words_of_the_gate(
+    record: dict[str, Any], run_folders: dict[str, Path], tmp_path: Path
+) -> None:
     page = rendered(record, run_folders, tmp_path)
     report = json.loads((run_folders["gate"] / "report.json").read_text(encoding="utf-8"))
 
@@ -115,14 +117,18 @@ def test_nothing_is_loaded_from_anywhere(record: dict[str, Any], run_folders: di
     assert "default-src 'none'" in page
 
 
-def test_the_same_run_gives_the_same_bytes(record: dict[str, Any], run_folders: dict[str, Path], tmp_path: Path) -> None:
+def test_the_same_run_gives_the_same_bytes(
+    record: dict[str, Any], run_folders: dict[str, Path], tmp_path: Path
+) -> None:
     first = render_run(record, run_folders, tmp_path / "a.html").read_bytes()
     shuffled = dict(reversed(run_folders.items()))
 
     assert render_run(copy.deepcopy(record), shuffled, tmp_path / "b.html").read_bytes() == first
 
 
-def test_half_of_the_steps_names_the_other_half(record: dict[str, Any], run_folders: dict[str, Path], tmp_path: Path) -> None:
+def test_half_of_the_steps_names_the_other_half(
+    record: dict[str, Any], run_folders: dict[str, Path], tmp_path: Path
+) -> None:
     half = {step: run_folders[step] for step in ("ingest", "validate_data", "check_labels")}
     for line in record["steps"][3:]:
         line.update(status="not_run", seconds=0.0, started=None, artifact=None, outcome=None)
@@ -138,14 +144,18 @@ def test_half_of_the_steps_names_the_other_half(record: dict[str, Any], run_fold
     assert "<li>Comparison: evaluate not run (the run ended before it)</li>" in page
 
 
-def test_a_step_that_the_run_does_not_have(record: dict[str, Any], run_folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_step_that_the_run_does_not_have(
+    record: dict[str, Any], run_folders: dict[str, Path], tmp_path: Path
+) -> None:
     record["steps"] = [line for line in record["steps"] if line["name"] != "monitor"]
     folders = {step: folder for step, folder in run_folders.items() if step != "monitor"}
 
     assert "<li>Drift: monitor not run (not a step of this run)</li>" in rendered(record, folders, tmp_path)
 
 
-def test_a_kept_champion_shows_the_keeping(record: dict[str, Any], run_folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_kept_champion_shows_the_keeping(
+    record: dict[str, Any], run_folders: dict[str, Path], tmp_path: Path
+) -> None:
     folders = {("keep" if step == "deploy" else step): folder for step, folder in run_folders.items()}
     record.update(status="rejected", decision={"outcome": "reject", "reason": "accuracy is lower"}, exit_code=3)
 
@@ -167,8 +177,12 @@ def _hostile(value: Any) -> Any:
     return value
 
 
-@pytest.mark.parametrize("step", ["validate_data", "check_labels", "train", "package", "evaluate", "bless", "gate", "deploy", "monitor"])
-def test_hostile_text_is_only_text(step: str, record: dict[str, Any], run_folders: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "step", ["validate_data", "check_labels", "train", "package", "evaluate", "bless", "gate", "deploy", "monitor"]
+)
+def test_hostile_text_is_only_text(
+    step: str, record: dict[str, Any], run_folders: dict[str, Path], tmp_path: Path
+) -> None:
     report = _hostile(json.loads((run_folders[step] / "report.json").read_text(encoding="utf-8")))
     if step == "evaluate":
         report["challenger"]["slices"][f"class:{EVIL}"] = report["differences"]["champion"]["slices"]["origin:base"]

@@ -34,7 +34,9 @@ def test_each_conclusion(changes: dict[str, Any], sentence: str, record: dict[st
 
 
 def test_a_failure_outweighs_a_promotion(record: dict[str, Any]) -> None:
-    record["steps"][9].update(status="failed", error={"code": "x", "message": "the server is gone", "hint": "kfloop serve"})
+    record["steps"][9].update(
+        status="failed", error={"code": "x", "message": "the server is gone", "hint": "kfloop serve"}
+    )
 
     lines = render_summary(record | {"status": "failed"}).splitlines()
 

@@ -12,8 +12,19 @@ from kfloop.report import values
 
 @pytest.mark.parametrize(
     ("value", "spelled"),
-    [(0.91234, "0.912"), (0, "0"), (0.0, "0"), (12345, "12,345"), (3.1e-7, "3.1e-07"), (-0.5, "-0.500"), (None, values.MISSING),
-     (math.nan, values.MISSING), (True, values.MISSING), ("3", values.MISSING), (10**400, values.MISSING)],
+    [
+        (0.91234, "0.912"),
+        (0, "0"),
+        (0.0, "0"),
+        (12345, "12,345"),
+        (3.1e-7, "3.1e-07"),
+        (-0.5, "-0.500"),
+        (None, values.MISSING),
+        (math.nan, values.MISSING),
+        (True, values.MISSING),
+        ("3", values.MISSING),
+        (10**400, values.MISSING),
+    ],
 )
 def test_decimal(value: Any, spelled: str) -> None:
     assert values.decimal(value) == spelled
@@ -21,7 +32,14 @@ def test_decimal(value: Any, spelled: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "spelled"),
-    [(0.061, "0.06 s"), (37.4, "37 s"), (59.7, "1 min 00 s"), (245, "4 min 05 s"), (3599.8, "1 h 00 min"), (7800, "2 h 10 min")],
+    [
+        (0.061, "0.06 s"),
+        (37.4, "37 s"),
+        (59.7, "1 min 00 s"),
+        (245, "4 min 05 s"),
+        (3599.8, "1 h 00 min"),
+        (7800, "2 h 10 min"),
+    ],
 )
 def test_duration(value: float, spelled: str) -> None:
     assert values.duration(value) == spelled
@@ -29,8 +47,14 @@ def test_duration(value: float, spelled: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "spelled"),
-    [({"value": 0.9, "low": 0.8, "high": 0.95}, "0.900 (0.800 to 0.950)"), ({"value": 0.9, "low": None}, "0.900"), (0.9, "0.900"),
-     ({"value": None, "low": 0.1, "high": 0.2}, values.MISSING), ({}, values.MISSING), ("x", values.MISSING)],
+    [
+        ({"value": 0.9, "low": 0.8, "high": 0.95}, "0.900 (0.800 to 0.950)"),
+        ({"value": 0.9, "low": None}, "0.900"),
+        (0.9, "0.900"),
+        ({"value": None, "low": 0.1, "high": 0.2}, values.MISSING),
+        ({}, values.MISSING),
+        ("x", values.MISSING),
+    ],
 )
 def test_estimate(value: Any, spelled: str) -> None:
     assert values.estimate(value) == spelled
@@ -38,8 +62,13 @@ def test_estimate(value: Any, spelled: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "spelled"),
-    [(0, "1970-01-01 00:00:00 UTC"), ("2026-11-21T05:00:00+01:00", "2026-11-21 04:00:00 UTC"), ("yesterday", "yesterday"),
-     (None, values.MISSING), (1e30, "1e+30")],
+    [
+        (0, "1970-01-01 00:00:00 UTC"),
+        ("2026-11-21T05:00:00+01:00", "2026-11-21 04:00:00 UTC"),
+        ("yesterday", "yesterday"),
+        (None, values.MISSING),
+        (1e30, "1e+30"),
+    ],
 )
 def test_moment(value: Any, spelled: str) -> None:
     assert values.moment(value) == spelled

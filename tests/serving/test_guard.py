@@ -13,6 +13,7 @@ import pytest
 
 from kfloop.serving import guard
 
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - that is where Triton keeps its regions
 OWNER = """
 import subprocess, sys, time
 guard = subprocess.Popen([sys.executable, "-S", sys.argv[1], sys.argv[2]], start_new_session=True)
@@ -26,13 +27,15 @@ STUBBORN += "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60
 
 def start(tmp_path: Path, grace: float = 0.3) -> tuple[subprocess.Popen[str], psutil.Process, list[psutil.Process]]:
     """An owner, its guard, and the guard's family."""
-    region = Path("/dev/shm") / f"kfloop-test-{os.getpid()}-region"
+    region = SHARED_MEMORY / f"kfloop-test-{os.getpid()}-region"
     region.write_text("x")
     spec = {
         "command": [sys.executable, "-c", STUBBORN],
         "environment": dict(os.environ),
         "log": str(tmp_path / "log"),
         "grace": grace,
+        "folder": str(tmp_path / "servers-own"),
+        "owners_folder": "",
         "shm_prefix": f"kfloop-test-{os.getpid()}-",
     }
     owner_file, spec_file = tmp_path / "owner.py", tmp_path / "spec.json"
@@ -60,7 +63,7 @@ def test_the_server_and_its_children_end_with_their_owner(tmp_path: Path, how: s
     owner.kill()
     owner.wait()
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
-    assert not list(Path("/dev/shm").glob(f"kfloop-test-{os.getpid()}-*"))
+    assert not list(SHARED_MEMORY.glob(f"kfloop-test-{os.getpid()}-*"))
 
 
 def test_the_server_ends_also_when_the_guard_is_killed(tmp_path: Path) -> None:
@@ -73,6 +76,6 @@ def test_the_server_ends_also_when_the_guard_is_killed(tmp_path: Path) -> None:
     for process in family:  # the stand-in's child has no parent watch of its own, unlike the served model
         if process.is_running():
             process.kill()
-    for region in Path("/dev/shm").glob(f"kfloop-test-{os.getpid()}-*"):
+    for region in SHARED_MEMORY.glob(f"kfloop-test-{os.getpid()}-*"):
         region.unlink()
     assert server in gone

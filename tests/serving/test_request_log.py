@@ -126,3 +126,13 @@ def test_what_is_left_is_written_at_the_end(tmp_path: Path) -> None:
             time.sleep(0.01)
     collector.stop()
     assert read_requests(tmp_path, "m").ids.tolist() == ["last"]
+
+
+def test_a_caller_that_goes_away_and_garbage_do_not_stop_the_log(collector: Collector, tmp_path: Path) -> None:
+    for word in (b"flush", b"no packet of ours", b""):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link:
+            link.connect(collector.address)
+            if word:
+                link.send(word)
+    send(collector, packet(["after"]))
+    assert read_requests(tmp_path, "m").ids.tolist() == ["after"]

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from kfloop.serving import supervisor
 from kfloop.serving.client import infer, predict
 from kfloop.serving.collector import flush
 from kfloop.serving.control import Control
-from kfloop.serving.endpoint import KEY_HEADER, Endpoint, attach
+from kfloop.serving.endpoint import KEY_HEADER, Endpoint, attach, publish
 from kfloop.serving.repository import add_version, set_versions
 from kfloop.serving.requests import read_requests
 
@@ -49,6 +50,22 @@ def test_right_answers_pass_on_both_protocols_and_wrong_ones_do_not(endpoint: En
         assert right.n == 8
         wrong = control.golden(MODEL, 1, package(1, lying=True) / "golden.npz", tolerance=1e-4, protocol=protocol)
         assert not wrong.passed
+
+
+@pytest.mark.parametrize("spoil", ["nan", "empty"])
+def test_golden_answers_that_prove_nothing_do_not_pass(endpoint: Endpoint, package: Package, tmp_path: Path, spoil: str) -> None:
+    with np.load(package(1) / "golden.npz") as arrays:
+        golden = dict(arrays)
+    golden = {name: value[:0] for name, value in golden.items()} if spoil == "empty" else golden
+    if spoil == "nan":
+        golden["embedding"] = np.full_like(golden["embedding"], np.nan)
+    np.savez(tmp_path / "golden.npz", **golden)
+    control = Control(endpoint)
+    if spoil == "empty":
+        with pytest.raises(ServingError, match="no golden images"):
+            control.golden(MODEL, 1, tmp_path / "golden.npz", tolerance=1e-4)
+    else:
+        assert not control.golden(MODEL, 1, tmp_path / "golden.npz", tolerance=1e-4).passed
 
 
 def test_every_answer_is_logged_once_with_its_id_and_golden_requests_are_not(
@@ -193,6 +210,20 @@ def test_a_killed_server_is_brought_back_where_it_was(endpoint: Endpoint, worksp
     assert running is not None
     assert running.http == before
     assert infer(running, MODEL, np.zeros((1, 8, 8, 1), np.uint8))["version"] == 1
+
+
+def test_a_stale_file_with_somebody_elses_pid_is_no_server(tmp_path: Path, endpoint: Endpoint) -> None:
+    other = Workspace(loop=MODEL, root=tmp_path, state="", store="", mlflow="")
+    other.serve_file.parent.mkdir(parents=True)
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        publish(other, replace(endpoint, pid=sleeper.pid))
+        assert not supervisor.stop(other)
+        assert sleeper.poll() is None
+        assert not other.serve_file.exists()
+    finally:
+        sleeper.kill()
+        sleeper.wait()
 
 
 OWNER = """

@@ -86,7 +86,9 @@ def _slices(context: Context, models: Mapping[str, Any], differences: Mapping[st
 
     plotted = []
     for other, found in against.items():
-        drawn = {shown[key]: got for key in names[:_SLICES_PLOTTED] if (got := value(found, key)) and got.value is not None}
+        drawn = {
+            shown[key]: got for key in names[:_SLICES_PLOTTED] if (got := value(found, key)) and got.value is not None
+        }
         if drawn:
             plotted.append(plots.differences(f"slices-{other}", f"{words(metric)}, challenger minus {other}", drawn))
     sizes = {key: next((got.n for found in of_model.values() if (got := value(found, key))), None) for key in names}
@@ -95,7 +97,11 @@ def _slices(context: Context, models: Mapping[str, Any], differences: Mapping[st
         "plots": plotted,
         "columns": [*of_model, *(f"minus {name}" for name in against)],
         "rows": [
-            [shown[key], count(sizes[key]), *(_spelled(value(found, key)) for found in (*of_model.values(), *against.values()))]
+            [
+                shown[key],
+                count(sizes[key]),
+                *(_spelled(value(found, key)) for found in (*of_model.values(), *against.values())),
+            ]
             for key in names
         ],
     }
@@ -114,7 +120,13 @@ def _matrix(context: Context, report: Mapping[str, Any]) -> dict[str, Any]:
     grid = [[number(cell) for cell in items(line)] for line in items(report.get("confusion"))]
     size = len(grid)
     if not size or size > _MATRIX_LIMIT or any(len(line) != size for line in grid):
-        problem = "" if not grid else f"a table of {size} classes is not shown" if size > _MATRIX_LIMIT else "it is not square"
+        problem = (
+            ""
+            if not grid
+            else f"a table of {size} classes is not shown"
+            if size > _MATRIX_LIMIT
+            else "it is not square"
+        )
         return {"labels": [], "rows": [], "problem": problem}
     labels = [context.label(place) for place in range(size)]
     lines = []

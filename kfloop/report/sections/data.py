@@ -10,7 +10,7 @@ from typing import Any
 
 from kfloop.report import plots
 from kfloop.report.sources import Context
-from kfloop.report.values import count, mapping, percent, rows, short, text
+from kfloop.report.values import count, items, mapping, percent, rows, short, text
 
 _PER_CLASS = 8
 _CLASSES_SHOWN = 30
@@ -31,8 +31,11 @@ def build(context: Context) -> Mapping[str, Any]:
             ("classes", count(len(labels)) if labels else ""),
             ("shape of a row", " x ".join(text(side) for side in card.get("image_shape") or ())),
         ],
+        "warnings": [text(line) for line in items(report.get("warnings"))],
         "splits": [_split(name, pictures.origins(name)) for name in counts],
-        "plot": plots.class_counts(labels[:_CLASSES_SHOWN], {name: sizes[:_CLASSES_SHOWN] for name, sizes in counts.items()})
+        "plot": plots.class_counts(
+            labels[:_CLASSES_SHOWN], {name: sizes[:_CLASSES_SHOWN] for name, sizes in counts.items()}
+        )
         if counts
         else "",
         "classes_left_out": max(0, len(labels) - _CLASSES_SHOWN),

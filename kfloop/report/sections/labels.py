@@ -24,6 +24,7 @@ def build(context: Context) -> Mapping[str, Any]:
             ("rows checked", count(report.get("n"))),
             ("flagged", count(report.get("n_flagged"))),
             ("estimated share of wrong labels", _share(report.get("noise"))),
+            ("doubtful training rows", words(report.get("policy"))),
             ("method", text(report.get("method"))),
         ],
         "suspects": [

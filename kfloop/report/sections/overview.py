@@ -33,6 +33,7 @@ _STATUSES = {
     "running": ("The run has not ended.", "quiet"),
 }
 
+
 def headline(record: Mapping[str, Any]) -> dict[str, Any]:
     """What the run concluded: sentence, tone, and the reasons in order of weight.
 
@@ -129,7 +130,11 @@ def _timeline(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _span(record: Mapping[str, Any], lines: list[dict[str, Any]]) -> tuple[float | None, float]:
     """When the first step began, and the seconds that the time axis covers."""
-    times = [(begun, number(line.get("seconds")) or 0.0) for line in lines if (begun := _seconds(line.get("started"))) is not None]
+    times = [
+        (begun, number(line.get("seconds")) or 0.0)
+        for line in lines
+        if (begun := _seconds(line.get("started"))) is not None
+    ]
     if not times:
         return None, max([number(line.get("seconds")) or 0.0 for line in lines], default=0.0) or 1.0
     first = min(begun for begun, _ in times)

@@ -7,7 +7,7 @@ from typing import Any
 
 from kfloop.report.sections.training import flat
 from kfloop.report.sources import Context
-from kfloop.report.values import compact, count, duration, items, mapping, number, text
+from kfloop.report.values import compact, count, duration, items, mapping, number, text, words
 
 _LOG_LINES = 40
 
@@ -19,19 +19,23 @@ def build_blessing(context: Context) -> Mapping[str, Any]:
     passed = report.get("passed")
     return {
         "state": {True: "pass", False: "fail"}[passed] if isinstance(passed, bool) else "not evaluated",
+        "odd_requests": [[words(name), text(found)] for name, found in mapping(report.get("odd_requests")).items()],
         "failures": [text(line) for line in items(report.get("failures"))],
         "facts": [
             ("Triton", text(report.get("triton_version"))),
             ("time to load", duration(report.get("load_seconds"))),
             ("throughput", _unit(report.get("throughput_rps"), "per second")),
-            ("memory", _unit(report.get("memory_mb"), "MB")),
+            ("memory", _unit(report.get("memory_mb"), "MiB")),
         ],
         "golden": [
             ("answers compared", count(golden.get("n"))),
             ("largest difference", compact(golden.get("max_abs_diff"))),
             ("tolerance", compact(golden.get("tolerance"))),
             ("passed", "yes" if golden.get("passed") is True else "no"),
-            *((f"largest difference over {text(name)}", _protocol(value)) for name, value in mapping(golden.get("protocols")).items()),
+            *(
+                (f"largest difference over {text(name)}", _protocol(value))
+                for name, value in mapping(golden.get("protocols")).items()
+            ),
         ],
         "latency": [
             (name, _unit(latency.get(name), "ms", digits=2)) for name in ("p50", "p95", "p99") if name in latency
@@ -44,7 +48,13 @@ def build_blessing(context: Context) -> Mapping[str, Any]:
 def build_deployment(context: Context) -> Mapping[str, Any]:
     """What the deployment section shows: the report of ``deploy``, or of ``keep`` where nothing changed."""
     kept = context.source("deploy").presence == "missing"
-    return {"facts": flat(context.source("keep" if kept else "deploy").report), "kept": kept}
+    report = context.source("keep" if kept else "deploy").report
+    told = {"sentence", "events"}
+    return {
+        "sentence": text(report.get("sentence")),
+        "events": [text(event) for event in items(report.get("events"))],
+        "facts": flat({name: value for name, value in report.items() if name not in told}),
+    }
 
 
 def _unit(value: Any, unit: str, digits: int = 1) -> str:

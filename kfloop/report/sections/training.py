@@ -34,9 +34,7 @@ def build(context: Context) -> Mapping[str, Any]:
             ("MLflow run", short(report.get("mlflow_run_id"))),
         ],
         "plot": plots.history(epochs, curves, number(report.get("best_epoch"))) if history else "",
-        "history": [
-            [count(line.get("epoch")), *(decimal(line.get(name), 4) for name in _CURVES)] for line in history
-        ],
+        "history": [[count(line.get("epoch")), *(decimal(line.get(name), 4) for name in _CURVES)] for line in history],
     }
 
 

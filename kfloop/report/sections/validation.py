@@ -32,7 +32,9 @@ def _result(line: Mapping[str, Any]) -> dict[str, str]:
         "column": text(line.get("column")),
         "severity": text(line.get("severity")),
         # Neither true nor false is what a crashed check leaves behind.
-        "state": {True: "pass", False: "fail"}.get(passed, "not evaluated") if isinstance(passed, bool) else "not evaluated",
+        "state": {True: "pass", False: "fail"}.get(passed, "not evaluated")
+        if isinstance(passed, bool)
+        else "not evaluated",
         "observed": text(line.get("observed"), limit=120),
         "detail": text(line.get("detail"), limit=240),
     }

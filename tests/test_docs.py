@@ -1,0 +1,157 @@
+"""The documents say what is so: loop files load, commands and links exist, every component has its page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from kfloop.cli.main import COMMANDS, cli
+from kfloop.core.config import LoopConfig, load_config
+from kfloop.core.execution import TELEMETRY_OFF
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+COMPONENTS = sorted(path.parent for path in (ROOT / "components").glob("*/component.py"))
+FOLDERS = ("components", "pipelines", "serving", "examples")
+PAGES = [README, *sorted(page for folder in FOLDERS for page in (ROOT / folder).rglob("README.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*/loop.yaml"))
+LONGEST_README = 300
+# What a component's page must speak of, whatever the wording: the first column or a bold word.
+SUBJECTS = {
+    "in": r"(?mi)^\|\s*in\s*\||\*\*(goes )?in\b",
+    "out": r"(?mi)^\|\s*out\s*\||\*\*(comes )?out\b",
+    "errors": r"(?mi)^\|\s*errors?\s*\||\*\*errors?\b",
+    "example": r"(?m)^```(python|bash)$",
+}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a language in a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def loop_blocks() -> list[str]:
+    return [block for block in blocks(README, "yaml") if re.search(r"^name:", block, flags=re.MULTILINE)]
+
+
+def keys_of(content: Any, prefix: str = "") -> set[str]:
+    """Dotted keys of nested mappings, and of the first of a list of them."""
+    found: set[str] = set()
+    for key, value in content.items():
+        found.add(f"{prefix}{key}")
+        inner = value[0] if isinstance(value, list) and value else value
+        if isinstance(inner, dict):
+            found |= keys_of(inner, f"{prefix}{key}.")
+    return found
+
+
+def fields_of(model: type[BaseModel], prefix: str = "") -> set[str]:
+    """Dotted names of every field of a model and of the models inside it."""
+    found: set[str] = set()
+    for name, field in model.model_fields.items():
+        found.add(f"{prefix}{name}")
+        for inner in models_in(field.annotation):
+            found |= fields_of(inner, f"{prefix}{name}.")
+    return found
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Models that stand anywhere in an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in models_in(part)]
+
+
+def test_the_readme_has_one_loop_file_and_it_loads(tmp_path: Path) -> None:
+    (block,) = loop_blocks()
+    path = tmp_path / "loop.yaml"
+    path.write_text(block, encoding="utf-8")
+    assert load_config(path).gate.rules is not None
+
+
+def test_the_readme_names_every_key_of_a_loop_file() -> None:
+    (block,) = loop_blocks()
+    derived = {"monitor.fresh"}  # filled from data.fresh, nobody writes it
+    assert keys_of(yaml.safe_load(block)) == fields_of(LoopConfig) - derived
+
+
+def test_the_readme_gives_the_defaults() -> None:
+    (block,) = loop_blocks()
+    written = yaml.safe_load(block)
+    defaults = LoopConfig(name="photos").model_dump(mode="json")
+    del defaults["monitor"]["fresh"]
+    del written["gate"]["rules"], defaults["gate"]["rules"]  # the page says that this one is not the default
+    assert written == defaults
+
+
+def test_there_are_examples() -> None:
+    assert EXAMPLES
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.parent.name)
+def test_example_loads(path: Path) -> None:
+    config = load_config(path)
+    written = set(yaml.safe_load(path.read_text(encoding="utf-8")))
+    assert written == set(LoopConfig.model_fields), "an example shows every section"
+    assert config.name == path.parent.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_named_in_a_page_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    code = "\n".join([*blocks(page, "bash"), *blocks(page, "text"), *re.findall(r"`(kfloop [^`\n]+)`", text)])
+    named = set(re.findall(r"(?<![\w./-])kfloop ([a-z]+)", code))
+    assert named <= set(COMMANDS)
+    for name, options in re.findall(r"(?<![\w./-])kfloop ([a-z]+)([^\n#;]*)", code):
+        command = cli.get_command(None, name)  # type: ignore[arg-type]  # the group does not look at the context
+        assert command is not None
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        assert set(re.findall(r"(?<!\S)--[a-z-]+", options)) <= known, f"kfloop {name}{options}"
+
+
+def test_make_targets_named_in_the_readme_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", README.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert {"demo", "test"} <= named <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    broken = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_in_a_page_is_python(page: Path) -> None:
+    for number, block in enumerate(blocks(page, "python")):
+        compile(block, f"{page.name}, block {number}", "exec")
+
+
+@pytest.mark.parametrize("folder", COMPONENTS, ids=lambda folder: folder.name)
+def test_a_component_page_has_all_subjects(folder: Path) -> None:
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# {folder.name}\n")
+    assert [name for name, pattern in SUBJECTS.items() if not re.search(pattern, text)] == []
+
+
+def test_every_component_is_listed() -> None:
+    listed = set(re.findall(r"\]\((\w+)/README\.md\)", (ROOT / "components" / "README.md").read_text(encoding="utf-8")))
+    assert listed == {folder.name for folder in COMPONENTS}
+
+
+def test_the_readme_names_what_is_switched_off() -> None:
+    text = README.read_text(encoding="utf-8")
+    quiet = {"TQDM_DISABLE"}  # a progress bar, not telemetry
+    assert [
+        name for name, value in TELEMETRY_OFF.items() if name not in quiet and f"`{name}={value}`" not in text
+    ] == []
+
+
+def test_the_readme_stays_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) < LONGEST_README
