@@ -10,7 +10,7 @@ Two things are timed in turns, each in a fresh folder and a fresh process, so im
   ``deploy`` wants to find them in the store; it tracks nothing with DVC, records no step and writes no report: those are kfloop's cost.
 
 A step's seconds in the run are counted from the end of the step before to its own end: the start of its process and everything the
-runner does in between are charged to it. Its core seconds are the core function alone, imports it triggers included. The exit status is 1 when
+runner does in between are charged to it (of the first step, to "before the first"). Its core seconds are the core function alone, imports it triggers included. The exit status is 1 when
 a target is missed.
 """
 

@@ -93,9 +93,9 @@ def training_round(
     record = _new_record(loop, "training", source.digest)
     with _held(loop, record):
         fingerprint = _fingerprint(loop.config, source.digest)
-        earlier = None if force else _same_round(loop, fingerprint, record.champion["before"])
-        if earlier is not None:
-            return _repeat(loop, record, earlier)
+        repeated = None if force else _same_round(loop, fingerprint)
+        if repeated is not None:
+            return _repeat(loop, record, repeated)
         return _round(loop, record, fingerprint, progress)
 
 
@@ -149,16 +149,40 @@ def _fingerprint(config: LoopConfig, source_digest: str) -> str:
     return sha256_text(canonical_json([sections, source_digest, code_digest()]))
 
 
-def _same_round(loop: Loop, fingerprint: str, champion: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The latest record of the same round, if it was decided and its champion still stands."""
-    for earlier in loop.state.runs.last(loop.config.name, fingerprint=fingerprint):
-        if earlier["status"] in REPEATABLE and earlier["champion"]["after"] == champion:
-            return earlier
+@dataclass(frozen=True, kw_only=True)
+class _Repeated:
+    """An earlier record that answers for this round too, why, and the exit status."""
+
+    record: dict[str, Any]
+    message: str
+    exit_code: int
+
+
+def _same_round(loop: Loop, fingerprint: str) -> _Repeated | None:
+    """The latest record of the same round, if nothing has happened since that could change its decision."""
+    found = loop.state.runs.last(loop.config.name, fingerprint=fingerprint)
+    if not found or found[0]["status"] not in REPEATABLE:
+        return None
+    earlier = found[0]
+    entry = loop.state.ledger.champion(loop.config.name)
+    since = f"nothing new since run {earlier['run_id']}"
+    challenger = earlier["digests"].get("package")
+    if earlier["champion"]["after"] == champion_dict(entry):
+        return _Repeated(record=earlier, message=f"{since}: {earlier['message']}", exit_code=earlier["exit_code"])
+    if entry is not None and entry.model_digest == challenger:
+        return _Repeated(record=earlier, message=f"{since}: its challenger is champion by now", exit_code=EXIT_DONE)
+    if entry is not None and entry.action == "rollback" and entry.previous_digest == challenger:
+        return _Repeated(
+            record=earlier,
+            message=f"{since}: {entry.actor} rolled its challenger back ({entry.reason}); --force decides again",
+            exit_code=EXIT_REJECTED,
+        )
     return None
 
 
-def _repeat(loop: Loop, record: RunRecord, earlier: dict[str, Any]) -> RunRecord:
+def _repeat(loop: Loop, record: RunRecord, repeated: _Repeated) -> RunRecord:
     """Close a record that has nothing new to tell: the decision of the same round stands."""
+    earlier = repeated.record
     record.repeated_of = earlier["run_id"]
     record.steps = [
         StepRecord(**(step | {"status": "cached" if step["status"] == "succeeded" else step["status"], "seconds": 0.0}))
@@ -166,9 +190,9 @@ def _repeat(loop: Loop, record: RunRecord, earlier: dict[str, Any]) -> RunRecord
     ]
     for name in ("decision", "trigger", "digests", "report"):
         setattr(record, name, earlier[name])
-    record.message = f"nothing new since run {earlier['run_id']}: {earlier['message']}"
+    record.message = repeated.message
     loop.state.runs.start(record.run_id, record.loop, record.pipeline, "", record.as_dict())
-    return _close(loop, record, "nothing_new", earlier["exit_code"])
+    return _close(loop, record, "nothing_new", repeated.exit_code)
 
 
 def _round(

@@ -1,4 +1,4 @@
-"""``kfloop rollback``."""
+"""``kfloop approve``, ``override`` and ``rollback``: what people decide."""
 
 from __future__ import annotations
 
@@ -14,6 +14,55 @@ from kfloop.errors import EXIT_DONE
 
 if TYPE_CHECKING:
     from kfloop.pipelines.rounds import Loop
+
+
+@click.command("approve")
+@click.argument("evidence")
+@config_option
+@click.option("--reason", default="approved", show_default=True, help="Why; stands in the ledger.")
+@json_option
+def approve_command(evidence: str, path: Path, *, reason: str, as_json: bool) -> int:
+    """Promote the challenger of a decision on hold; EVIDENCE is the beginning of the decision's evidence digest.
+
+    The report of the run shows that digest. If the champion has changed since, the approval is refused.
+
+    \b
+    Example:
+      kfloop approve 829e23ac --reason "looked at the report"
+    """
+    from kfloop.components.deploy.approval import approve
+    from kfloop.pipelines.rounds import open_loop
+
+    loop = open_loop(path)
+    done = approve(loop.workspace, evidence, actor=getpass.getuser(), reason=reason, config=loop.config.deploy)
+    return _told(done.sentence, done.version, as_json=as_json)
+
+
+@click.command("override")
+@click.argument("evidence")
+@config_option
+@click.option("--reason", required=True, help="Why; stands in the ledger beside your name.")
+@json_option
+def override_command(evidence: str, path: Path, *, reason: str, as_json: bool) -> int:
+    """Promote the challenger of a decision that rejected it, against the gate and on record.
+
+    \b
+    Example:
+      kfloop override 829e23ac --reason "the slow answers came from a busy machine"
+    """
+    from kfloop.components.deploy.approval import override
+    from kfloop.pipelines.rounds import open_loop
+
+    loop = open_loop(path)
+    done = override(loop.workspace, evidence, actor=getpass.getuser(), reason=reason, config=loop.config.deploy)
+    return _told(done.sentence, done.version, as_json=as_json)
+
+
+def _told(sentence: str, version: int, *, as_json: bool) -> int:
+    say(sentence)
+    if as_json:
+        print_json({"champion": version, "sentence": sentence})
+    return EXIT_DONE
 
 
 @click.command("rollback")

@@ -19,6 +19,8 @@ COMMANDS = {
     "step": ("kfloop.cli.steps", "One component alone (what dvc.yaml calls)."),
     "status": ("kfloop.cli.inspection", "Champion, last runs, drift evidence."),
     "report": ("kfloop.cli.inspection", "Write the HTML report of a run again."),
+    "approve": ("kfloop.cli.champions", "Promote a challenger that waits for a person."),
+    "override": ("kfloop.cli.champions", "Promote a rejected challenger, on record."),
     "rollback": ("kfloop.cli.champions", "Bring the champion before back."),
     "serve": ("kfloop.cli.serving", "Run the embedded Triton for this loop."),
     "predict": ("kfloop.cli.serving", "Send images to the running server."),

@@ -22,6 +22,8 @@ bless: {requests: 40}
 class Shell:
     """The ``kfloop`` command in one folder."""
 
+    small = SMALL_LOOP
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
@@ -47,6 +49,13 @@ class Shell:
         done = self.run(*arguments, "--json")
         return dict(json.loads(done.stdout))
 
+    def tree(self) -> dict[str, bytes]:
+        """Everything in the folder, with its content."""
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes() if path.is_file() else b""
+            for path in sorted(self.folder.rglob("*"))
+        }
+
     def write(self, text: str, name: str = "loop.yaml") -> Path:
         path = self.folder / name
         path.write_text(text, encoding="utf-8")
@@ -61,6 +70,12 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     yield shell
     if (folder / ".kfloop" / "serve.json").exists():
         shell.run("serve", "--stop")
+
+
+@pytest.fixture(scope="session")
+def one_shell() -> type[Shell]:
+    """For fixtures that need a shell of their own."""
+    return Shell
 
 
 @pytest.fixture(scope="module")

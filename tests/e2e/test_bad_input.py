@@ -1,6 +1,7 @@
-"""Bad input: exit 2, one clear message, nothing changed. Everything through the real command line."""
+"""Bad usage, configuration and data: exit 2, one clear message, and not a single file created or changed."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,95 +9,116 @@ import numpy as np
 import pytest
 from PIL import Image
 
-
-def image(path: Path, seed: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16), dtype=np.uint8)).save(path)
+Prepare = Callable[[Path], None]
 
 
-def tree(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+def photos(folder: Path, *classes: str, rows: int = 3) -> None:
+    random = np.random.default_rng(0)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for number in range(rows):
+            Image.fromarray(random.integers(0, 255, (12, 12, 3), dtype=np.uint8)).save(folder / name / f"{number}.png")
 
 
-def refused(shell: Any, *arguments: str) -> str:
-    """Run, and hold that it exits with 2, writes nothing, and says one thing."""
-    before = tree(shell.folder)
-    done = shell.run(*arguments, timeout=60)
+def loop(text: str) -> Prepare:
+    return lambda folder: (folder / "loop.yaml").write_text(text, encoding="utf-8") and None
+
+
+def nothing(folder: Path) -> None:
+    """Leave the folder empty."""
+
+
+def empty_data(folder: Path) -> None:
+    (folder / "photos").mkdir()
+    loop("name: x\ndata: {source: photos}\n")(folder)
+
+
+def one_class(folder: Path) -> None:
+    photos(folder / "photos", "cat")
+    loop("name: x\ndata: {source: photos}\n")(folder)
+
+
+def no_such_column(folder: Path) -> None:
+    photos(folder / "photos", "cat", "dog")
+    lines = ["file_name,species", *(f"{name}/{number}.png,{name}" for name in ("cat", "dog") for number in range(3))]
+    (folder / "photos" / "metadata.csv").write_text("\n".join(lines), encoding="utf-8")
+    loop("name: x\ndata: {source: photos, label: specis}\n")(folder)
+
+
+def loose_images(folder: Path) -> None:
+    photos(folder, "photos")
+
+
+def loop_file_there(folder: Path) -> None:
+    photos(folder / "photos", "cat", "dog")
+    loop("name: mine\n")(folder)
+
+
+CASES: dict[str, tuple[Prepare, tuple[str, ...], tuple[str, ...]]] = {
+    "no loop file": (nothing, ("run",), ("no loop file at 'loop.yaml'", "kfloop init")),
+    "no loop file, monitor": (nothing, ("monitor",), ("no loop file at 'loop.yaml'",)),
+    "no loop file, serve": (nothing, ("serve",), ("no loop file at 'loop.yaml'",)),
+    "no loop file, rollback": (nothing, ("rollback",), ("no loop file at 'loop.yaml'",)),
+    "no loop file, report": (nothing, ("report",), ("no loop file at 'loop.yaml'",)),
+    "no loop file, status": (nothing, ("status",), ("no loop file at 'loop.yaml'",)),
+    "not YAML": (loop("name: [x\n"), ("run",), ("not valid YAML",)),
+    "unknown key": (loop("name: x\ntrain: {epoch: 3}\n"), ("run",), ("unknown key 'train.epoch'", "did you mean 'epochs'?")),
+    "unknown key, monitor": (loop("name: x\nmonitr: {}\n"), ("monitor",), ("unknown key 'monitr'", "'monitor'")),
+    "value out of range": (loop("name: x\ntrain: {epochs: 0}\n"), ("run",), ("'train.epochs' is 0",)),
+    "no such source": (loop("name: x\ndata: {source: fotos}\n"), ("run",), ("fotos' does not exist", "'digits' or a folder")),
+    "empty data folder": (empty_data, ("run",), ("photos' has no images",)),
+    "one class only": (one_class, ("run",), ("one class only ('cat', 3 images)", "two or more")),
+    "no such label column": (no_such_column, ("run",), ("no column 'specis'", "did you mean 'species'?")),
+    "no such label column, init": (no_such_column, ("init", "photos", "--label", "nope", "--force"), ("no column 'nope'",)),
+    "init on a wrong path": (nothing, ("init", "fotos"), ("fotos' does not exist",)),
+    "init finds nothing": (nothing, ("init",), ("found 0 folders of images", "kfloop init FOLDER")),
+    "init on loose images": (loose_images, ("init", "photos"), ("nothing says their class", "subfolder per class")),
+    "init twice": (loop_file_there, ("init", "photos"), ("'loop.yaml' is there already", "--force")),
+    "unknown step": (loop("name: x\n"), ("step", "trian"), ("no step is called 'trian'", "did you mean 'train'?")),
+    "step without its input": (loop("name: x\n"), ("step", "train"), ("needs dataset, labels", "-i dataset=FOLDER")),
+    "step with a wrong input": (
+        loop("name: x\n"),
+        ("step", "validate_data", "-i", "dataset=gone"),
+        ("no folder 'gone'", "run the step that makes it"),
+    ),
+    "unknown command": (nothing, ("trian",), ("No such command 'trian'",)),
+    "unknown option": (loop("name: x\n"), ("run", "--forse"), ("No such option '--forse'", "--force")),
+    "demo in a folder that holds something": (loose_images, ("demo", "--folder", "photos"), ("no demo made it", "--folder DIR")),
+}
+
+
+@pytest.mark.parametrize(("prepare", "arguments", "words"), CASES.values(), ids=CASES.keys())
+def test_bad_input_is_refused_with_one_message_and_changes_nothing(
+    shell: Any, prepare: Prepare, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    prepare(shell.folder)
+    before = shell.tree()
+    done = shell.run(*arguments, timeout=30)
     assert done.returncode == 2, done.stderr
-    assert tree(shell.folder) == before
-    assert "Traceback" not in done.stderr
+    assert shell.tree() == before
     assert done.stdout == ""
-    return str(done.stderr)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.lower().count("error:") == 1
+    for word in words:
+        assert word in done.stderr
 
 
-def test_no_loop_file(shell: Any) -> None:
-    for command in ("run", "monitor", "status", "serve", "rollback"):
-        message = refused(shell, command)
-        assert "no loop file at 'loop.yaml'" in message
-        assert "kfloop init" in message
-
-
-def test_an_unknown_key_names_the_nearest(shell: Any) -> None:
-    shell.write("name: x\ntrain: {epocs: 3}\n")
-    message = refused(shell, "run")
-    assert "unknown key 'train.epocs'" in message
-    assert "did you mean 'epochs'" in message
-
-
-def test_a_source_that_is_not_there(shell: Any) -> None:
-    shell.write("name: x\ndata: {source: photos}\n")
-    assert "photos" in refused(shell, "run")
-
-
-def test_an_empty_data_folder(shell: Any) -> None:
-    (shell.folder / "photos").mkdir()
-    shell.write("name: x\ndata: {source: photos}\n")
-    assert "photos" in refused(shell, "run")
-
-
-def test_one_class_only(shell: Any) -> None:
-    for number in range(3):
-        image(shell.folder / "photos" / "cat" / f"{number}.png", number)
-    shell.write("name: x\ndata: {source: photos}\n")
-    message = refused(shell, "run")
-    assert "one class" in message
-    assert "cat" in message
-
-
-def test_a_label_column_that_does_not_exist(shell: Any) -> None:
-    for number in range(3):
-        image(shell.folder / "photos" / f"{number}.png", number)
-    (shell.folder / "photos" / "metadata.csv").write_text("file_name,kind\n0.png,a\n1.png,b\n2.png,a\n")
-    shell.write("name: x\ndata: {source: photos, label: knd}\n")
-    message = refused(shell, "run")
-    assert "knd" in message
-    assert "kind" in message
-
-
-@pytest.mark.parametrize("arguments", [("init", "nowhere"), ("step", "trian"), ("nosuch",), ("run", "--nosuch")])
-def test_wrong_words_on_the_command_line(shell: Any, arguments: tuple[str, ...]) -> None:
-    shell.write("name: x\n", "other.yaml")
-    refused(shell, *arguments)
-
-
-def test_init_does_not_overwrite(shell: Any) -> None:
-    shell.write("name: mine\n")
-    assert "there already" in refused(shell, "init", "digits")
-    assert (shell.folder / "loop.yaml").read_text() == "name: mine\n"
-
-
-def test_json_errors_are_one_object_on_stdout(shell: Any) -> None:
-    done = shell.run("run", "--json", timeout=60)
-    assert done.returncode == 2
+@pytest.mark.parametrize("name", ["no loop file", "unknown key", "one class only", "init on a wrong path", "unknown step", "unknown option"])
+def test_with_json_the_error_is_one_object_on_stdout(shell: Any, name: str) -> None:
+    prepare, arguments, words = CASES[name]
+    prepare(shell.folder)
+    before = shell.tree()
+    done = shell.run(*arguments, "--json", timeout=30)
     error = json.loads(done.stdout)["error"]
-    assert error["code"] == "config"
-    assert error["exit_code"] == 2
+    assert (done.returncode, error["exit_code"], error["transient"]) == (2, 2, False)
+    assert words[0] in error["message"]
+    assert shell.tree() == before
 
 
-def test_the_help_answers_and_shows_how_to_begin(shell: Any) -> None:
-    done = shell.run("--help", timeout=20)
-    assert done.returncode == 0
-    assert "kfloop demo" in done.stdout
-    for command in ("run", "monitor", "serve", "step", "rollback"):
-        text = shell.run(command, "--help", timeout=30).stdout
-        assert "Example:" in text
+def test_a_loop_that_never_ran_has_a_status_and_asking_creates_nothing(shell: Any) -> None:
+    shell.write(shell.small)
+    before = shell.tree()
+    facts = shell.json("status")
+    assert (facts["champion"], facts["runs"], facts["server"], facts["ledger_rows"]) == (None, [], None, 0)
+    assert shell.run("status").returncode == 0
+    assert shell.tree() == before

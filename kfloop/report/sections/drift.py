@@ -45,7 +45,7 @@ def build(context: Context) -> Mapping[str, Any]:
         "effects_plot": plots.effects(drawn) if drawn else "",
         "effects": [
             [words(line.get("name")), *(decimal(line.get(key)) for key in ("reference", "current", "shift_sd"))]
-            for line in effects
+            for line in effects[:_EFFECTS_PLOTTED]
         ],
         "quality": [_alarm(line) for line in items(report.get("data_quality"))],
     }
