@@ -42,7 +42,6 @@ OTHERWISE = {"monitor": ("stand_by", "ingest")}
 DONE = ("succeeded", "cached")
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Finished:
     """How the worker ended: its steps, exit status, and log file."""

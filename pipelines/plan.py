@@ -55,7 +55,11 @@ def _ordered(tasks: dict[str, Any]) -> list[str]:
     done: list[str] = []
     left = dict(tasks)
     while left:
-        ready = [name for name, task in sorted(left.items()) if all(other in done for other in task.get("dependentTasks", []))]
+        ready = [
+            name
+            for name, task in sorted(left.items())
+            if all(other in done for other in task.get("dependentTasks", []))
+        ]
         if not ready:
             message = f"tasks {sorted(left)} depend on each other in a circle"
             raise ValueError(message)

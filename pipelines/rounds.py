@@ -39,7 +39,16 @@ ENDINGS = {
     "not_evaluated": ("not_evaluated", EXIT_FAILED),
 }
 REPEATABLE = ("succeeded", "rejected", "held")
-NAMED_VERSIONS = ("torch", "pytorch-lightning", "kfp", "mlflow", "dvc", "great-expectations", "onnxruntime", "tritonclient")
+NAMED_VERSIONS = (
+    "torch",
+    "pytorch-lightning",
+    "kfp",
+    "mlflow",
+    "dvc",
+    "great-expectations",
+    "onnxruntime",
+    "tritonclient",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

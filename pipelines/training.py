@@ -20,7 +20,9 @@ from kfloop.components.train.component import train
 from kfloop.components.validate_data.component import validate_data
 
 
-@dsl.pipeline(name="training-round", description="Ingest to deploy, without the exit handler, so that it can be nested.")
+@dsl.pipeline(
+    name="training-round", description="Ingest to deploy, without the exit handler, so that it can be nested."
+)
 def training_round(
     workspace: str,
     data: str,
@@ -96,15 +98,11 @@ def training_round(
     with dsl.If(gate_task.outputs["Output"] == "promote", name="promoted"):
         deploy(
             workspace=workspace, config_json=deploy_config, model_digest=model_digest, model=model, decision=decision
-        ).set_caching_options(
-            enable_caching=False
-        )
+        ).set_caching_options(enable_caching=False)
     with dsl.Else(name="not-promoted"):
         keep(
             workspace=workspace, config_json=deploy_config, model_digest=model_digest, model=model, decision=decision
-        ).set_caching_options(
-            enable_caching=False
-        )
+        ).set_caching_options(enable_caching=False)
 
 
 @dsl.pipeline(name="training", description="One training round, with a message at its end.")

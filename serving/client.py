@@ -103,7 +103,9 @@ def infer(
             raise ServerUnavailable(f"no answer from Triton at {endpoint.grpc}: {error.message()}") from error
         raise ServingError(f"Triton refused the request: {error.message()}", hint="see: kfloop status") from error
     except no_answer_errors() as error:
-        raise ServerUnavailable(f"no answer from Triton at {endpoint.http}: {error}", hint="see: kfloop status") from error
+        raise ServerUnavailable(
+            f"no answer from Triton at {endpoint.http}: {error}", hint="see: kfloop status"
+        ) from error
 
 
 def no_answer_errors() -> tuple[type[Exception], ...]:
@@ -123,9 +125,7 @@ def _infer_http(
         tensor = http.InferInput("image", list(images.shape), "UINT8")
         tensor.set_data_from_numpy(np.ascontiguousarray(images), binary_data=True)
         wanted = [http.InferRequestedOutput(name, binary_data=True) for name in OUTPUTS]
-        result = client.infer(
-            model, [tensor], model_version=str(version or ""), outputs=wanted, request_id=request_id
-        )
+        result = client.infer(model, [tensor], model_version=str(version or ""), outputs=wanted, request_id=request_id)
         version_text = result.get_response()["model_version"]
     finally:
         client.close()

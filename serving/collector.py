@@ -183,9 +183,9 @@ def as_table(rows: list[tuple[dict[str, Any], list[np.ndarray]]]) -> Any:
             "probabilities": pa.FixedSizeListArray.from_arrays(
                 pa.array(probabilities.reshape(-1)), probabilities.shape[1]
             ).cast(pa.list_(pa.float32())),
-            "embedding": pa.FixedSizeListArray.from_arrays(
-                pa.array(embeddings.reshape(-1)), embeddings.shape[1]
-            ).cast(pa.list_(pa.float32())),
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), embeddings.shape[1]).cast(
+                pa.list_(pa.float32())
+            ),
             "latency_us": pa.array(repeated("latency_us"), pa.int64()),
         }
     )

@@ -49,7 +49,9 @@ def read_signature(folder: Path) -> Signature:
             max_batch_size=int(raw["max_batch_size"]),
         )
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise ServingError(f"'{folder}' has no usable signature.json: {error}", hint="package the model again") from error
+        raise ServingError(
+            f"'{folder}' has no usable signature.json: {error}", hint="package the model again"
+        ) from error
 
 
 def add_version(repository: Path, model: str, version: int, package: Path) -> Path:
@@ -132,7 +134,12 @@ def config_text(model: str, signature: Signature, served_versions: Sequence[int]
     policy.max_queue_size = QUEUE_SIZE
     config.version_policy.specific.versions.extend(sorted(served_versions))
     config.parameters["intra_op_threads"].string_value = "1"
-    if min(signature.image_shape) < 1 or not signature.labels or signature.max_batch_size < 1 or signature.embedding < 1:
+    if (
+        min(signature.image_shape) < 1
+        or not signature.labels
+        or signature.max_batch_size < 1
+        or signature.embedding < 1
+    ):
         raise ServingError(f"model '{model}' cannot be served with signature {signature}", hint="package it again")
     text = text_format.MessageToString(config)
     text_format.Parse(text, schema.ModelConfig())

@@ -112,7 +112,9 @@ def require_platform() -> None:
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if library != "glibc" or numbers < OLDEST_GLIBC:
         wanted = ".".join(map(str, OLDEST_GLIBC))
-        raise NoEmbeddedServer(f"the embedded Triton needs glibc {wanted} or newer, found {library} {version}", hint=away)
+        raise NoEmbeddedServer(
+            f"the embedded Triton needs glibc {wanted} or newer, found {library} {version}", hint=away
+        )
     if sys.version_info.major != 3 or sys.version_info.minor not in PYTHONS:
         raise NoEmbeddedServer(f"the embedded Triton has no stub for Python {platform.python_version()}", hint=away)
 
@@ -140,7 +142,15 @@ def install(say: Callable[[str], None] = lambda _: None) -> Runtime:
             _discard(root)
         say(f"making the Triton runtime in {root} (downloads about 80 MB)")
         _run([sys.executable, "-m", "venv", str(root)], "make a virtual environment")
-        pip = [str(root / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+        pip = [
+            str(root / "bin" / "python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-input",
+        ]
         _run([*pip, *SERVING_PACKAGES], f"install {' '.join(SERVING_PACKAGES)}")
         _run([*pip, "--no-deps", SERVER_PACKAGE], f"install {SERVER_PACKAGE}")
         facts = _facts(root)
@@ -168,7 +178,8 @@ def _discard(root: Path) -> None:
     """Remove an unfinished or outdated runtime; refuse to remove anything else."""
     if not (root / "pyvenv.cfg").is_file() and any(root.iterdir()):
         raise ServingError(
-            f"'{root}' holds something that is no Triton runtime", hint=f"move it away, or set {LOCATION_VARIABLE} elsewhere"
+            f"'{root}' holds something that is no Triton runtime",
+            hint=f"move it away, or set {LOCATION_VARIABLE} elsewhere",
         )
     shutil.rmtree(root)
 

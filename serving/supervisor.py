@@ -154,7 +154,9 @@ class _Keeper:
 
     def _restart(self) -> None:
         self.stop()
-        time.sleep(min(2.0 ** min(self._failures, 5) * 0.1, 3.0))  # back off: a server that dies at once is not hammered
+        time.sleep(
+            min(2.0 ** min(self._failures, 5) * 0.1, 3.0)
+        )  # back off: a server that dies at once is not hammered
         self._failures += 1
         try:
             publish(self._workspace, self.start())
@@ -175,9 +177,7 @@ class _Keeper:
         control = Control(self._server.endpoint, timeout=LOAD_SECONDS)
         control.load(self._workspace.loop)
         control.wait_ready(self._workspace.loop, version, LOAD_SECONDS)
-        result = control.golden(
-            self._workspace.loop, version, self._golden_file(version), tolerance=GOLDEN_TOLERANCE
-        )
+        result = control.golden(self._workspace.loop, version, self._golden_file(version), tolerance=GOLDEN_TOLERANCE)
         if not result.passed:
             raise ServingError(
                 f"version {version} answers wrongly: golden answers differ by {result.max_abs_diff:.3g}",
@@ -284,5 +284,3 @@ def _follow_owner(stop: threading.Event) -> None:
         stop.set()
 
     threading.Thread(target=watch, name="kfloop-owner", daemon=True).start()
-
-

@@ -76,9 +76,7 @@ def test_a_failing_step_raises_its_own_error_and_leaves_nothing(harness: Harness
 
 def test_an_input_that_is_gone_is_named(harness: Harness, tmp_path: Path) -> None:
     with pytest.raises(StateError, match="dataset"):
-        harness.run(
-            validate_data, config_json=section("validate_data"), dataset_digest="x", dataset=tmp_path / "gone"
-        )
+        harness.run(validate_data, config_json=section("validate_data"), dataset_digest="x", dataset=tmp_path / "gone")
 
 
 @pytest.mark.triton

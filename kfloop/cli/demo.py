@@ -73,7 +73,9 @@ def prepare(folder: Path) -> Path:
     path = folder / "loop.yaml"
     if folder.exists():
         if not (folder / MARKER).exists() and any(folder.iterdir()):
-            raise ConfigError(f"'{folder}' is not empty and no demo made it", hint="name another: kfloop demo --folder DIR")
+            raise ConfigError(
+                f"'{folder}' is not empty and no demo made it", hint="name another: kfloop demo --folder DIR"
+            )
         if path.exists():
             stop(load_config(path).workspace(folder.resolve()))
         shutil.rmtree(folder)
@@ -159,7 +161,9 @@ class Story:
         else:
             record = monitoring_round(self._path, progress=printer)
         finish(self._path, record, as_json=False)
-        self.events.append({"command": kind, "status": record.status, "message": record.message, "report": record.report})
+        self.events.append(
+            {"command": kind, "status": record.status, "message": record.message, "report": record.report}
+        )
         return record
 
     @staticmethod

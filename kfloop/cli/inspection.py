@@ -80,9 +80,14 @@ def gather(path: Path) -> dict[str, Any]:
         "champion": champion_dict(state.ledger.champion(name)),
         "previous": champion_dict(state.ledger.previous(name)),
         "ledger_rows": state.ledger.verify(name),
-        "trigger": None if trigger is None else {"outcome": trigger.trigger, "reason": trigger.reason, "at": trigger.at},
+        "trigger": None
+        if trigger is None
+        else {"outcome": trigger.trigger, "reason": trigger.reason, "at": trigger.at},
         "runs": [
-            {key: record.get(key) for key in ("run_id", "pipeline", "status", "message", "started", "seconds", "report")}
+            {
+                key: record.get(key)
+                for key in ("run_id", "pipeline", "status", "message", "started", "seconds", "report")
+            }
             for record in state.runs.last(name, 5)
         ],
     }
@@ -95,7 +100,8 @@ def lines(facts: dict[str, Any]) -> list[str]:
         f"loop       {facts['loop']}",
         "champion   " + (f"version {champion['version']} ({champion['digest'][:12]})" if champion else "none yet"),
         "previous   " + (f"version {previous['version']} ({previous['digest'][:12]})" if previous else "none"),
-        "server     " + (f"{server['http']} (http), {server['grpc']} (grpc)" if server else "not running (kfloop serve)"),
+        "server     "
+        + (f"{server['http']} (http), {server['grpc']} (grpc)" if server else "not running (kfloop serve)"),
         f"ledger     {facts['ledger_rows']} rows, chain intact",
         "trigger    " + (f"{trigger['outcome']}: {trigger['reason']}" if trigger else "never monitored"),
     ]

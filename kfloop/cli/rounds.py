@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @config_option
-@click.option("--force", is_flag=True, help="Decide again even when nothing is new; finished steps still come from the cache.")
+@click.option(
+    "--force", is_flag=True, help="Decide again even when nothing is new; finished steps still come from the cache."
+)
 @json_option
 def run_command(path: Path, *, force: bool, as_json: bool) -> int:
     """One training round: ingest, validate, check labels, train, package, evaluate, bless, gate, deploy.

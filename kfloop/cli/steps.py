@@ -17,7 +17,9 @@ OUTCOME_EXITS = {"reject": EXIT_REJECTED, "hold": EXIT_WAITING, "needs_labels": 
 @click.command("step")
 @click.argument("name")
 @config_option
-@click.option("-i", "--input", "inputs", multiple=True, metavar="NAME=FOLDER", help="An input of the step; repeat for each.")
+@click.option(
+    "-i", "--input", "inputs", multiple=True, metavar="NAME=FOLDER", help="An input of the step; repeat for each."
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder that receives the output.")
 @click.option("--record", is_flag=True, help="Exit 0 whatever was decided: the decision stands in the output.")
 @json_option
@@ -61,9 +63,13 @@ def parse_inputs(name: str, expected: tuple[str, ...], inputs: tuple[str, ...]) 
     for item in inputs:
         key, _, folder = item.partition("=")
         if key not in expected:
-            raise ConfigError(f"step '{name}' has no input '{key}'", hint=nearest(key, expected) if expected else "none")
+            raise ConfigError(
+                f"step '{name}' has no input '{key}'", hint=nearest(key, expected) if expected else "none"
+            )
         if not Path(folder).is_dir():
-            raise ConfigError(f"input '{key}' of step '{name}': no folder '{folder}'", hint="run the step that makes it")
+            raise ConfigError(
+                f"input '{key}' of step '{name}': no folder '{folder}'", hint="run the step that makes it"
+            )
         folders[key] = Path(folder).resolve()
     missing = [key for key in expected if key not in folders]
     if missing:

@@ -193,4 +193,6 @@ def _surprise(step: str, error: Exception) -> KfloopError:
             f"step '{step}': no space left on the disk of '{error.filename or '.kfloop'}'",
             hint="free some space and run the same command again: finished steps are not repeated",
         )
-    return TerminalError(f"step '{step}' failed: {type(error).__name__}: {error}", hint="the run's log has the traceback")
+    return TerminalError(
+        f"step '{step}' failed: {type(error).__name__}: {error}", hint="the run's log has the traceback"
+    )

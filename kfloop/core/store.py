@@ -25,7 +25,8 @@ class Store:
     def __init__(self, url: str) -> None:
         if "://" in url and not url.startswith("file://"):
             raise ConfigError(
-                f"store '{url}' is not a local folder", hint="this release keeps blobs in a folder, for example .kfloop/store"
+                f"store '{url}' is not a local folder",
+                hint="this release keeps blobs in a folder, for example .kfloop/store",
             )
         self.root = Path(url.removeprefix("file://"))
 

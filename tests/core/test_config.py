@@ -35,7 +35,11 @@ def test_paths_are_relative_to_the_loop_file(tmp_path: Path) -> None:
     [
         ("name: x\ntrian: {}\n", "unknown key 'trian'", "did you mean 'train'"),
         ("name: x\ntrain: {epoch: 3}\n", "unknown key 'train.epoch'", "did you mean 'epochs'"),
-        ("name: x\ngate: {rules: [{metric: accuracy, atleast: 1}]}\n", "unknown key 'gate.rules.0.atleast'", "at_least"),
+        (
+            "name: x\ngate: {rules: [{metric: accuracy, atleast: 1}]}\n",
+            "unknown key 'gate.rules.0.atleast'",
+            "at_least",
+        ),
         ("data: {}\n", "'name' is missing", "name:"),
         ("name: X Y\n", "'name' is 'X Y'", ""),
         ("name: x\ntrain: {epochs: -1}\n", "'train.epochs' is -1", ""),

@@ -32,7 +32,13 @@ class Shell:
 
     def run(self, *arguments: str, timeout: float = 400, **options: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*arguments), cwd=self.folder, capture_output=True, text=True, timeout=timeout, check=False, **options
+            self.command(*arguments),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            **options,
         )
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:

@@ -62,14 +62,26 @@ CASES: dict[str, tuple[Prepare, tuple[str, ...], tuple[str, ...]]] = {
     "no loop file, report": (nothing, ("report",), ("no loop file at 'loop.yaml'",)),
     "no loop file, status": (nothing, ("status",), ("no loop file at 'loop.yaml'",)),
     "not YAML": (loop("name: [x\n"), ("run",), ("not valid YAML",)),
-    "unknown key": (loop("name: x\ntrain: {epoch: 3}\n"), ("run",), ("unknown key 'train.epoch'", "did you mean 'epochs'?")),
+    "unknown key": (
+        loop("name: x\ntrain: {epoch: 3}\n"),
+        ("run",),
+        ("unknown key 'train.epoch'", "did you mean 'epochs'?"),
+    ),
     "unknown key, monitor": (loop("name: x\nmonitr: {}\n"), ("monitor",), ("unknown key 'monitr'", "'monitor'")),
     "value out of range": (loop("name: x\ntrain: {epochs: 0}\n"), ("run",), ("'train.epochs' is 0",)),
-    "no such source": (loop("name: x\ndata: {source: fotos}\n"), ("run",), ("fotos' does not exist", "'digits' or a folder")),
+    "no such source": (
+        loop("name: x\ndata: {source: fotos}\n"),
+        ("run",),
+        ("fotos' does not exist", "'digits' or a folder"),
+    ),
     "empty data folder": (empty_data, ("run",), ("photos' has no images",)),
     "one class only": (one_class, ("run",), ("one class only ('cat', 3 images)", "two or more")),
     "no such label column": (no_such_column, ("run",), ("no column 'specis'", "did you mean 'species'?")),
-    "no such label column, init": (no_such_column, ("init", "photos", "--label", "nope", "--force"), ("no column 'nope'",)),
+    "no such label column, init": (
+        no_such_column,
+        ("init", "photos", "--label", "nope", "--force"),
+        ("no column 'nope'",),
+    ),
     "init on a wrong path": (nothing, ("init", "fotos"), ("fotos' does not exist",)),
     "init finds nothing": (nothing, ("init",), ("found 0 folders of images", "kfloop init FOLDER")),
     "init on loose images": (loose_images, ("init", "photos"), ("nothing says their class", "subfolder per class")),
@@ -83,7 +95,11 @@ CASES: dict[str, tuple[Prepare, tuple[str, ...], tuple[str, ...]]] = {
     ),
     "unknown command": (nothing, ("trian",), ("No such command 'trian'",)),
     "unknown option": (loop("name: x\n"), ("run", "--forse"), ("No such option '--forse'", "--force")),
-    "demo in a folder that holds something": (loose_images, ("demo", "--folder", "photos"), ("no demo made it", "--folder DIR")),
+    "demo in a folder that holds something": (
+        loose_images,
+        ("demo", "--folder", "photos"),
+        ("no demo made it", "--folder DIR"),
+    ),
 }
 
 
@@ -103,7 +119,9 @@ def test_bad_input_is_refused_with_one_message_and_changes_nothing(
         assert word in done.stderr
 
 
-@pytest.mark.parametrize("name", ["no loop file", "unknown key", "one class only", "init on a wrong path", "unknown step", "unknown option"])
+@pytest.mark.parametrize(
+    "name", ["no loop file", "unknown key", "one class only", "init on a wrong path", "unknown step", "unknown option"]
+)
 def test_with_json_the_error_is_one_object_on_stdout(shell: Any, name: str) -> None:
     prepare, arguments, words = CASES[name]
     prepare(shell.folder)

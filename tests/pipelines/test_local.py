@@ -138,6 +138,8 @@ def test_a_branch_the_decision_did_not_ask_for_is_an_error(outcome: str, deploy:
         check_branches(steps)
 
 
-@pytest.mark.parametrize(("outcome", "deploy", "keep"), [("promote", "succeeded", "skipped"), ("hold", "skipped", "succeeded")])
+@pytest.mark.parametrize(
+    ("outcome", "deploy", "keep"), [("promote", "succeeded", "skipped"), ("hold", "skipped", "succeeded")]
+)
 def test_the_right_branch_is_fine(outcome: str, deploy: str, keep: str) -> None:
     check_branches([record("gate", "cached", outcome), record("deploy", deploy), record("keep", keep)])

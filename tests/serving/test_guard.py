@@ -40,7 +40,9 @@ def start(tmp_path: Path, grace: float = 0.3) -> tuple[subprocess.Popen[str], ps
     }
     owner_file, spec_file = tmp_path / "owner.py", tmp_path / "spec.json"
     owner_file.write_text(OWNER)
-    owner = subprocess.Popen([sys.executable, str(owner_file), guard.__file__, str(spec_file)], stdout=subprocess.PIPE, text=True)
+    owner = subprocess.Popen(
+        [sys.executable, str(owner_file), guard.__file__, str(spec_file)], stdout=subprocess.PIPE, text=True
+    )
     spec_file.write_text(json.dumps(spec | {"owner": owner.pid}))
     assert owner.stdout is not None
     watcher = psutil.Process(int(owner.stdout.readline()))

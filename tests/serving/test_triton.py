@@ -53,7 +53,9 @@ def test_right_answers_pass_on_both_protocols_and_wrong_ones_do_not(endpoint: En
 
 
 @pytest.mark.parametrize("spoil", ["nan", "empty"])
-def test_golden_answers_that_prove_nothing_do_not_pass(endpoint: Endpoint, package: Package, tmp_path: Path, spoil: str) -> None:
+def test_golden_answers_that_prove_nothing_do_not_pass(
+    endpoint: Endpoint, package: Package, tmp_path: Path, spoil: str
+) -> None:
     with np.load(package(1) / "golden.npz") as arrays:
         golden = dict(arrays)
     golden = {name: value[:0] for name, value in golden.items()} if spoil == "empty" else golden
@@ -94,7 +96,10 @@ def test_without_the_key_nobody_loads_or_lists_models(endpoint: Endpoint) -> Non
         with pytest.raises(InferenceServerException, match="restricted"):
             web.get_model_repository_index(headers=headers)
     web.close()
-    with grpc.InferenceServerClient(endpoint.grpc) as remote, pytest.raises(InferenceServerException, match="restricted"):
+    with (
+        grpc.InferenceServerClient(endpoint.grpc) as remote,
+        pytest.raises(InferenceServerException, match="restricted"),
+    ):
         remote.load_model(MODEL)
 
 

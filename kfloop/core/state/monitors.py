@@ -51,9 +51,7 @@ class Monitors:
             if expected == 0:
                 try:
                     connection.execute(
-                        insert(monitors).values(
-                            loop=loop, champion_digest=champion_digest, payload=text, row_version=1
-                        )
+                        insert(monitors).values(loop=loop, champion_digest=champion_digest, payload=text, row_version=1)
                     )
                 except IntegrityError as error:
                     raise conflict from error
