@@ -124,7 +124,9 @@ def measure_help(folder: Path) -> float:
 
 def measure(repeats: int) -> dict[str, Any]:
     """Both sides in turns, ``repeats`` times; the figures are medians."""
-    runs, cores, loads = [], [], [os.getloadavg()[0]]
+    runs: list[dict[str, Any]] = []
+    cores: list[dict[str, Any]] = []
+    loads = [os.getloadavg()[0]]
     with tempfile.TemporaryDirectory(prefix="kfloop-bench-") as name:
         root = Path(name)
         help_seconds = measure_help(root)
@@ -143,7 +145,7 @@ def summary(runs: list[dict[str, Any]], cores: list[dict[str, Any]], help_second
     """Medians, shares, differences, and which targets are missed."""
 
     def middle(results: list[dict[str, Any]], part: str, step: str) -> float:
-        return statistics.median(result[part].get(step, 0.0) for result in results)
+        return statistics.median(float(result[part].get(step, 0.0)) for result in results)
 
     run_total = statistics.median(result["total"] for result in runs)
     core_total = statistics.median(result["total"] for result in cores)

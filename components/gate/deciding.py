@@ -85,7 +85,7 @@ def decide(config: GateConfig, evidence: Evidence) -> GateReport:
     )
     return GateReport(
         outcome=outcome,
-        reason=reason,
+        reason=f"{reason}: kfloop approve {digest[:12]}" if outcome == "hold" else reason,
         code=code,
         verdicts=verdicts,
         notes=tuple(notes),

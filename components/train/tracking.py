@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kfloop.core.mlflow_client import mlflow_client
 from kfloop.errors import StateError, TransientError
 
 if TYPE_CHECKING:
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from kfloop.core.workspace import Workspace
 
 RUN_FILE = "mlflow_run_id"
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false"}
 
 
 class Tracker:
@@ -29,15 +27,9 @@ class Tracker:
     """
 
     def __init__(self, workspace: Workspace, work: Path) -> None:
-        for name, value in QUIET.items():  # read by mlflow when it is imported
-            os.environ.setdefault(name, value)
         self.uri = workspace.mlflow
         with _translated(self.uri):
-            from mlflow import MlflowClient
-
-            logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-            logging.getLogger("alembic").setLevel(logging.WARNING)
-            self.client = MlflowClient(tracking_uri=self.uri)
+            self.client = mlflow_client(self.uri)
             self.run_id = self._open(workspace, work / RUN_FILE)
 
     def _open(self, workspace: Workspace, remembered: Path) -> str:

@@ -44,7 +44,7 @@ SMALL_RULES = """\
   rules:
     - {{metric: accuracy, at_least: 0.7}}
     - {{metric: accuracy, versus: champion, at_least: -0.05}}
-    - {{metric: p95_ms, source: bless, at_most: 500}}
+    - {{metric: p95_ms, source: bless, at_most: 200}}
 """
 
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from kfloop import __version__
-from kfloop.errors import EXIT_FAILED, KfloopError
+from kfloop.errors import EXIT_FAILED, ConfigError, KfloopError
 
 # Name -> module that defines it. Loaded when used, so that ``kfloop --help`` answers at once.
 COMMANDS = {
@@ -77,6 +77,8 @@ def main() -> NoReturn:
         click.echo("interrupted", err=True)
         sys.exit(EXIT_FAILED)
     except click.ClickException as error:
+        if "--json" in sys.argv:
+            print_error(ConfigError(error.format_message(), hint="see: kfloop --help"))
         error.show()
         sys.exit(error.exit_code)
     sys.exit(status if isinstance(status, int) else 0)
@@ -85,10 +87,15 @@ def main() -> NoReturn:
 def fail(error: KfloopError) -> NoReturn:
     """Print an error for people, or as JSON when ``--json`` was asked for, and end with its status."""
     if "--json" in sys.argv:
-        import json
-
-        click.echo(json.dumps({"error": error.as_dict()}, default=str))
+        print_error(error)
     click.echo(f"error: {error.message}", err=True)
     if error.hint:
         click.echo(f"  -> {error.hint}", err=True)
     sys.exit(error.exit_code)
+
+
+def print_error(error: KfloopError) -> None:
+    """An error as the one JSON object on stdout."""
+    import json
+
+    click.echo(json.dumps({"error": error.as_dict()}, default=str))

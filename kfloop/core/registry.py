@@ -8,12 +8,10 @@ alias calls have no compare-and-set and keep no history; the ledger has both.
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kfloop.core.mlflow_client import SQLITE, mlflow_client
 from kfloop.errors import StateError
 
 if TYPE_CHECKING:
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 DIGEST_TAG = "kfloop.digest"
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
-_SQLITE = "sqlite:///"
 
 
 class Registry:
@@ -41,7 +38,7 @@ class Registry:
     def versions(self) -> dict[int, str]:
         """Package digest of each version; empty text for a version that kfloop did not register."""
         with _translated(self.uri):
-            found = _client(self.uri).search_model_versions(f"name='{self.model}'")
+            found = mlflow_client(self.uri).search_model_versions(f"name='{self.model}'")
         return {int(version.version): version.tags.get(DIGEST_TAG, "") for version in found}
 
     def version_of(self, digest: str) -> int | None:
@@ -51,7 +48,7 @@ class Registry:
     def tags(self, version: int) -> dict[str, str]:
         """Tags of a version."""
         with _translated(self.uri):
-            return dict(_client(self.uri).get_model_version(self.model, str(version)).tags)
+            return dict(mlflow_client(self.uri).get_model_version(self.model, str(version)).tags)
 
     def register(self, digest: str, package: Path, *, tags: Mapping[str, str] | None = None) -> int:
         """Version of a package, made if there is none yet.
@@ -63,7 +60,7 @@ class Registry:
         """
         version = self.version_of(digest)
         with _translated(self.uri):
-            client = _client(self.uri)
+            client = mlflow_client(self.uri)
             if version is None:
                 self._ensure_model(client)
                 made = client.create_model_version(self.model, source=str(package), tags={DIGEST_TAG: digest})
@@ -93,7 +90,7 @@ class Registry:
                 hint="the ledger is right: put the registry aside and run the same command again, it is rebuilt",
             )
         with _translated(self.uri):
-            client = _client(self.uri)
+            client = mlflow_client(self.uri)
             self._ensure_model(client)
             made = 0
             while made < version:
@@ -107,7 +104,7 @@ class Registry:
 
         with _translated(self.uri):
             try:
-                model = _client(self.uri).get_registered_model(self.model)
+                model = mlflow_client(self.uri).get_registered_model(self.model)
             except MlflowException as error:
                 if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                     return {}
@@ -126,7 +123,7 @@ class Registry:
         present = self.aliases()
         changes = []
         with _translated(self.uri):
-            client = _client(self.uri)
+            client = mlflow_client(self.uri)
             for alias, version in aliases.items():
                 if present.get(alias) == version:
                     continue
@@ -149,25 +146,13 @@ class Registry:
                 raise
 
 
-@lru_cache(maxsize=8)
-def _client(uri: str) -> MlflowClient:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from mlflow import MlflowClient
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    if uri.startswith(_SQLITE):
-        Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
 @contextlib.contextmanager
 def _translated(uri: str) -> Iterator[None]:
     """Turn what MLflow and its database driver raise into an error that names the registry."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    where = uri.removeprefix(_SQLITE)
+    where = uri.removeprefix(SQLITE)
     try:
         yield
     except SQLAlchemyError as error:

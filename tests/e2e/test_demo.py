@@ -1,4 +1,4 @@
-"""``kfloop demo`` tells the whole story, twice, and leaves no process behind; ``kfloop compile`` gives the same bytes twice."""
+"""``kfloop demo``: the whole story on real data ends well and leaves nothing running."""
 
 import json
 from pathlib import Path
@@ -6,45 +6,48 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
+
+pytestmark = [pytest.mark.slow, pytest.mark.triton, pytest.mark.timeout(600)]
 
 
-@pytest.mark.slow
-@pytest.mark.triton
-def test_the_demo_ends_well_and_leaves_nothing_running(shell: Any) -> None:
-    done = shell.run("demo", "--json")
+def at_work_in(folder: Path) -> list[str]:
+    """Command lines of the processes that name the folder or stand in it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            command = " ".join(process.cmdline())
+            if str(folder) in command or process.cwd().startswith(str(folder)):
+                found.append(command)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_the_demo_tells_its_story_and_can_be_told_again(shell: Any) -> None:
+    done = shell.run("demo", "--json", timeout=500)
     assert done.returncode == 0, done.stderr
-    story = json.loads(done.stdout)["events"]
-    rounds = [event["status"] for event in story if "command" in event]
-    assert rounds == ["succeeded", "succeeded", "needs_labels", "succeeded"]
-    assert [event["rollback"] for event in story if "rollback" in event] == [1, 2]
-    sent = [event for event in story if "sent" in event]
+    answer = json.loads(done.stdout)
+    rounds = [event for event in answer["events"] if "command" in event]
+    assert [(event["command"], event["message"].split(":")[0]) for event in rounds] == [
+        ("run", "promote"),
+        ("monitor", "none"),
+        ("monitor", "needs_labels"),
+        ("monitor", "promote"),
+    ]
+    assert [event["rollback"] for event in answer["events"] if "rollback" in event] == [1, 2]
+    sent = [event for event in answer["events"] if "sent" in event]
     assert [event["version"] for event in sent] == [1, 1, 2]
-    assert sent[1]["accuracy"] < 0.6
-    assert sent[2]["accuracy"] > 0.9
-    for event in story:
-        if "report" in event:
-            assert Path(event["report"]).is_file()
-    here = str(shell.folder)
-    assert not [p for p in psutil.process_iter(["cmdline"]) if here in " ".join(p.info["cmdline"] or [])]
+    assert sent[0]["accuracy"] > 0.9 > sent[1]["accuracy"]
+    assert sent[2]["accuracy"] > sent[1]["accuracy"] + 0.2
+    for event in rounds:
+        assert event["message"] in done.stderr or event["message"].split(":")[0] in done.stderr
+        assert Path(event["report"]).is_file()
+        assert event["report"] in done.stderr
 
-
-def test_the_demo_never_touches_a_folder_that_is_not_its_own(shell: Any) -> None:
-    mine = shell.folder / "kfloop-demo" / "thesis.tex"
-    mine.parent.mkdir()
-    mine.write_text("years of work")
-    done = shell.run("demo", timeout=60)
-    assert done.returncode == 2
-    assert mine.read_text() == "years of work"
-
-
-def test_the_pipelines_compile_to_the_same_ir_twice(shell: Any) -> None:
-    for name in ("one", "two"):
-        assert shell.run("compile", "-o", name, timeout=120).returncode == 0
-    for file in ("training.yaml", "monitoring.yaml"):
-        text = (shell.folder / "one" / file).read_text()
-        assert text == (shell.folder / "two" / file).read_text()
-        assert str(shell.folder) not in text
-        ir = yaml.safe_load(text)
-        executors = set(ir["deploymentSpec"]["executors"])
-        assert {"exec-ingest", "exec-train", "exec-gate", "exec-deploy", "exec-keep", "exec-notify"} <= executors
+    folder = shell.folder / answer["folder"]
+    assert at_work_in(shell.folder) == []
+    facts = shell.json("status", "-c", str(folder / "loop.yaml"))
+    assert facts["champion"]["version"] == 2
+    assert facts["server"] is None
+    assert facts["ledger_rows"] == 8
+    assert shell.run("demo", "--help").returncode == 0

@@ -1,7 +1,7 @@
-"""What can go wrong while it runs: exit 1, what happened, what to do, and nothing lost."""
+"""What goes wrong while a run is at work: exit 1, one clear message with what to do, and the next run goes on."""
 
 import os
-import shutil
+import re
 import signal
 import socket
 import subprocess
@@ -16,121 +16,154 @@ import pytest
 from kfloop.core.config import load_config
 from kfloop.core.state import State, open_state
 
-SMALL = "name: small\ndata: {limit: 700}\ntrain: {epochs: 8}\nevaluate: {bootstrap: 300}\nbless: {requests: 40}\n"
+ROOT = 0
+DISK_MB = 4
 
 
-@pytest.mark.triton
-def test_a_port_in_use_is_named(shell: Any) -> None:
-    shell.write(SMALL)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        done = shell.run("serve", "--http-port", str(port), timeout=60)
-    assert done.returncode == 1
-    assert str(port) in done.stderr
-    assert "in use" in done.stderr
-    assert not (shell.folder / ".kfloop" / "serve.json").exists()
+def state_of(shell: Any) -> State:
+    return open_state(load_config(shell.folder / "loop.yaml").workspace(shell.folder).state)
 
 
-def test_a_corrupt_state_database_is_named_and_left_alone(shell: Any) -> None:
-    shell.write(SMALL)
-    file = shell.folder / ".kfloop" / "state.db"
-    file.parent.mkdir()
-    file.write_bytes(b"no database" * 500)
-    for command in ("run", "status", "monitor"):
-        done = shell.run(command, timeout=60)
-        assert done.returncode == 1
-        assert "state.db" in done.stderr
-        assert "corrupt" in done.stderr
-    assert file.read_bytes() == b"no database" * 500
-
-
-@pytest.mark.slow
-def test_a_corrupt_registry_is_named_and_the_rerun_completes_after_it_is_put_aside(shell: Any) -> None:
-    shell.write(SMALL)
-    file = shell.folder / ".kfloop" / "mlflow.db"
-    file.parent.mkdir()
-    file.write_bytes(b"no database" * 500)
-    done = shell.run("run")
-    assert done.returncode == 1
-    assert "mlflow.db" in done.stderr
-    assert file.read_bytes() == b"no database" * 500
-    file.unlink()
-    again = shell.run("run")
-    assert again.returncode == 0, again.stderr
-    assert "cached" in again.stderr
-
-
-def opened(shell: Any) -> State:
-    config = load_config(shell.folder / "loop.yaml")
-    return open_state(config.workspace(shell.folder).state)
-
-
-def started(shell: Any, step: str) -> tuple[subprocess.Popen[bytes], str]:
-    """A run that is in the middle of ``step``."""
-    run = shell.start("run")
-    deadline = time.monotonic() + 60
+def wait_for_step(shell: Any, step: str, run: subprocess.Popen[bytes], seconds: float = 120) -> str:
+    """Id of the run that is at work, once ``step`` of it has started."""
+    database = shell.folder / ".kfloop" / "state.db"
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        assert run.poll() is None
-        if (shell.folder / ".kfloop" / "state.db").exists():
-            state = opened(shell)
+        assert run.poll() is None, "the run ended before its step"
+        if database.is_file():
+            state = state_of(shell)
             for run_id in state.runs.active("small"):
-                if any(event.step == step for event in state.runs.events(run_id)):
-                    return run, run_id
+                if any((event.step, event.event) == (step, "started") for event in state.runs.events(run_id)):
+                    return run_id
         time.sleep(0.1)
-    pytest.fail(f"{step} did not start")
+    pytest.fail(f"step {step} did not start")
+
+
+def of_run(run_id: str) -> list[psutil.Process]:
+    """Every live process whose environment names the run."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("KFLOOP_RUN_ID") == run_id and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def failed(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """The command ended with exit 1 and one message that holds ``words``."""
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+@pytest.fixture
+def loop(shell: Any) -> Any:
+    shell.write(shell.small)
+    return shell
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("option", ["--http-port", "--grpc-port"])
+@pytest.mark.parametrize("detach", [(), ("--detach",)], ids=["foreground", "detached"])
+def test_a_port_in_use_is_named(loop: Any, option: str, detach: tuple[str, ...]) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        done = loop.run("serve", option, str(port), *detach, timeout=60)
+    failed(done, f"port {port} is in use on 127.0.0.1", "choose another port")
+    assert done.stderr.count("error:") == 1
+    assert loop.json("status")["server"] is None
+    assert not (loop.folder / ".kfloop" / "serve.json").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "status", "monitor", "rollback"])
+def test_a_corrupt_state_is_named_and_left_as_it_is(loop: Any, command: str) -> None:
+    (loop.folder / ".kfloop").mkdir()
+    database = loop.folder / ".kfloop" / "state.db"
+    database.write_bytes(b"this is no database " * 500)
+    before = database.read_bytes()
+    done = loop.run(command, timeout=60)
+    failed(done, "state.db' is corrupt: file is not a database", "restore a backup")
+    assert database.read_bytes() == before
 
 
 @pytest.mark.slow
-@pytest.mark.triton
-def test_a_second_run_is_refused_and_ctrl_c_leaves_nothing(shell: Any) -> None:
-    shell.write(SMALL)
-    run, run_id = started(shell, "train")
-    second = shell.run("run", timeout=60)
-    assert second.returncode == 1
-    assert str(run.pid) in second.stderr
-    watching = shell.json("monitor")
-    assert watching["trigger"]["outcome"] == "in_flight"
-    assert watching["exit_code"] == 0
-    family = psutil.Process(run.pid).children(recursive=True)
-    run.send_signal(signal.SIGINT)
-    assert run.wait(30) == 1
-    _, alive = psutil.wait_procs(family, timeout=5)
-    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
-    record = opened(shell).runs.get(run_id)
-    assert record is not None
-    assert record["status"] == "cancelled"
-    again = shell.run("run")
-    assert again.returncode == 0, again.stderr
+def test_a_corrupt_registry_is_named_and_putting_it_aside_is_enough(loop: Any) -> None:
+    loop.write(
+        re.sub(r"train: .*", "train: {epochs: 3}\ngate: {rules: [{metric: accuracy, at_least: 0.1}]}", loop.small)
+    )
+    (loop.folder / ".kfloop").mkdir()
+    registry = loop.folder / ".kfloop" / "mlflow.db"
+    registry.write_bytes(b"this is no database " * 500)
+    before = registry.read_bytes()
+    failed(loop.run("run"), str(registry), "not a database", "put the file aside")
+    assert registry.read_bytes() == before
+    assert loop.json("status")["champion"] is None
+    registry.rename(registry.with_suffix(".aside"))
+    assert loop.run("run").returncode == 0
+    assert loop.json("status")["champion"]["version"] == 1
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MB, where the system allows one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("mounting a small file system needs root")
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], check=False, capture_output=True
+    """A folder on a disk of a few megabytes."""
+    if os.geteuid() != ROOT:
+        pytest.skip("only root may mount a small disk")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", folder], capture_output=True, text=True, check=False
     )
-    if done.returncode != 0:
-        pytest.skip(f"no small file system here: {done.stderr.decode()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"no disk can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_named_and_the_same_command_completes_with_space(shell: Any, small_disk: Path) -> None:
-    shell.write(SMALL)
-    hog = small_disk / "hog"
-    hog.write_bytes(b"x" * (23 * 1024 * 1024))
-    (shell.folder / ".kfloop").symlink_to(small_disk)
-    done = shell.run("run")
-    assert done.returncode == 1, done.stderr
-    assert "space" in done.stderr
-    assert "Traceback" not in done.stderr
-    hog.unlink()
-    again = shell.run("run")
-    assert again.returncode in {0, 1}, again.stderr
+@pytest.mark.parametrize("step", ["ingest", "anything"])
+def test_no_space_left_is_said_and_with_more_space_the_same_command_goes_on(
+    one_shell: Any, small_disk: Path, step: str
+) -> None:
+    shell = one_shell(small_disk)
+    shell.write(shell.small)
+    filler = small_disk / "filler"
+    filler.write_bytes(b"\0" * (DISK_MB * 1024 - (64 if step == "anything" else 700)) * 1024)
+    failed(shell.run("run"), "no space left", "run the same command again")
+    if step == "ingest":
+        filler.unlink()
+        subprocess.run(["mount", "-o", "remount,size=200m", small_disk], check=True)
+        assert shell.run("run").returncode == 0
+        assert shell.json("status")["champion"]["version"] == 1
+
+
+@pytest.mark.slow
+def test_a_second_run_at_once_ends_and_an_interrupted_one_leaves_nothing(loop: Any) -> None:
+    first = loop.start("run", start_new_session=True)
+    try:
+        run_id = wait_for_step(loop, "train", first)
+        started = time.monotonic()
+        second = loop.run("run")
+        assert time.monotonic() - started < 5
+        failed(second, f"run '{run_id}' of loop 'small' is at work (pid {first.pid} on ", "wait for it to end")
+        assert first.poll() is None
+
+        family = of_run(run_id)
+        assert family
+        first.send_signal(signal.SIGINT)
+        assert first.wait(20) == 1
+        psutil.wait_procs(family, timeout=2)
+        assert of_run(run_id) == []
+    finally:
+        first.kill()
+        first.wait()
+    assert loop.json("status")["runs"][0]["status"] == "cancelled"
+    again = loop.run("run", "--json")
+    assert again.returncode == 0, again.stderr
+    assert re.search(r"cached +ingest|cached +validate_data", again.stderr)
+    assert state_of(loop).ledger.verify("small") == 2
+    assert state_of(loop).runs.active("small") == []
