@@ -11,7 +11,7 @@ import numpy as np
 from kfloop.components.monitor.freshness import count_fresh_labels
 from kfloop.components.monitor.memory import Memory
 from kfloop.components.monitor.policy import Conclusion, Facts, conclude
-from kfloop.components.monitor.projection import finite_rows, fit_projection
+from kfloop.components.monitor.projection import SmallReferenceError, finite_rows, fit_projection
 from kfloop.components.monitor.reporting import MonitorReport
 from kfloop.components.monitor.sampling import write_samples
 from kfloop.components.monitor.sizing import Sizes, measure
@@ -52,7 +52,6 @@ def run(config: MonitorConfig, *, out: Path, workspace: Workspace) -> MonitorRep
 
     Raises:
         StateError: The champion's package is missing, or another round saved at the same moment.
-        InputError: The champion's reference is too small to compare with.
     """
     state = open_state(workspace.state)
     champion = state.ledger.champion(workspace.loop)
@@ -60,7 +59,16 @@ def run(config: MonitorConfig, *, out: Path, workspace: Workspace) -> MonitorRep
         reason = "there is no champion yet: nothing to watch before the first promotion (kfloop run)"
         report = MonitorReport(outcome="not_evaluated", reason=reason, threshold=1 / config.false_alarm)
     else:
-        report = _watch(config, champion, state, out=out, workspace=workspace)
+        try:
+            report = _watch(config, champion, state, out=out, workspace=workspace)
+        except SmallReferenceError as error:
+            report = MonitorReport(
+                outcome="not_evaluated",
+                reason=f"{error.message}; {error.hint}",
+                champion_digest=champion.model_digest,
+                champion_version=champion.version,
+                threshold=1 / config.false_alarm,
+            )
     write_report(out, report)
     return report
 

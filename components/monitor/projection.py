@@ -133,6 +133,12 @@ class Projection:
         return np.concatenate([components, outputs, products, fixed], axis=1)
 
 
+class SmallReferenceError(InputError):
+    """There are too few reference rows to compare anything with."""
+
+    code = "small_reference"
+
+
 def fit_projection(embedding: Array, probabilities: Array) -> Projection:
     """Fit the projection on a reference.
 
@@ -141,14 +147,14 @@ def fit_projection(embedding: Array, probabilities: Array) -> Projection:
         probabilities: Class probabilities of the same rows, [n, K].
 
     Raises:
-        InputError: Fewer than 40 usable rows.
+        SmallReferenceError: Fewer than 40 usable rows.
     """
     valid = finite_rows(embedding, probabilities)
     embedding, probabilities = embedding[valid].astype(float), probabilities[valid].astype(float)
     if len(embedding) < MIN_REFERENCE:
         message = f"the champion's reference has {len(embedding)} usable rows, expected at least {MIN_REFERENCE}"
-        raise InputError(
-            message, hint="Give the dataset larger validation and test splits and package the model again."
+        raise SmallReferenceError(
+            message, hint="give the dataset larger validation and test splits, or more images, and train again"
         )
     # The rows come sorted (by class, by split): halves must be drawn, always the same way.
     order = np.random.default_rng(_SEED).permutation(len(embedding))

@@ -299,6 +299,13 @@ def test_a_missing_package_is_an_error(bench: Bench) -> None:
         bench.monitor()
 
 
+def test_a_champion_with_a_small_reference_is_not_evaluated(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kfloop.components.monitor.projection.MIN_REFERENCE", 10_000)
+    report = bench.monitor()
+    assert report["outcome"] == "not_evaluated"
+    assert "expected at least 10000" in report["reason"]
+
+
 def test_a_small_reference_is_an_error() -> None:
     with pytest.raises(InputError, match="39 usable rows"):
         fit_projection(np.random.default_rng(0).normal(size=(39, 4)), np.full((39, 2), 0.5))
@@ -554,9 +561,8 @@ def test_the_shells_return_the_trigger(bench: Bench, tmp_path: Path, monkeypatch
     assert evidence.metadata["digest"] == Path(evidence.uri).name
     runs = open_state(bench.workspace.state).runs
     monkeypatch.setenv("KFLOOP_RUN_ID", "r")
-    assert stand_by.python_func(trigger, bench.workspace.to_json()) == trigger
+    assert stand_by.python_func(bench.workspace.to_json(), trigger) == trigger
     assert [(event.step, event.event) for event in runs.events("r")] == [
         ("stand_by", "started"),
         ("stand_by", "succeeded"),
     ]
-    assert stand_by.python_func(trigger) == trigger

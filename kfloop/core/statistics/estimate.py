@@ -46,4 +46,6 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Estimate(value=share, low=max(0.0, centre - half), high=min(1.0, centre + half), n=n, level=level)
+    low = 0.0 if successes == 0 else max(0.0, centre - half)  # exact at the ends, where rounding would leave 1e-17
+    high = 1.0 if successes == n else min(1.0, centre + half)
+    return Estimate(value=share, low=low, high=high, n=n, level=level)
