@@ -264,7 +264,8 @@ def start_background(
         if endpoint is not None and endpoint.pid == process.pid:
             return endpoint
         if process.poll() is not None:
-            raise ServingError("the server did not start: " + " ".join(log_tail(log, 3)), hint=f"see {log}")
+            said = " ".join(log_tail(log, 3)).removeprefix("error: ")
+            raise ServingError(f"the server did not start: {said}", hint=f"see {log}")
         time.sleep(0.05)
     process.terminate()
     raise ServingError(f"the server was not ready after {START_SECONDS:.0f} s", hint=f"see {log}")

@@ -11,6 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytest_plugins = ["kfloop.testing.plugin"]
 CHILDREN_WAIT_S = 10.0
 # These helpers of multiprocessing and joblib live as long as the interpreter by design.
 TRACKERS = ("multiprocessing.resource_tracker", "loky.backend.resource_tracker")

@@ -1,4 +1,4 @@
-"""The pytest fixture; import it in your ``conftest.py``: ``from kfloop.testing.plugin import harness``."""
+"""The pytest fixture; name this module in your ``conftest.py``: ``pytest_plugins = ["kfloop.testing.plugin"]``."""
 
 from __future__ import annotations
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kfloop.cli.main import COMMANDS
+
 Prepare = Callable[[Path], None]
 
 
@@ -140,3 +142,12 @@ def test_a_loop_that_never_ran_has_a_status_and_asking_creates_nothing(shell: An
     assert (facts["champion"], facts["runs"], facts["server"], facts["ledger_rows"]) == (None, [], None, 0)
     assert shell.run("status").returncode == 0
     assert shell.tree() == before
+
+
+def test_the_help_shows_how_to_begin_and_each_command_an_example(shell: Any) -> None:
+    done = shell.run("--help", timeout=20)
+    assert done.returncode == 0
+    assert "kfloop demo" in done.stdout
+    for command in COMMANDS:
+        assert "Example:" in shell.run(command, "--help", timeout=30).stdout, command
+    assert shell.tree() == {}

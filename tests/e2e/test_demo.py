@@ -34,13 +34,14 @@ def test_the_demo_tells_its_story_and_can_be_told_again(shell: Any) -> None:
         ("monitor", "needs_labels"),
         ("monitor", "promote"),
     ]
+    assert [event["status"] for event in rounds] == ["succeeded", "succeeded", "needs_labels", "succeeded"]
     assert [event["rollback"] for event in answer["events"] if "rollback" in event] == [1, 2]
     sent = [event for event in answer["events"] if "sent" in event]
     assert [event["version"] for event in sent] == [1, 1, 2]
-    assert sent[0]["accuracy"] > 0.9 > sent[1]["accuracy"]
-    assert sent[2]["accuracy"] > sent[1]["accuracy"] + 0.2
+    assert sent[0]["accuracy"] > 0.9
+    assert sent[1]["accuracy"] < 0.6
+    assert sent[2]["accuracy"] > 0.9
     for event in rounds:
-        assert event["message"] in done.stderr or event["message"].split(":")[0] in done.stderr
         assert Path(event["report"]).is_file()
         assert event["report"] in done.stderr
 
@@ -50,4 +51,3 @@ def test_the_demo_tells_its_story_and_can_be_told_again(shell: Any) -> None:
     assert facts["champion"]["version"] == 2
     assert facts["server"] is None
     assert facts["ledger_rows"] == 8
-    assert shell.run("demo", "--help").returncode == 0

@@ -100,11 +100,13 @@ def test_a_corrupt_registry_is_named_and_putting_it_aside_is_enough(loop: Any) -
     registry = loop.folder / ".kfloop" / "mlflow.db"
     registry.write_bytes(b"this is no database " * 500)
     before = registry.read_bytes()
-    failed(loop.run("run"), str(registry), "not a database", "put the file aside")
+    failed(loop.run("run"), f"'{registry}' cannot be used", "not a database", f"move '{registry}' away")
     assert registry.read_bytes() == before
     assert loop.json("status")["champion"] is None
     registry.rename(registry.with_suffix(".aside"))
-    assert loop.run("run").returncode == 0
+    again = loop.run("run")
+    assert again.returncode == 0, again.stderr
+    assert re.search(r"cached +check_labels", again.stderr)
     assert loop.json("status")["champion"]["version"] == 1
 
 
@@ -125,16 +127,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["ingest", "anything"])
+@pytest.mark.parametrize(("free_kb", "step"), [(64, ""), (1500, "train")], ids=["from the start", "in the middle"])
 def test_no_space_left_is_said_and_with_more_space_the_same_command_goes_on(
-    one_shell: Any, small_disk: Path, step: str
+    one_shell: Any, small_disk: Path, free_kb: int, step: str
 ) -> None:
     shell = one_shell(small_disk)
     shell.write(shell.small)
     filler = small_disk / "filler"
-    filler.write_bytes(b"\0" * (DISK_MB * 1024 - (64 if step == "anything" else 700)) * 1024)
-    failed(shell.run("run"), "no space left", "run the same command again")
-    if step == "ingest":
+    filler.write_bytes(b"\0" * (DISK_MB * 1024 - free_kb) * 1024)
+    failed(
+        shell.run("run"), "no space left", "space, ", f"Step {step} failed" if step else "run the same command again"
+    )
+    if step:
         filler.unlink()
         subprocess.run(["mount", "-o", "remount,size=200m", small_disk], check=True)
         assert shell.run("run").returncode == 0
@@ -150,6 +154,8 @@ def test_a_second_run_at_once_ends_and_an_interrupted_one_leaves_nothing(loop: A
         second = loop.run("run")
         assert time.monotonic() - started < 5
         failed(second, f"run '{run_id}' of loop 'small' is at work (pid {first.pid} on ", "wait for it to end")
+        watching = loop.json("monitor")
+        assert (watching["trigger"]["outcome"], watching["exit_code"]) == ("in_flight", 0)
         assert first.poll() is None
 
         family = of_run(run_id)
@@ -161,7 +167,7 @@ def test_a_second_run_at_once_ends_and_an_interrupted_one_leaves_nothing(loop: A
     finally:
         first.kill()
         first.wait()
-    assert loop.json("status")["runs"][0]["status"] == "cancelled"
+    assert {run["run_id"]: run["status"] for run in loop.json("status")["runs"]}[run_id] == "cancelled"
     again = loop.run("run", "--json")
     assert again.returncode == 0, again.stderr
     assert re.search(r"cached +ingest|cached +validate_data", again.stderr)
