@@ -43,9 +43,6 @@ def time_requests(
 ) -> Timing:
     """Send ``requests`` single images over HTTP, the protocol of kfloop's client.
 
-    Over gRPC the embedded Triton 2.51 now and then holds an answer back for half a second, whatever the model: that would be a fact about
-    the server and not about the candidate.
-
     Args:
         endpoint: The server.
         model: Name of the served model.

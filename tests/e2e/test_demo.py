@@ -23,7 +23,7 @@ def at_work_in(folder: Path) -> list[str]:
     return found
 
 
-def test_the_demo_tells_its_story_and_can_be_told_again(shell: Any) -> None:
+def test_the_demo_tells_its_story_and_leaves_nothing_running(shell: Any) -> None:
     done = shell.run("demo", "--json", timeout=500)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
