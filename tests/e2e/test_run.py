@@ -106,7 +106,7 @@ def test_another_rule_judges_again_without_training_again(promoted: Any, loop: A
     loop.write(loop.small + OTHER_RULE)
     record, _ = run(loop, 3)  # the same training gives the champion itself, which the gate never promotes over itself
     found = statuses(record)
-    assert {found[name] for name in ("ingest", "validate_data", "check_labels", "train", "package")} == {"cached"}
+    assert {found[name] for name in ("validate_data", "check_labels", "train", "package")} == {"cached"}
     assert found["gate"] == "succeeded"
     assert record["repeated_of"] is None
     assert "is the champion already" in record["decision"]["reason"]
