@@ -135,7 +135,7 @@ def _base(config: DataConfig) -> Listing:
     if not folder.exists():
         raise InputError(
             f"data.source '{config.source}' does not exist: expected 'digits' or a folder of images",
-            hint=nearest(folder.name, [DIGITS, *_siblings(folder)]) + " Paths are relative to the loop file.",
+            hint=f"{nearest(folder.name, [DIGITS, *_siblings(folder)])} (paths are relative to the loop file)",
             source=config.source,
         )
     listing = list_folder(folder, config.label)

@@ -100,7 +100,8 @@ def step_records(plan: Sequence[dict[str, Any]], events: Sequence[StepEvent], *,
     for event in events:
         by_step.setdefault(event.step, []).append(event)
     reached = {event.step for event in events}
-    failed = any(event.event == "failed" for event in events)
+    # A step that began and never ended failed too: killed, or unable to tell because state itself was full.
+    failed = any(found[-1].event in {"failed", "started"} for found in by_step.values())
     return [
         _step_record(task["name"], by_step.get(task["name"], []), ended=ended)
         if task["name"] in reached
