@@ -7,13 +7,12 @@ migrates. So a new sqlite database is made under another name and appears by ren
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kfloop.core.execution import TELEMETRY_OFF
+from kfloop.core.execution import prepare_process
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,8 +29,7 @@ def mlflow_client(uri: str) -> MlflowClient:
         MlflowException: MLflow cannot use it.
         sqlalchemy.exc.SQLAlchemyError: The database is corrupt.
     """
-    for name, value in TELEMETRY_OFF.items():  # read by mlflow when it is imported
-        os.environ.setdefault(name, value)
+    prepare_process()  # mlflow reads its switches when it is imported
     from mlflow import MlflowClient
 
     for name in LOGGERS:
