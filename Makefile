@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install runtime demo test test-slow lint bench clean
+.PHONY: help install runtime demo test test-slow test-label-studio lint bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,8 +32,11 @@ demo: runtime ## Watch the whole story on real data
 test: runtime ## Run the tests, without the slow ones
 	$(BIN)/pytest
 
-test-slow: runtime ## Run the slow tests
-	$(BIN)/pytest -m slow
+test-slow: runtime ## Run the slow tests (but those that install a Label Studio)
+	$(BIN)/pytest -m "slow and not label_studio"
+
+test-label-studio: $(STAMP) ## Run the tests against a real Label Studio (installs one, 1 GB)
+	$(BIN)/pytest -m label_studio
 
 lint: $(STAMP) ## Style, formatting, types, layers
 	$(BIN)/ruff check .

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kfloop.core.artifacts import canonical_json
+from kfloop.core.artifacts import canonical_json, sha256_text
 
 if TYPE_CHECKING:
     from kfloop.core.config import LoopConfig
+    from kfloop.core.sections import ValidationConfig
     from kfloop.core.workspace import Workspace
 
 ROUND_SECTIONS = {
@@ -31,4 +33,15 @@ def pipeline_arguments(pipeline: str, config: LoopConfig, workspace: Workspace) 
     """Arguments of ``pipeline`` (``training`` or ``monitoring``), each section as one canonical JSON string."""
     sections = PIPELINE_SECTIONS[pipeline]
     values = {name: canonical_json(config.section(key).model_dump(mode="json")) for name, key in sections.items()}
+    values["validation"] = canonical_json(_with_requests(config.validation, workspace).model_dump(mode="json"))
     return {"workspace": workspace.to_json()} | values
+
+
+def _with_requests(validation: ValidationConfig, workspace: Workspace) -> ValidationConfig:
+    """The section with the request log to compare with, and its state: the cache of the step must not outlive it."""
+    folder = workspace.request_log if validation.requests is None else Path(validation.requests)
+    files = sorted(folder.rglob("*.parquet")) if folder.is_dir() else []
+    if not files:
+        return validation
+    lines = "".join(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\n" for path in files)
+    return validation.model_copy(update={"requests": str(folder), "requests_digest": sha256_text(lines)})

@@ -58,6 +58,7 @@ def run_pipeline(
     state: State,
     run_id: str,
     progress: Callable[[list[StepRecord]], None] | None = None,
+    until: str | None = None,
 ) -> Finished:
     """Run one pipeline to its end and follow its steps.
 
@@ -68,8 +69,10 @@ def run_pipeline(
         state: Opened state.
         run_id: Id of the run that owns the steps.
         progress: Called with all steps whenever one changed.
+        until: Last step to run; null means all.
 
     Raises:
+        ConfigError: The pipeline has no step ``until``, or asks for what the local engine cannot honour.
         TerminalError: The worker failed before its first step.
         StateError: A branch ran that the decision did not ask for.
     """
@@ -80,6 +83,7 @@ def run_pipeline(
         plan_file, error_file = Path(private) / "plan.json", Path(private) / "error.json"
         order = {
             "pipeline": pipeline,
+            "until": until,
             "arguments": arguments,
             "run_id": run_id,
             "state": workspace.state,
@@ -106,7 +110,7 @@ def run_pipeline(
     if progress is not None:
         progress(steps)
     finished = Finished(steps=steps, returncode=worker.returncode, log=log)
-    if worker.returncode == 0:
+    if worker.returncode == 0 and until is None:
         check_branches(steps)
     return finished
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kfloop.errors import ConfigError
+from kfloop.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,37 @@ def _ordered(tasks: dict[str, Any]) -> list[str]:
         for name in ready:
             del left[name]
     return done
+
+
+def prune(spec: Any, until: str) -> None:
+    """Take every task out of a pipeline that ``until`` does not wait for; exit handlers stay.
+
+    Args:
+        spec: The compiled pipeline (protobuf), changed in place.
+        until: Name of the last task.
+
+    Raises:
+        ConfigError: The pipeline has no such task.
+    """
+    names = [task.name for task in planned_tasks(_as_dict(spec)) if not task.final and not task.branch]
+    if until not in names:
+        raise ConfigError(f"no step is called '{until}'", hint=nearest(until, names))
+    for dag in (spec.root.dag, *(component.dag for component in spec.components.values() if component.HasField("dag"))):
+        if until not in dag.tasks:
+            continue
+        needed, waiting = set(), [until]
+        while waiting:
+            name = waiting.pop()
+            needed.add(name)
+            waiting += [other for other in dag.tasks[name].dependent_tasks if other not in needed]
+        for name in [name for name in dag.tasks if name not in needed]:
+            del dag.tasks[name]
+
+
+def _as_dict(spec: Any) -> dict[str, Any]:
+    from google.protobuf.json_format import MessageToDict
+
+    return MessageToDict(spec)
 
 
 def refuse_unsupported(documents: list[dict[str, Any]]) -> None:

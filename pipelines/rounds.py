@@ -17,9 +17,11 @@ from kfloop.errors import (
     EXIT_FAILED,
     EXIT_REJECTED,
     EXIT_WAITING,
+    ConfigError,
     KfloopError,
     LeaseHeldError,
     TerminalError,
+    nearest,
 )
 from kfloop.pipelines.arguments import ROUND_SECTIONS, pipeline_arguments
 from kfloop.pipelines.local import code_digest, run_folder, run_pipeline
@@ -27,6 +29,7 @@ from kfloop.pipelines.local import code_digest, run_folder, run_pipeline
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from kfloop.components.ingest.sources import SourceInfo
     from kfloop.core.config import LoopConfig
     from kfloop.core.state import State
     from kfloop.core.workspace import Workspace
@@ -38,6 +41,10 @@ ENDINGS = {
     "needs_labels": ("needs_labels", EXIT_WAITING),
     "not_evaluated": ("not_evaluated", EXIT_FAILED),
 }
+STEPS_OF_ANY_DATA = ("ingest", "validate_data", "check_labels")
+PARTS = (*STEPS_OF_ANY_DATA, "train", "package", "incumbent", "evaluate", "bless", "gate")
+TRAINABLE = ("image", "multiclass")
+PAIRS = {"conflicting": "are alike but labelled differently", "leaking": "leak across splits"}
 REPEATABLE = ("succeeded", "rejected", "held")
 NAMED_VERSIONS = (
     "torch",
@@ -77,32 +84,43 @@ def open_loop(path: Path) -> Loop:
 
 
 def training_round(
-    path: Path, *, force: bool = False, progress: Callable[[list[StepRecord]], None] | None = None
+    path: Path,
+    *,
+    force: bool = False,
+    until: str | None = None,
+    progress: Callable[[list[StepRecord]], None] | None = None,
 ) -> RunRecord:
     """One training round.
 
     Args:
         path: The loop file.
         force: Run even when the same configuration, data and code were decided on before.
+        until: Last step to run; null means the whole round.
         progress: Called with all steps whenever one changed.
 
     Returns:
         The closed record; ``exit_code`` tells how it ended.
 
     Raises:
-        ConfigError: The loop file is wrong; nothing was written.
+        ConfigError: The loop file is wrong, or its model family cannot learn from such data; nothing was written.
         InputError: The data cannot be used; nothing was written.
         LeaseHeldError: Another run of the loop is at work.
     """
     from kfloop.components.ingest.sources import inspect
     from kfloop.core.config import load_config
 
+    if until is not None and until not in PARTS:
+        raise ConfigError(f"--until: no step is called '{until}'", hint=nearest(until, PARTS))
     source = inspect(load_config(path).data)
+    if until not in STEPS_OF_ANY_DATA:
+        _refuse_untrainable(load_config(path), source)
     loop = open_loop(path)
     record = _new_record(loop, "training", source.digest)
+    record.until = until
     with _held(loop, record):
-        fingerprint = _fingerprint(loop.config, source.digest)
-        repeated = None if force else _same_round(loop, fingerprint)
+        # A part of a round decides nothing, so it neither repeats a decision nor is repeated.
+        fingerprint = "" if until else _fingerprint(loop.config, source.digest)
+        repeated = None if force or until else _same_round(loop, fingerprint)
         if repeated is not None:
             return _repeat(loop, record, repeated)
         return _round(loop, record, fingerprint, progress)
@@ -125,6 +143,18 @@ def monitoring_round(path: Path, *, progress: Callable[[list[StepRecord]], None]
         record.message = f"in_flight: {reason}"
         loop.state.runs.start(record.run_id, record.loop, record.pipeline, "", record.as_dict())
         return _close(loop, record, "succeeded", EXIT_DONE)
+
+
+def _refuse_untrainable(config: LoopConfig, source: SourceInfo) -> None:
+    """Say before the first step what the train step could only say after minutes."""
+    if (source.modality, source.task) != TRAINABLE:
+        raise ConfigError(
+            f"train.family '{config.train.family}' learns classes of images, but '{source.uri}' holds {source.modality} rows "
+            f"for {source.task}",
+            hint="ingest, validation and label checks work on them: kfloop run --until check_labels",
+            modality=source.modality,
+            task=source.task,
+        )
 
 
 @contextlib.contextmanager
@@ -211,7 +241,9 @@ def _round(
     loop.state.runs.start(record.run_id, record.loop, record.pipeline, fingerprint, record.as_dict())
     try:
         arguments = pipeline_arguments(record.pipeline, loop.config, loop.workspace)
-        finished = run_pipeline(record.pipeline, arguments, loop.workspace, loop.state, record.run_id, progress)
+        finished = run_pipeline(
+            record.pipeline, arguments, loop.workspace, loop.state, record.run_id, progress, record.until
+        )
     except KfloopError as error:
         record.error = error.as_dict()
         record.message = error.message
@@ -232,10 +264,27 @@ def _round(
         ).as_dict()
         record.message = f"step '{failed.name}': {record.error['message']}" if failed else record.error["message"]
         return _close(loop, record, "failed", record.error.get("exit_code", EXIT_FAILED))
+    if record.until:
+        record.message = _found(record)
+        return _close(loop, record, "succeeded", EXIT_DONE)
     conclusion = record.decision or record.trigger or {"outcome": "", "reason": "every step succeeded"}
     record.message = f"{conclusion['outcome']}: {conclusion['reason']}"
     status, code = ENDINGS.get(conclusion["outcome"], ("succeeded", EXIT_DONE))
     return _close(loop, record, status, code)
+
+
+def _found(record: RunRecord) -> str:
+    """What a part of a round found, in a sentence."""
+    labels = next((step.artifact for step in record.steps if step.name == "check_labels" and step.artifact), None)
+    if labels is None:
+        return f"every step up to {record.until} succeeded"
+    report = read_report(Path(labels["path"]))
+    pairs = report.get("duplicates") or {}
+    parts = (
+        [f"{report['n_flagged']} of {report['n']} labels are probably wrong"] if report["n"] else ["no labels to check"]
+    )
+    parts += [f"{pairs[key]} pairs {what}" for key, what in PAIRS.items() if pairs.get(key)]
+    return ", ".join(parts) + ("; ask people: kfloop review export" if report["n_flagged"] else "")
 
 
 def _conclusion(steps: list[StepRecord], name: str) -> dict[str, str] | None:

@@ -71,6 +71,11 @@ def step_name(task: str) -> str:
     return re.sub(r"-\d+$", "", task).replace("-", "_")
 
 
+def task_name(step: str) -> str:
+    """The KFP task of a step."""
+    return step.replace("_", "-")
+
+
 def load_pipeline(name: str) -> Any:
     """The KFP pipeline called ``name``; ``module:attribute`` names one of the user's."""
     module, _, attribute = PIPELINES.get(name, name).partition(":")
@@ -105,11 +110,13 @@ def main(path: Path) -> int:
     from kfp import local
 
     from kfloop.core.state import open_state
-    from kfloop.pipelines.plan import planned_tasks, refuse_unsupported
+    from kfloop.pipelines.plan import planned_tasks, prune, refuse_unsupported
 
     pipeline = load_pipeline(order["pipeline"])
-    documents = compiled_documents(pipeline)
     try:
+        if order["until"]:
+            prune(pipeline.pipeline_spec, task_name(order["until"]))
+        documents = compiled_documents(pipeline)
         refuse_unsupported(documents)
     except KfloopError as error:
         Path(order["error"]).write_text(json.dumps(error.as_dict()), encoding="utf-8")

@@ -7,21 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfloop.components.check_labels.probabilities import folds_for, method, out_of_sample, pixel_features
+from kfloop.components.check_labels.groups import worse_groups
+from kfloop.components.check_labels.noise import UNKNOWN, class_noise, imbalance, noise_matrix, overall_noise
+from kfloop.components.check_labels.rows import read_rows
+from kfloop.components.check_labels.tables import write_issues, write_queue, write_weights
 from kfloop.core.artifacts import write_report
 from kfloop.core.statistics.estimate import Estimate, wilson
-from kfloop.core.versions import SPLITS, read_version
-from kfloop.errors import InputError
+from kfloop.core.versions import read_version
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
+    from kfloop.components.check_labels.judging import Judgement
+    from kfloop.components.check_labels.rows import Rows
     from kfloop.core.sections import LabelsConfig
+    from kfloop.core.versions import DatasetVersion
     from kfloop.core.workspace import Workspace
 
+    Bools = NDArray[np.bool_]
+    Floats = NDArray[np.float64]
+
 RANKED = 500
-FEWEST = 2
-DOUBTFUL_WEIGHT = 0.5
+RANKED_OUTLIERS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +38,27 @@ class LabelReport:
     """Label check of one dataset version.
 
     Attributes:
+        task: What is to be learned.
         n: Rows checked.
         n_flagged: Rows whose label is probably wrong.
-        noise: Estimated share of wrong labels: the flagged share with its Wilson interval.
-        method: Where the out-of-sample probabilities come from.
+        noise: Estimated share of wrong labels; unknown for forecasting.
+        method: Where the out-of-sample predictions come from.
         policy: What was done about flagged rows of the train split.
-        per_class: Rows and flagged rows of each given label.
+        per_class: Rows, flagged rows and estimated share of wrong labels of each given label.
         ranked: Flagged rows, most doubtful first.
+        unchecked: Rows whose label could not be checked, with the reason.
+        n_unchecked: How many those are.
+        noise_matrix: Share of each true label among the rows given each label; null where there is none.
+        duplicates: Exact, near, conflicting and leaking duplicates.
+        leakage: Share of validation and test rows with a duplicate in train.
+        outliers: Rows unlike the others.
+        imbalance: Sizes of the classes; null without classes.
+        groups: Flagged share by group.
+        annotators: What several annotators agree on; null without votes.
+        queued: Rows in the review queue.
     """
 
+    task: str
     n: int
     n_flagged: int
     noise: Estimate
@@ -45,101 +66,160 @@ class LabelReport:
     policy: str
     per_class: list[dict[str, Any]]
     ranked: list[dict[str, Any]]
+    unchecked: list[dict[str, Any]]
+    n_unchecked: int
+    noise_matrix: dict[str, Any] | None
+    duplicates: dict[str, Any]
+    leakage: Estimate
+    outliers: dict[str, Any]
+    imbalance: dict[str, Any] | None
+    groups: list[dict[str, Any]]
+    annotators: dict[str, Any] | None
+    queued: int
 
 
 def run(config: LabelsConfig, *, dataset: Path, out: Path, workspace: Workspace) -> LabelReport:  # noqa: ARG001
-    """Check the labels of all splits by cross-fitting.
+    """Check the labels of all splits by cross-fitting, and look for duplicates, leaks, outliers and disputes.
 
     Args:
         config: The ``labels`` section.
         dataset: Dataset version.
-        out: Empty folder for ``report.json``, ``issues.parquet`` and ``weights.parquet``.
+        out: Empty folder for ``report.json``, ``issues.parquet``, ``weights.parquet``, and ``consensus.parquet`` and ``queue.jsonl``
+            where there are votes, or a queue is asked for.
         workspace: The loop's places.
 
     Raises:
-        InputError: A class has a single example, so that nothing can be said about it.
+        ConfigError: The configuration names a column that is not there, or a model that does not take such data.
+        InputError: The votes are about unknown rows or labels.
     """
+    from kfloop.components.check_labels.annotators.study import study_votes
+    from kfloop.components.check_labels.duplicates.search import find_duplicates
+    from kfloop.components.check_labels.features import features
+
     version = read_version(dataset)
-    parts = [version.split(name) for name in SPLITS]
-    ids, images, labels = (
-        np.concatenate([getattr(part, key) for part in parts]) for key in ("ids", "images", "labels")
-    )
-    split = np.repeat(np.array(SPLITS), [len(part) for part in parts])
-    names = version.labels
-    folds = folds_for(labels, config.folds)
-    if folds < FEWEST:
-        rare = names[int(np.bincount(labels, minlength=len(names)).argmin())]
-        raise InputError(f"class '{rare}' has a single example: its label cannot be checked", hint="add examples of it")
-    probabilities = out_of_sample(pixel_features(images), labels, len(names), folds=folds, seed=config.seed)
-    flagged = find_issues(labels, probabilities)
-    margin = normalized_margin(labels, probabilities)
-    suggested = probabilities.argmax(axis=1)
-    _write_tables(out, config.policy, ids, labels, suggested, margin, flagged, split)
-    order = np.flatnonzero(flagged)[np.argsort(margin[flagged], kind="stable")]
+    rows = read_rows(version)
+    described = features(version, version.splits)
+    duplicates = find_duplicates(version, described, config.near_distance)
+    judgement, scores, strange = _judged(rows, described, version, config)
+    marks = {
+        "conflict": duplicates.conflict,
+        "low_confidence": judgement.checked
+        & (judgement.confidence < config.review_below)
+        & (rows.task != "regression"),
+        "outlier": strange,
+    }
+    votes, annotators = version.beside("votes"), None
+    if votes is not None and rows.task == "multiclass":
+        given = dict(zip(rows.texts("id").tolist(), map(rows.named, range(len(rows))), strict=True))
+        study = study_votes(votes, given, rows.names)
+        study.write(out)
+        annotators = study.as_dict()
+    write_issues(out, rows, judgement, marks)
+    write_weights(out, rows, judgement.flagged, config.policy)
+    queued = write_queue(out, rows, judgement, marks, annotators) if config.policy == "relabel_queue" else 0
     report = LabelReport(
-        n=len(labels),
-        n_flagged=int(flagged.sum()),
-        noise=wilson(int(flagged.sum()), len(labels)),
-        method=method(len(labels), folds),
+        task=rows.task,
+        n=int(judgement.checked.sum()),
+        n_flagged=int(judgement.flagged.sum()),
+        noise=_noise(rows, judgement),
+        method=judgement.method,
         policy=config.policy,
-        per_class=[
-            {"label": name, "n": int((labels == index).sum()), "flagged": int(flagged[labels == index].sum())}
-            for index, name in enumerate(names)
-        ],
-        ranked=[
-            {
-                "id": str(ids[row]),
-                "given": names[labels[row]],
-                "suggested": names[suggested[row]],
-                "margin": float(margin[row]),
-                "split": str(split[row]),
-            }
-            for row in order[:RANKED]
-        ],
+        per_class=_per_class(rows, judgement),
+        ranked=_ranked(rows, judgement),
+        unchecked=_unchecked(rows, judgement),
+        n_unchecked=int((~judgement.checked).sum()) if rows.task != "forecasting" else 0,
+        noise_matrix=noise_matrix(judgement.joint, rows.names) if judgement.joint is not None else None,
+        duplicates=duplicates.as_dict(),
+        leakage=duplicates.leakage,
+        outliers=_outliers(rows, scores, strange),
+        imbalance=imbalance(_rows_of_classes(rows), rows.names) if rows.names else None,
+        groups=worse_groups(rows.group_columns(config.groups), judgement.flagged, config.groups),
+        annotators=annotators,
+        queued=queued,
     )
     write_report(out, report)
     return report
 
 
-def find_issues(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Rows whose given label is probably wrong: confident learning, pruned by noise rate (Northcutt, Jiang, Chuang, JAIR 2021).
+def _judged(
+    rows: Rows, described: NDArray[np.floating], version: DatasetVersion, config: LabelsConfig
+) -> tuple[Judgement, Floats, Bools]:
+    """Verdict on the labels; and how usual the inputs are, low for outliers, with their flags."""
+    if rows.task == "forecasting":
+        from kfloop.components.check_labels.forecasting import judge_series
 
-    Args:
-        labels: int64 [N].
-        probabilities: Out-of-sample, float64 [N, K].
+        return judge_series(version)
+    from kfloop.components.check_labels.judging import judge
+    from kfloop.components.check_labels.outliers import find_outliers
 
-    Returns:
-        bool [N].
-    """
-    from cleanlab.filter import find_label_issues
-
-    return np.asarray(find_label_issues(labels, probabilities, filter_by="prune_by_noise_rate", n_jobs=1), dtype=bool)
-
-
-def normalized_margin(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Probability of the given label minus the largest of the others, in [-1, 1]; low is doubtful."""
-    rows = np.arange(len(labels))
-    others = probabilities.copy()
-    others[rows, labels] = -np.inf
-    return np.asarray(probabilities[rows, labels] - others.max(axis=1))
+    scores, strange = find_outliers(described, config.seed)
+    return judge(rows, described, version, config), scores, strange
 
 
-def _write_tables(
-    out: Path,
-    policy: str,
-    ids: np.ndarray,
-    labels: np.ndarray,
-    suggested: np.ndarray,
-    margin: np.ndarray,
-    flagged: np.ndarray,
-    split: np.ndarray,
-) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _noise(rows: Rows, judgement: Judgement) -> Estimate:
+    if rows.task == "forecasting":
+        return UNKNOWN
+    if judgement.joint is not None:
+        return overall_noise(judgement.joint)
+    return wilson(int(judgement.flagged.sum()), int(judgement.checked.sum()))
 
-    issues = {"id": ids, "given": labels, "suggested": suggested, "margin": margin, "flagged": flagged, "split": split}
-    pq.write_table(pa.table(issues), out / "issues.parquet")
-    quarantined = flagged & (split == "train") & (policy == "quarantine")
-    doubtful = flagged & (split == "train") & (policy == "weight")
-    weights = np.where(doubtful, DOUBTFUL_WEIGHT, 1.0)
-    pq.write_table(pa.table({"id": ids, "weight": weights, "quarantined": quarantined}), out / "weights.parquet")
+
+def _rows_of_classes(rows: Rows) -> NDArray[np.int64]:
+    if rows.task == "multilabel":
+        return np.asarray(rows.given.sum(axis=0), dtype=np.int64)
+    return np.bincount(rows.given, minlength=len(rows.names))
+
+
+def _per_class(rows: Rows, judgement: Judgement) -> list[dict[str, Any]]:
+    """For sets of classes, the flags of a class are memberships, given or not, among all rows."""
+    sizes = _rows_of_classes(rows).tolist() if rows.names else []
+    if judgement.joint is not None:
+        flagged = np.bincount(rows.given[judgement.flagged], minlength=len(rows.names)).tolist()
+        noise = class_noise(judgement.joint)
+    elif judgement.memberships is not None:
+        flagged = judgement.memberships.sum(axis=0).tolist()
+        noise = [wilson(count, len(rows)) for count in flagged]
+    else:
+        return []
+    return [
+        {"label": name, "n": n, "flagged": count, "noise": share}
+        for name, n, count, share in zip(rows.names, sizes, flagged, noise, strict=True)
+    ]
+
+
+def _ranked(rows: Rows, judgement: Judgement) -> list[dict[str, Any]]:
+    picked = np.flatnonzero(judgement.flagged)
+    picked = picked[np.argsort(judgement.margin[picked], kind="stable")][:RANKED]
+    return [
+        {
+            "id": name,
+            "given": rows.named(row),
+            "suggested": rows.in_words(judgement.suggested[row]),
+            "margin": float(judgement.margin[row]),
+            "split": split,
+        }
+        for row, name, split in zip(
+            picked.tolist(), rows.texts("id", picked).tolist(), rows.texts("split", picked).tolist(), strict=True
+        )
+    ]
+
+
+def _unchecked(rows: Rows, judgement: Judgement) -> list[dict[str, Any]]:
+    if rows.task == "forecasting":
+        return []
+    picked = np.flatnonzero(~judgement.checked)[:RANKED]
+    reason = "no other row of this class, outside its group and copies, to learn from"
+    return [
+        {"id": name, "given": rows.named(row), "reason": reason}
+        for row, name in zip(picked.tolist(), rows.texts("id", picked).tolist(), strict=True)
+    ]
+
+
+def _outliers(rows: Rows, scores: Floats, strange: Bools) -> dict[str, Any]:
+    picked = np.flatnonzero(strange)
+    picked = picked[np.argsort(scores[picked], kind="stable")][:RANKED_OUTLIERS]
+    lines = zip(picked.tolist(), rows.texts("id", picked).tolist(), rows.texts("split", picked).tolist(), strict=True)
+    return {
+        "n": int(strange.sum()),
+        "ranked": [{"id": name, "score": float(scores[row]), "split": split} for row, name, split in lines],
+    }

@@ -61,6 +61,7 @@ def default_rules(n_test: int) -> tuple[Rule, ...]:
         ),
         Rule(metric="p95_ms", source="bless", at_most=100.0),
         Rule(metric="noise", source="labels", at_most=0.2, mode="warn"),
+        Rule(metric="leakage", source="labels", at_most=0.02),
     )
 
 

@@ -1,37 +1,41 @@
-"""The ingest step: from a source to a dataset version."""
+"""The ingest step: from a source to a dataset version, a batch at a time."""
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 import subprocess
-import tempfile
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from kfloop import __version__
-from kfloop.components.ingest.decoding import UnreadableImageError, choose_side, decode
-from kfloop.components.ingest.sources import digit_arrays, inspect, listings
+from kfloop.components.ingest.corrections import corrected, read_corrections
+from kfloop.components.ingest.previous import earlier_cards
+from kfloop.components.ingest.sources import describe, open_sources
+from kfloop.components.ingest.telling import Teller
+from kfloop.components.ingest.votes import read_votes
 from kfloop.core.artifacts import write_report
-from kfloop.core.versions import Rows, write_version
+from kfloop.core.versions import VersionWriter
+from kfloop.core.versions.assigning import Splitter
+from kfloop.core.versions.keys import Hasher
+from kfloop.core.versions.splitting import Cutoffs, chosen_method, configured_times
 from kfloop.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from numpy.typing import NDArray
+    import numpy as np
+    import pyarrow as pa
 
-    from kfloop.components.ingest.sources import Item, SourceInfo
+    from kfloop.components.ingest.source import Source
+    from kfloop.components.ingest.sources import Opened, SourceInfo
+    from kfloop.core.review.answers import Decision
     from kfloop.core.sections import DataConfig
     from kfloop.core.workspace import Workspace
 
-NAMED = 5  # files named in an error
-LISTED = 100  # files listed in the report
-LOPSIDED = 10.0  # largest class over smallest class that is worth a warning
+LISTED = 100  # rows listed in the report
+FRESH = "fresh"
+BASE = "base"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,40 +45,40 @@ class IngestReport:
     Attributes:
         digest: Name of the dataset version.
         name: Name of the dataset.
-        labels: Class names.
-        image_shape: Height, width, channels.
+        modality: What a row is.
+        task: What is to be learned.
+        labels: Class names; empty without classes.
+        schema: Facts about the inputs.
+        image_shape: Height, width, channels; null unless rows are images.
         n_rows: Rows written.
         splits: Rows of each split.
+        split_method: How they were chosen.
         per_class: Rows of each class in each split.
-        fresh_rows: Rows that came from the folder of fresh labels.
-        n_quarantined: Files set aside.
+        fresh_rows: Rows that came from ``data.fresh``.
+        corrected: Rows whose label a person confirmed or changed.
+        n_quarantined: Rows set aside.
         quarantined: The first 100 of them: id, origin, reason.
         warnings: What a person should know.
-        source_digest: Digest of the source's files, as ``inspect`` gives it.
+        source_digest: Digest of the source, as ``inspect`` gives it.
     """
 
     digest: str
     name: str
+    modality: str
+    task: str
     labels: list[str]
-    image_shape: list[int]
+    schema: dict[str, Any]
+    image_shape: list[int] | None
     n_rows: int
     splits: dict[str, int]
+    split_method: str
     per_class: dict[str, dict[str, int]]
     fresh_rows: int
+    corrected: int
     n_quarantined: int
     quarantined: list[dict[str, str]]
     warnings: list[str]
     source_digest: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Decoded:
-    """Pixels uint8 [N, side, side, C] of ``items``, and the files that could not be read."""
-
-    images: NDArray[np.uint8]
-    items: list[Item]
-    quarantined: list[dict[str, str]]
-    all_grey: bool
 
 
 def run(config: DataConfig, *, out: Path, workspace: Workspace) -> IngestReport:
@@ -86,51 +90,40 @@ def run(config: DataConfig, *, out: Path, workspace: Workspace) -> IngestReport:
         workspace: Places of the loop.
 
     Raises:
-        InputError: The source cannot be used; see ``sources.inspect``, also too many unreadable files, and a class without rows in a
-            split.
+        InputError: The source cannot be used; see ``sources.inspect``; also too many rows set aside, and a split or class without rows.
+        ConfigError: ``data.split`` asks for what the data do not have.
     """
-    info = inspect(config)
-    base, fresh = listings(config)
-    with tempfile.TemporaryFile(dir=out) as base_file, tempfile.TemporaryFile(dir=out) as fresh_file:
-        if base is None:
-            rows, side, channels = _digits(config)
-            quarantined: list[dict[str, str]] = []
-        else:
-            chosen = _limited(base.items, config.limit)
-            side = config.image_size or choose_side(chosen)
-            decoded = _decode_all(chosen, side, config.channels, base_file)
-            channels = config.channels or (1 if decoded.all_grey else 3)
-            rows, quarantined = _rows(decoded, info.labels, channels), decoded.quarantined
-        extra = _decode_all(fresh.items, side, channels, fresh_file)
-        quarantined = quarantined + extra.quarantined
-        _refuse_too_many(quarantined, len(rows.ids) + len(extra.items) + len(quarantined), config.max_quarantined_share)
-        rows = _joined(rows, _rows(extra, info.labels, channels))
-        card = write_version(
-            out,
-            name=workspace.loop,
-            rows=rows,
-            labels=info.labels,
-            validation=config.split.validation,
-            test=config.split.test,
-            sources=_sources(config, info),
-            quarantined=quarantined,
-            lineage={"git_revision": _git_revision(workspace.root), "kfloop_version": __version__},
-        )
-    skipped = ([] if base is None else list(base.skipped)) + list(fresh.skipped)
-    report = IngestReport(
-        digest=card["digest"],
-        name=workspace.loop,
-        labels=list(info.labels),
-        image_shape=card["image_shape"],
-        n_rows=card["n_rows"],
-        splits=card["splits"],
-        per_class=card["per_class"],
-        fresh_rows=card["origins"].get("fresh", 0),
-        n_quarantined=len(quarantined),
-        quarantined=quarantined[:LISTED],
-        warnings=_warnings(rows, info.labels, quarantined, skipped),
-        source_digest=info.digest,
+    opened = open_sources(config)
+    info = describe(config, opened)
+    decisions = read_corrections(config.corrections)
+    cards = earlier_cards(workspace)
+    hasher = _hasher(opened.base)
+    teller = Teller()
+    stream = _rows(opened, hasher, decisions, teller)
+    first = next(stream, None)
+    if first is None:
+        teller.refuse_too_many(config.max_quarantined_share)
+        raise InputError(f"'{config.source}' has no rows that can be used", hint=_aside(teller))
+    splitter = _splitter(config, opened.base, first[0].column_names, cards[0] if cards else None)
+    if splitter.must_learn:
+        splitter.learn((table, hashes[2]) for table, hashes in _rows(opened, hasher, decisions, Teller()))
+    writer = VersionWriter(out, name=workspace.loop, hasher=hasher, splitter=splitter)
+    for table, hashes in chain([first], stream):
+        teller.see(table, hashes[0])
+        writer.add(table, hashes)
+    teller.refuse_too_many(config.max_quarantined_share)
+    card = writer.finish(
+        sources=_sources(config, info, opened.commit),
+        quarantined=teller.quarantined,
+        lineage={
+            "git_revision": _git_revision(workspace.root),
+            "dvc_revision": opened.commit,
+            "kfloop_version": __version__,
+        },
+        extras=opened.base.extras() | ({"votes": read_votes(Path(config.votes))} if config.votes else {}),
+        previous=[str(card["digest"]) for card in cards],
     )
+    report = _report(card, info, teller)
     write_report(out, report)
     return report
 
@@ -142,125 +135,87 @@ def after_publish(path: Path, workspace: Workspace) -> None:
     track(path, workspace)
 
 
-def _digits(config: DataConfig) -> tuple[Rows, int, int]:
-    images, labels = digit_arrays()
-    ids = [f"digits/{row:04d}" for row in range(len(labels))]
-    keep = list(range(len(ids))) if config.limit is None else sorted(_smallest(ids, config.limit))
-    side, channels = config.image_size or images.shape[1], config.channels or 1
-    images = images[keep]
-    if side != images.shape[1]:
-        images = np.stack([_resized(image, side) for image in images])
-    images = np.repeat(images, channels, axis=3)
-    rows = Rows(ids=[ids[row] for row in keep], images=images, labels=labels[keep], origin=["base"] * len(keep))
-    return rows, side, channels
+def _splitter(config: DataConfig, base: Source, columns: Sequence[str], earlier: Mapping[str, Any] | None) -> Splitter:
+    """The splitter for this source, with the cutoffs of the version before."""
+    method = chosen_method(
+        config.split, base.modality, official="split" in columns, grouped="group" in columns, timed="time" in columns
+    )
+    cutoffs = Cutoffs.from_card(earlier, method, config.split)
+    times = configured_times(config.split)
+    return Splitter(cutoffs if times is None else replace(cutoffs, times=times), base.labels, base.modality)
 
 
-def _resized(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    return np.asarray(Image.fromarray(image[..., 0]).resize((side, side), Image.Resampling.BILINEAR))[..., np.newaxis]
-
-
-def _limited(items: Sequence[Item], limit: int | None) -> list[Item]:
-    return (
-        list(items) if limit is None else [items[row] for row in sorted(_smallest([item.id for item in items], limit))]
+def _hasher(base: Source) -> Hasher:
+    return Hasher(
+        modality=base.modality,
+        task=base.task,
+        labels=base.labels,
+        schema=base.schema,
+        inputs=base.inputs,
+        facts=base.facts,
     )
 
 
-def _smallest(ids: Sequence[str], limit: int) -> list[int]:
-    """Rows with the smallest hashes of their ids: adding files elsewhere moves few of them."""
-    return heapq.nsmallest(limit, range(len(ids)), key=lambda row: hashlib.blake2b(ids[row].encode()).digest())
+def _aside(teller: Teller) -> str:
+    """Why nothing is left, in a sentence."""
+    line = next(iter(teller.quarantined), None)
+    return "the source is empty" if line is None else f"the first row was set aside: {line['reason']}"
 
 
-def _decode_all(items: Sequence[Item], side: int, channels: int | None, file: Any) -> _Decoded:
-    """Decode into a file-backed array, so that memory does not grow with the dataset."""
-    depth = channels or 3
-    shape = (len(items), side, side, depth)
-    images = np.memmap(file, dtype=np.uint8, mode="w+", shape=shape) if items else np.empty(shape, dtype=np.uint8)
-    kept: list[Item] = []
-    quarantined: list[dict[str, str]] = []
-    all_grey = True
-    for item in items:
-        try:
-            images[len(kept)], grey = decode(item.path, side, depth)
-        except UnreadableImageError as error:
-            quarantined.append({"id": item.id, "origin": item.origin, "label": item.label, "reason": error.message})
-            continue
-        all_grey = all_grey and grey
-        kept.append(item)
-    return _Decoded(images=images[: len(kept)], items=kept, quarantined=quarantined, all_grey=all_grey)
+def _rows(
+    opened: Opened, hasher: Hasher, decisions: Mapping[str, Decision], teller: Teller
+) -> Iterator[tuple[pa.Table, tuple[pa.Array, np.ndarray, np.ndarray]]]:
+    """Every batch with its origin, people's labels, and its hashes (content, lanes, shares)."""
+    import pyarrow as pa
+
+    for source, origin in ((opened.base, BASE), (opened.fresh, FRESH)):
+        for batch in source.batches() if source else ():
+            table = batch.table
+            teller.set_aside(batch.quarantined, origin)
+            if not table.num_rows:
+                continue
+            if origin == FRESH:
+                ids = [f"{FRESH}/{name}" for name in table["id"].to_pylist()]
+                table = table.set_column(table.column_names.index("id"), "id", pa.array(ids, type=pa.string()))
+            table = table.append_column("origin", pa.repeat(pa.scalar(origin), table.num_rows))
+            hashes = hasher.contents(table)
+            if decisions:
+                table, keep, aside = corrected(table, hashes[0], decisions, opened.base.task, opened.base.labels)
+                teller.set_aside(aside, origin, by_people=True)
+                if not keep.all():
+                    hashes = (hashes[0].filter(pa.array(keep)), hashes[1][keep], hashes[2][keep])
+            if table.num_rows:
+                yield table, hashes
 
 
-def _rows(decoded: _Decoded, labels: Sequence[str], channels: int) -> Rows:
-    index = {name: number for number, name in enumerate(labels)}
-    return Rows(
-        ids=[item.id for item in decoded.items],
-        images=decoded.images[..., :channels],
-        labels=np.array([index[item.label] for item in decoded.items], dtype=np.int64),
-        origin=[item.origin for item in decoded.items],
+def _report(card: Mapping[str, Any], info: SourceInfo, teller: Teller) -> IngestReport:
+    return IngestReport(
+        digest=card["digest"],
+        name=card["name"],
+        modality=card["modality"],
+        task=card["task"],
+        labels=card["labels"],
+        schema=card["schema"],
+        image_shape=card["schema"].get("image_shape"),
+        n_rows=card["n_rows"],
+        splits=card["splits"],
+        split_method=card["split"]["method"],
+        per_class=card["per_class"],
+        fresh_rows=card["origins"].get(FRESH, 0),
+        corrected=card["corrected"],
+        n_quarantined=len(teller.quarantined),
+        quarantined=teller.quarantined[:LISTED],
+        warnings=teller.warnings(info, card),
+        source_digest=info.digest,
     )
 
 
-def _joined(first: Rows, second: Rows) -> Rows:
-    if not len(second.ids):
-        return first
-    return Rows(
-        ids=[*first.ids, *second.ids],
-        images=np.concatenate([first.images, second.images]),
-        labels=np.concatenate([first.labels, second.labels]),
-        origin=[*first.origin, *second.origin],
-    )
-
-
-def _refuse_too_many(quarantined: list[dict[str, str]], total: int, allowed: float) -> None:
-    if total and len(quarantined) / total > allowed:
-        named = "; ".join(f"'{line['id']}': {line['reason']}" for line in quarantined[:NAMED])
-        more = f"; and {len(quarantined) - NAMED} more" if len(quarantined) > NAMED else ""
-        raise InputError(
-            f"{len(quarantined)} of {total} images cannot be read ({len(quarantined) / total:.0%}, allowed {allowed:.0%}): "
-            f"{named}{more}",
-            hint="mend or remove these files, or raise data.max_quarantined_share",
-            quarantined=[line["id"] for line in quarantined[:LISTED]],
-        )
-
-
-def _warnings(
-    rows: Rows, labels: Sequence[str], quarantined: list[dict[str, str]], skipped: list[tuple[str, str]]
-) -> list[str]:
-    found = [f"'{line['id']}' was set aside: {line['reason']}" for line in quarantined[:NAMED]]
-    if len(quarantined) > NAMED:
-        found.append(f"{len(quarantined) - NAMED} more images were set aside, see quarantine.jsonl")
-    if skipped:
-        found.append(f"{len(skipped)} files were not used, such as '{skipped[0][0]}': {skipped[0][1]}")
-    counts = Counter(rows.labels.tolist())
-    most, least = max(counts, key=lambda key: counts[key]), min(counts, key=lambda key: counts[key])
-    if counts[most] > LOPSIDED * counts[least]:
-        found.append(f"class '{labels[most]}' has {counts[most]} images, class '{labels[least]}' only {counts[least]}")
-    return found + _duplicates(rows)
-
-
-def _duplicates(rows: Rows) -> list[str]:
-    """Rows with equal pixels; they share a split, so they do not leak, but they count twice."""
-    seen: dict[bytes, int] = {}
-    same: list[tuple[str, str]] = []
-    conflicts: list[tuple[str, str]] = []
-    for row, image in enumerate(rows.images):
-        first = seen.setdefault(hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest(), row)
-        if first != row:
-            (same if rows.labels[first] == rows.labels[row] else conflicts).append((rows.ids[first], rows.ids[row]))
-    found = []
-    if same:
-        found.append(f"{len(same)} images repeat the pixels of another, such as '{same[0][1]}' and '{same[0][0]}'")
-    if conflicts:
-        one, other = conflicts[0]
-        found.append(f"{len(conflicts)} images have equal pixels but another label, such as '{other}' and '{one}'")
-    return found
-
-
-def _sources(config: DataConfig, info: SourceInfo) -> list[dict[str, Any]]:
+def _sources(config: DataConfig, info: SourceInfo, commit: str | None) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {"kind": info.kind, "uri": config.source, "digest": info.digest, "n": info.n - info.n_fresh}
     ]
+    if config.dvc is not None:
+        found[0] |= {"dvc_repo": config.dvc.repo, "dvc_rev": config.dvc.rev, "commit": commit}
     if config.fresh is not None and info.n_fresh:
         found.append({"kind": "fresh_labels", "uri": config.fresh, "digest": info.digest, "n": info.n_fresh})
     return found

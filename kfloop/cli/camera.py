@@ -31,7 +31,7 @@ class Stream:
 
 def unseen_digits(version: Path, seed: int = 7) -> Stream:
     """The digits that are in no split of the dataset version, shuffled."""
-    from kfloop.components.ingest.sources import digit_arrays
+    from kfloop.components.ingest.readers.images.reader import digit_arrays
     from kfloop.core.versions import content_hash, read_version
 
     images, labels = digit_arrays()

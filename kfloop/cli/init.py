@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,47 +11,26 @@ from kfloop.cli.console import print_json, say
 from kfloop.cli.options import json_option
 from kfloop.errors import EXIT_DONE, ConfigError, InputError
 
-TEMPLATE = """\
-# The loop of one model. `kfloop run` trains a challenger and lets it prove itself; `kfloop monitor` watches the champion.
-# Every key is explained in the README; an unknown key is an error that names the nearest one.
-name: {name}
+if TYPE_CHECKING:
+    from kfloop.core.sections import DataConfig
 
-data:
-  source: {source}        # {found}
-{label}  fresh: {fresh}        # put newly labelled images here (same layout); it may stay empty
-  split: {{validation: 0.15, test: 0.25}}
-
-labels:
-  policy: report          # report | weight | quarantine
-
-train:
-  family: cnn
-  epochs: {epochs}
-  batch_size: {batch}
-  seed: 0
-
-gate:
-  approval: auto          # auto | manual
-{rules}
-monitor:
-  false_alarm: 0.05       # chance of any false drift alarm in the life of one champion
-  min_fresh_labels: 60    # newly labelled rows needed to retrain
-"""
-
-FEW_ROWS = 400
-SMALL_RULES = """\
-  # Small data: with {test} test images an interval is wide, so the floor is put on the point estimate.
-  rules:
-    - {{metric: accuracy, at_least: 0.7}}
-    - {{metric: accuracy, versus: champion, at_least: -0.05}}
-    - {{metric: p95_ms, source: bless, at_most: 200}}
-"""
+TEXT = ".txt"
+FILES = frozenset({".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".ndjson", ".npz", TEXT})
+GIVEN = ("modality", "label", "text", "group", "time", "pattern")
 
 
 @click.command("init")
 @click.argument("data", required=False)
-@click.option("--name", help="Name of the loop; the folder's name when left out.")
-@click.option("--label", help="Column of metadata.csv that holds the label.")
+@click.option("--name", help="Name of the loop; the data's name when left out.")
+@click.option("--label", help="Column that holds the label (of metadata.csv, for a folder).")
+@click.option("--text", help="Column that holds the text.")
+@click.option("--group", help="Column of what must not cross splits: a patient, a speaker.")
+@click.option("--time", help="Column of the time of each row.")
+@click.option(
+    "--modality",
+    help="What a row is, where kfloop guesses wrong: table, text, series, image, audio, vector, nodes, graphs.",
+)
+@click.option("--pattern", help="What names of files tell, such as '{label}_{group}_{take}'.")
 @click.option(
     "-o",
     "--out",
@@ -63,84 +42,89 @@ SMALL_RULES = """\
 @click.option("--force", is_flag=True, help="Replace a loop file that is there.")
 @json_option
 def init_command(
-    data: str | None, *, name: str | None, label: str | None, out: Path, force: bool, as_json: bool
+    data: str | None, *, name: str | None, out: Path, force: bool, as_json: bool, **given: str | None
 ) -> int:
-    """Look at DATA (an image folder, or 'digits') and write a loop file for it.
+    """Look at DATA and write a loop file for it that works without editing.
 
-    Without DATA the current folder is searched for a folder of images.
+    DATA is a CSV, Parquet or JSON lines file, lines of text (label<TAB>text), npz or IDX arrays, a time series, a graph, a folder of
+    images or of sounds, or 'digits'. Without DATA the current folder is searched.
 
     \b
     Example:
       kfloop init photos/
+      kfloop init people.csv --label income
       kfloop init digits --name my-first-loop
     """
+    from kfloop.cli.loop_text import NOUNS, loop_text
     from kfloop.components.ingest.sources import inspect
     from kfloop.core.config import load_config
-    from kfloop.core.sections import DataConfig
 
     if out.exists() and not force:
         raise ConfigError(f"'{out}' is there already", hint="use --force to replace it, or -o to write another file")
-    source = data or find_images(Path.cwd())
-    absolute = source if source == "digits" else str(Path(source).resolve())
-    info = inspect(DataConfig(source=absolute, label=label))
-    text = loop_text(name or loop_name(source), source, label, info.n, list(info.labels), out.resolve().parent)
-    out.write_text(text, encoding="utf-8")
+    source = data or find_data(Path.cwd())
+    config = _config(source, given)
+    info = inspect(config)
+    told = {key: getattr(config, key) for key in GIVEN if getattr(config, key) not in {None, "auto"}}
+    out.write_text(loop_text(name, source, info, told, out.resolve().parent), encoding="utf-8")
     load_config(out)
+    trainable = (info.modality, info.task) == ("image", "multiclass")
     if as_json:
-        print_json({"path": str(out), "rows": info.n, "labels": list(info.labels)})
-    else:
-        say(f"{info.n} images of {len(info.labels)} classes ({', '.join(info.labels[:8])}) in '{source}'")
-        say(f"wrote {out}; next: kfloop run" + ("" if str(out) == "loop.yaml" else f" -c {out}"))
+        found = {"modality": info.modality, "task": info.task, "guessed": info.suggestions, "notes": list(info.notes)}
+        print_json({"path": str(out), "rows": info.n, "labels": list(info.labels), **found})
+        return EXIT_DONE
+    classes = f" of {len(info.labels)} classes ({', '.join(info.labels[:8])})" if info.labels else f", for {info.task}"
+    say(f"{info.n} {NOUNS[info.modality]}{classes} in '{source}'")
+    for key, value in info.suggestions.items():
+        say(f"  guessed: data.{key} is {value!r}")
+    for note in info.notes:
+        say(f"  note: {note}")
+    command = "kfloop run" + ("" if trainable else " --until check_labels")
+    say(f"wrote {out}; next: {command}" + ("" if str(out) == "loop.yaml" else f" -c {out}"))
     return EXIT_DONE
 
 
-def loop_text(name: str, source: str, label: str | None, rows: int, labels: list[str], folder: Path) -> str:
-    """The loop file for what was found."""
-    where = source
-    if source != "digits":
-        resolved = Path(source).resolve()
-        where = str(resolved.relative_to(folder)) if resolved.is_relative_to(folder) else str(resolved)
-    few = rows < FEW_ROWS
-    return TEMPLATE.format(
-        name=name,
-        source=quoted(where),
-        found=f"{rows} images, {len(labels)} classes",
-        label=f"  label: {quoted(label)}\n" if label else "",
-        fresh="incoming",
-        epochs=40 if few else 12,
-        batch=16 if few else 64,
-        rules=SMALL_RULES.format(test=round(rows * 0.25)) if few else "",
-    )
+def _config(source: str, given: dict[str, str | None]) -> DataConfig:
+    """The data section that was asked for on the command line.
+
+    Raises:
+        ConfigError: A value that the section refuses.
+    """
+    from pydantic import ValidationError
+
+    from kfloop.core.sections import DataConfig
+
+    absolute = source if source == "digits" else str(Path(source).resolve())
+    told = {key: value for key, value in given.items() if value is not None}
+    try:
+        return DataConfig.model_validate({"source": absolute, "corrections": None} | told)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ConfigError(f"--{problem['loc'][0]} is {problem['input']!r}: {problem['msg']}") from error
 
 
-def quoted(text: str) -> str:
-    """A YAML scalar that always means this text."""
-    return text if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_./-]*", text) else "'" + text.replace("'", "''") + "'"
-
-
-def loop_name(source: str) -> str:
-    """A valid loop name made from the data's name."""
-    name = re.sub(r"[^a-z0-9]+", "-", Path(source).resolve().name.lower() if source != "digits" else source).strip("-")
-    return (name or "loop")[:48].strip("-")
-
-
-def find_images(folder: Path) -> str:
-    """The one subfolder of ``folder`` that looks like an image dataset.
+def find_data(folder: Path) -> str:
+    """The one file or subfolder of ``folder`` that looks like data.
 
     Raises:
         InputError: There is none, or more than one.
     """
-    suffixes = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-    found = [
-        child.name
-        for child in sorted(folder.iterdir())
-        if child.is_dir()
-        and not child.name.startswith(".")
-        and any(path.suffix.lower() in suffixes for path in child.glob("*/*"))
-    ]
+    from kfloop.components.ingest.sources import reader_of
+    from kfloop.core.sections import DataConfig
+
+    found = []
+    for child in sorted(folder.iterdir()):
+        if child.name.startswith(".") or (child.is_file() and child.suffix.lower() not in FILES):
+            continue
+        try:
+            reader = reader_of(child, DataConfig())
+            if child.suffix.lower() == TEXT:  # most text files are not data: it must open
+                reader.open_source(child, DataConfig())
+        except InputError:
+            continue
+        found.append(child.name)
     if len(found) == 1:
         return found[0]
     raise InputError(
-        f"found {len(found)} folders of images in '{folder}'" + (f": {', '.join(found)}" if found else ""),
-        hint="name the data: kfloop init FOLDER (one subfolder per class), or: kfloop init digits",
+        f"found {len(found)} data sets in '{folder}'" + (f": {', '.join(found)}" if found else ""),
+        hint="name the data: kfloop init PATH (a table, a folder of images or sounds, ...), or: kfloop init digits",
     )

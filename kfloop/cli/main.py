@@ -15,6 +15,7 @@ from kfloop.errors import EXIT_FAILED, ConfigError, KfloopError
 COMMANDS = {
     "init": ("kfloop.cli.init", "Write a loop.yaml for my data, after looking at it."),
     "run": ("kfloop.cli.rounds", "One training round, with live progress."),
+    "review": ("kfloop.cli.review", "Ask people about doubtful examples, and take their answers."),
     "monitor": ("kfloop.cli.rounds", "One monitoring round; retrains when the trigger says so."),
     "step": ("kfloop.cli.steps", "One component alone (what dvc.yaml calls)."),
     "status": ("kfloop.cli.inspection", "Champion, last runs, drift evidence."),
@@ -60,7 +61,7 @@ def cli() -> None:
     \b
     Start here:
       kfloop demo                  watch the whole story on real data
-      kfloop init photos/          write a loop.yaml for a folder of images
+      kfloop init photos/          write a loop.yaml for my data, after looking at it
       kfloop run                   train a challenger and let it prove itself
 
     Exit codes: 0 done, 1 failed at run time, 2 bad usage, config or input, 3 rejected by a gate, 4 waits for a person or for labels.

@@ -19,18 +19,20 @@ if TYPE_CHECKING:
 @click.option(
     "--force", is_flag=True, help="Decide again even when nothing is new; finished steps still come from the cache."
 )
+@click.option("--until", metavar="STEP", help="Last step to run, such as check_labels; nothing is decided then.")
 @json_option
-def run_command(path: Path, *, force: bool, as_json: bool) -> int:
+def run_command(path: Path, *, force: bool, until: str | None, as_json: bool) -> int:
     """One training round: ingest, validate, check labels, train, package, evaluate, bless, gate, deploy.
 
     \b
     Example:
       kfloop run -c loop.yaml
+      kfloop run --until check_labels
       kfloop run --json | jq .decision
     """
     from kfloop.pipelines.rounds import training_round
 
-    record = training_round(path, force=force, progress=StepPrinter())
+    record = training_round(path, force=force, until=until, progress=StepPrinter())
     return finish(path, record, as_json=as_json)
 
 

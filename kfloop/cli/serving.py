@@ -75,7 +75,7 @@ def predict_command(images: tuple[Path, ...], path: Path, *, as_json: bool) -> i
     """
     import numpy as np
 
-    from kfloop.components.ingest.decoding import decode
+    from kfloop.components.ingest.readers.images.decoding import decode
     from kfloop.pipelines.rounds import open_loop
     from kfloop.serving.client import predict
     from kfloop.serving.endpoint import require
@@ -85,7 +85,7 @@ def predict_command(images: tuple[Path, ...], path: Path, *, as_json: bool) -> i
     endpoint = require(loop.workspace)
     signature = served_signature(loop.workspace.repository, loop.config.name)
     height, _, channels = signature.image_shape
-    arrays = [decode(image, height, channels)[0] for image in images]
+    arrays = [decode(image, height, channels).pixels for image in images]
     answer = predict(endpoint, loop.config.name, np.stack(arrays))
     rows = [
         {"file": str(image), "label": signature.labels[label], "confidence": float(p.max()), "id": request}

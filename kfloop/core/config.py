@@ -153,16 +153,24 @@ def load_config(path: Path) -> LoopConfig:
 def _resolved(config: LoopConfig, root: Path) -> LoopConfig:
     """The same configuration with data paths made absolute and derived fields filled."""
     data = config.data
-    changes: dict[str, str] = {}
-    if data.source != "digits":
+    changes: dict[str, Any] = {}
+    if data.source != "digits" and data.dvc is None:
         changes["source"] = _absolute_path(data.source, root)
-    if data.fresh is not None:
-        changes["fresh"] = _absolute_path(data.fresh, root)
-    suite = config.validation.suite
+    for key in ("fresh", "feedback", "votes", "corrections"):
+        value = getattr(data, key)
+        if value is not None:
+            changes[key] = _absolute_path(value, root)
+    if data.dvc is not None and (root / data.dvc.repo).is_dir():  # a repository on this disk
+        changes["dvc"] = data.dvc.model_copy(update={"repo": _absolute_path(data.dvc.repo, root)})
+    suite, requests = config.validation.suite, config.validation.requests
+    validation = {
+        "suite": suite and _absolute_path(suite, root),
+        "requests": requests and _absolute_path(requests, root),
+    }
     return config.model_copy(
         update={
             "data": data.model_copy(update=changes),
-            "validation": config.validation.model_copy(update={"suite": suite and _absolute_path(suite, root)}),
+            "validation": config.validation.model_copy(update=validation),
             "monitor": config.monitor.model_copy(update={"fresh": changes.get("fresh")}),
         }
     )

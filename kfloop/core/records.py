@@ -71,6 +71,7 @@ class RunRecord:
     message: str = ""
     error: dict[str, Any] | None = None
     repeated_of: str | None = None
+    until: str | None = None
     report: str | None = None
 
     def as_dict(self) -> dict[str, Any]:

@@ -50,6 +50,12 @@ def pointer_of(digest: str, workspace: Workspace) -> Path:
     return workspace.kfloop_dir / "dvc" / KIND / f"{digest}.dvc"
 
 
+def tracked_digests(workspace: Workspace) -> list[str]:
+    """Digests of the tracked versions, newest first."""
+    pointers = (workspace.kfloop_dir / "dvc" / KIND).glob("*.dvc")
+    return [path.stem for path in sorted(pointers, key=lambda path: (-path.stat().st_mtime_ns, path.name))]
+
+
 def track(folder: Path, workspace: Workspace) -> Tracked:
     """Put a published dataset version under DVC and push it to the remote; repeating it changes nothing.
 

@@ -1,27 +1,36 @@
-"""Examples of a dataset version as PNG data URIs, the only way a picture gets into a file that loads nothing."""
+"""Rows of the run's dataset version to look at, found by their ids, and images as PNG data URIs: the only way into a file that loads nothing."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfloop.errors import KfloopError
-from kfloop.report.values import text
+from kfloop.report.values import compact, items, mapping, number, text
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
 
-    from kfloop.core.versions import DatasetVersion, Split
+    from kfloop.core.versions import DatasetVersion
 
-SPLITS = ("test", "validation", "train")  # the order in which an id is looked for: most examples shown are test rows
+SPLITS = (
+    "test",
+    "validation",
+    "train",
+    "rest",
+)  # the order in which an id is looked for: most examples shown are test rows
 LONGEST_SIDE = 96  # pixels: a report with 100 pictures stays below 2 MB
+LOOKED_AT = 20_000  # rows at the head of a split among which examples are chosen
+CLASSES = 30  # classes that examples are shown of
+COUNTED = 2_000_000  # rows up to which origins are counted by split
+DAMAGE = (KfloopError, ArithmeticError, AttributeError, OSError, ValueError, TypeError, LookupError, RuntimeError)
 _CHANNELS = (1, 3, 4)
 
 
@@ -31,18 +40,41 @@ class Picture:
 
     Attributes:
         id: Id of the row.
-        label: Index of its given class.
+        label: Its given label, in words.
         uri: PNG as a ``data:`` URI.
     """
 
     id: str
-    label: int
+    label: str
     uri: str
 
 
 @dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of a version.
+
+    Attributes:
+        split: Where it is.
+        table: Rows, this one among them.
+        place: Its position there.
+    """
+
+    split: str
+    table: pa.Table
+    place: int
+
+    def value(self, name: str) -> Any:
+        """A scalar of the row, None where there is no such column."""
+        return self.table[name][self.place].as_py() if name in self.table.column_names else None
+
+    def array(self, name: str) -> NDArray[Any]:
+        """A list of the row as an array, without making a Python number of each value."""
+        return self.table[name][self.place].values.to_numpy(zero_copy_only=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """The images of one dataset version, read at the first use and never raising.
+    """The rows of one dataset version, read at the first use.
 
     Attributes:
         folder: Folder of the dataset version, None if the run has none.
@@ -58,110 +90,132 @@ class Pictures:
             from kfloop.core.versions import read_version
 
             version = read_version(self.folder)
-            # A damaged card shows itself only when it is asked for something: ask here, where that is caught.
-            _ = (version.labels, version.image_shape, {**version.card})
-        except (KfloopError, OSError, ValueError, TypeError, LookupError, RuntimeError) as error:
+            # A damaged card or split shows itself only when it is asked for something: ask here, where that is caught.
+            _ = (version.labels, version.schema, {**version.card}, [version.table(name) for name in version.splits])
+        except DAMAGE as error:
             return None, text(error) or type(error).__name__
         return version, ""
 
-    @cached_property
-    def _splits(self) -> dict[str, Split]:
-        return {}
-
-    def _split(self, name: str) -> Split:
-        """A split, read once: each picture asks for it again."""
-        version = self._read[0]
-        if version is None:
-            message = self._read[1]
-            raise LookupError(message)
-        if name not in self._splits:
-            self._splits[name] = version.split(name)
-        return self._splits[name]
+    @property
+    def version(self) -> DatasetVersion | None:
+        """The dataset version, None if it cannot be read."""
+        return self._read[0]
 
     @property
     def problem(self) -> str:
-        """Why there are no pictures, empty if there may be."""
-        return self._read[1] or self._shape_problem
-
-    @property
-    def _shape_problem(self) -> str:
-        version = self._read[0]
-        if version is None or (version.image_shape[2] in _CHANNELS):
-            return ""
-        return f"rows of shape {tuple(version.image_shape)} are not pictures"
+        """Why there are no examples, empty if there may be."""
+        return self._read[1]
 
     @property
     def labels(self) -> list[str]:
-        """Names of the classes, empty if the dataset version cannot be read."""
-        version = self._read[0]
-        return [] if version is None else [text(name, limit=60) for name in version.labels]
+        """Names of the classes, empty without classes or if the dataset version cannot be read."""
+        return [] if self.version is None else [text(name, limit=60) for name in self.version.labels]
 
     @property
     def card(self) -> dict[str, Any]:
         """The dataset version's card, empty if it cannot be read."""
-        version = self._read[0]
-        return {} if version is None else dict(version.card)
+        return {} if self.version is None else dict(self.version.card)
 
-    def class_counts(self) -> dict[str, list[int]]:
-        """Rows of each class by split, empty if the dataset version cannot be read."""
-        import numpy as np
+    @property
+    def has_clock(self) -> bool:
+        """Whether the times of the rows are moments, and not mere numbers."""
+        import pyarrow as pa
 
-        version = self._read[0]
-        if version is None:
-            return {}
-        size = len(version.labels)
-        return {
-            name: [int(found) for found in np.bincount(self._split(name).labels, minlength=size)[:size]]
-            for name in reversed(SPLITS)
-        }
+        if self.version is None or not self.version.splits:
+            return False
+        schema = self.version.table(self.version.splits[0]).schema
+        return "time" in schema.names and bool(pa.types.is_timestamp(schema.field("time").type))
 
     def origins(self, split: str) -> dict[str, int]:
-        """Rows of a split by where they come from, ``base`` or ``fresh``."""
-        version = self._read[0]
-        return {} if version is None else dict(sorted(Counter(str(name) for name in self._split(split).origin).items()))
+        """Rows of a split by where they come from, ``base`` or ``fresh``; empty for a very large version."""
+        import pyarrow.compute as pc
 
-    @cached_property
-    def _index(self) -> dict[str, tuple[str, int]]:
-        version = self._read[0]
-        if version is None or self._shape_problem:
+        if self.version is None or (number(self.card.get("n_rows")) or 0) > COUNTED:
             return {}
-        places: dict[str, tuple[str, int]] = {}
-        for name in SPLITS:
-            for row, identity in enumerate(self._split(name).ids):
-                places.setdefault(str(identity), (name, row))
-        return places
+        counted = pc.value_counts(self.version.table(split)["origin"]).to_pylist()
+        return dict(sorted((str(line["values"]), int(line["counts"])) for line in counted))
 
-    def by_id(self, ids: Iterable[Any]) -> dict[str, Picture]:
-        """The pictures of the rows that have one, by id."""
+    def rows_by_id(self, ids: Iterable[Any]) -> dict[str, Row]:
+        """The rows that have one of these ids; never raises."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        wanted = {text(identity) for identity in ids} - {""}
+        found: dict[str, Row] = {}
+        if self.version is None or not wanted:
+            return found
         try:
-            wanted = [text(identity) for identity in ids]
-            return {name: self._picture(*self._index[name]) for name in wanted if name in self._index}
-        except (KfloopError, OSError, ValueError, TypeError, LookupError, RuntimeError):
+            for split in (name for name in SPLITS if name in self.version.splits):
+                table = self.version.table(split)
+                places = pc.indices_nonzero(pc.is_in(table["id"], value_set=pa.array(sorted(wanted), pa.string())))
+                part = table.take(places).combine_chunks()
+                for place, identity in enumerate(part["id"].to_pylist()):
+                    found.setdefault(str(identity), Row(split=split, table=part, place=place))
+        except DAMAGE:
             return {}  # the section then shows its rows without pictures, and `problem` of the data section says why
+        return found
 
-    def sample(self, per_class: int, *, split: str = "test") -> dict[int, list[Picture]]:
-        """The first pictures of each class in the order of their ids: the same rows for the same dataset version.
+    def head(self, split: str, n: int) -> list[Row]:
+        """The first rows of a split; the order of a version never changes."""
+        if self.version is None:
+            return []
+        part = self.version.table(split).slice(0, n).combine_chunks()
+        return [Row(split=split, table=part, place=place) for place in range(part.num_rows)]
 
-        Args:
-            per_class: How many at most.
-            split: Where from.
-        """
+    def head_by_class(self, split: str, per_class: int) -> dict[int, list[Row]]:
+        """The first rows of each of the first classes among the head of a split, by index of the class."""
         import numpy as np
 
-        version = self._read[0]
-        if version is None or self._shape_problem:
+        if self.version is None or self.version.task != "multiclass":
             return {}
-        part = self._split(split)
-        order = np.argsort(part.ids, kind="stable")
-        chosen: dict[int, list[Picture]] = {}
-        for label in range(len(version.labels)):
-            rows = [int(row) for row in order if part.labels[row] == label][:per_class]
-            chosen[label] = [self._picture(split, row) for row in rows]
+        table = self.version.table(split).slice(0, LOOKED_AT)
+        given = table["label"].to_numpy()
+        chosen = {}
+        for label in range(min(len(self.version.labels), CLASSES)):
+            part = table.take(np.flatnonzero(given == label)[:per_class]).combine_chunks()
+            chosen[label] = [Row(split=split, table=part, place=place) for place in range(part.num_rows)]
         return chosen
 
-    def _picture(self, split: str, row: int) -> Picture:
-        part = self._split(split)
-        return Picture(id=str(part.ids[row]), label=int(part.labels[row]), uri=png_uri(part.images[row]))
+    def by_id(self, ids: Iterable[Any]) -> dict[str, Picture]:
+        """The pictures of the rows that have one, by id; none if the rows are not images."""
+        if self.version is None or self.version.modality != "image":
+            return {}
+        found = self.rows_by_id(ids)
+        try:
+            return {
+                name: Picture(id=name, label=self.given(row), uri=self.image_uri(row)) for name, row in found.items()
+            }
+        except DAMAGE:
+            return {}
+
+    def given(self, row: Row) -> str:
+        """The label of a row in words."""
+        return label_words(row.value("label"), "" if self.version is None else self.version.task, self.labels)
+
+    def image_uri(self, row: Row) -> str:
+        """The image of a row."""
+        shape = () if self.version is None else self.version.image_shape
+        return png_uri(row.array("image").reshape(shape))
+
+
+def label_words(value: Any, task: str, names: list[str]) -> str:
+    """A label as people say it: the name of a class, several names, or a number; names are left as they are."""
+    if isinstance(value, list | tuple):
+        return ", ".join(label_words(item, "multiclass", names) for item in value) or "none of them"
+    if task in {"regression", "forecasting"} and number(value) is not None:
+        return compact(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
+        return names[value]
+    return compact(value) if isinstance(value, float) else text(value, limit=60)
+
+
+def class_counts(card: Mapping[str, Any], labels: list[str]) -> dict[str, list[int]]:
+    """Rows of each class by split as the card or the report of the ingest counted them, in the order of ``labels``."""
+    names = [str(name) for name in items(card.get("labels"))]
+    if not names or len(names) != len(labels):
+        return {}
+    found = {text(split): mapping(sizes) for split, sizes in mapping(card.get("per_class")).items()}
+    return {split: [round(number(sizes.get(name)) or 0) for name in names] for split, sizes in found.items() if sizes}
 
 
 def png_uri(image: NDArray[np.uint8]) -> str:
@@ -169,10 +223,16 @@ def png_uri(image: NDArray[np.uint8]) -> str:
 
     Args:
         image: Pixels, uint8 [H, W, C] with C of 1, 3 or 4.
+
+    Raises:
+        ValueError: It has another number of channels.
     """
     from PIL import Image
 
     height, width, channels = image.shape
+    if channels not in _CHANNELS:
+        message = f"rows of shape {tuple(image.shape)} are not pictures"
+        raise ValueError(message)
     picture = Image.fromarray(image[:, :, 0] if channels == 1 else image)
     if max(height, width) > LONGEST_SIDE:
         picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))

@@ -127,6 +127,16 @@ def percent(value: Any, digits: int = 1) -> str:
     return MISSING if found is None else f"{100 * found:.{digits}f} %"
 
 
+def share(value: Any) -> str:
+    """An estimate of a share as ``14.0 % (7.0 to 21.0)``, or a dash."""
+    found = interval(value)
+    if found is None or found.value is None:
+        return MISSING
+    if found.low is None or found.high is None:
+        return percent(found.value)
+    return f"{percent(found.value)} ({100 * found.low:.1f} to {100 * found.high:.1f})"
+
+
 def duration(value: Any) -> str:
     """Seconds as ``0.42 s``, ``37 s``, ``4 min 05 s`` or ``2 h 10 min``, or a dash."""
     found = number(value)

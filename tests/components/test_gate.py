@@ -65,7 +65,7 @@ def reports(
     }
     return {
         "validate": {"outcome_word": "pass", "n_rows": 1797, "results": []},
-        "labels": {"n": 1000, "noise": estimate(0.01)},
+        "labels": {"n": 1000, "noise": estimate(0.01), "leakage": estimate(0.001)},
         "evaluate": {
             "dataset_digest": "data",
             "n_test": N,

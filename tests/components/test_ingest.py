@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from kfloop.components.ingest.component import ingest
-from kfloop.components.ingest.decoding import UnreadableImageError, decode
 from kfloop.components.ingest.ingestion import run
-from kfloop.components.ingest.sources import digit_arrays, inspect
+from kfloop.components.ingest.readers.images.decoding import UnreadableImageError, decode
+from kfloop.components.ingest.readers.images.reader import digit_arrays
+from kfloop.components.ingest.sources import inspect
 from kfloop.core.config import DataConfig
 from kfloop.core.versions import SPLITS, read_version, verify_version
 from kfloop.core.workspace import Workspace
@@ -135,9 +136,10 @@ def test_metadata_table(do: Callable[..., Any], tmp_path: Path) -> None:
     assert report.labels == ["even", "odd"]
     assert report.image_shape[2] == 1
     assert report.n_rows == 80
-    assert [line["reason"] for line in report.quarantined] == ["the file is missing"]
-    assert any("no label in line" in line for line in report.warnings)
-    assert json.loads((out / "quarantine.jsonl").read_text())["id"] == "gone.png"
+    reasons = {line["id"]: line["reason"] for line in report.quarantined}
+    assert reasons == {"gone.png": "the file is missing", "7.png": "no kind in line 84 of metadata.csv"}
+    lines = (out / "quarantine.jsonl").read_text().splitlines()
+    assert {json.loads(line)["id"] for line in lines} == set(reasons)
 
 
 def test_numeric_classes_are_in_the_order_of_their_value(tmp_path: Path) -> None:
@@ -191,10 +193,10 @@ def test_too_many_broken_files_stop(do: Callable[..., Any], tmp_path: Path) -> N
     folder = image_folder(tmp_path / "base", 20)
     for number in range(10):
         (folder / "cat" / f"bad{number}.jpg").write_bytes(b"\xff\xd8\xff\xe0 truncated")
-    with pytest.raises(InputError, match=r"10 of 50 images cannot be read \(20%, allowed 10%\).*cat/bad0.jpg") as error:
+    with pytest.raises(InputError, match=r"10 of 50 rows cannot be used \(20%, allowed 10%\).*cat/bad0.jpg") as error:
         do(DataConfig(source=str(folder)))
     assert error.value.exit_code == 2
-    with pytest.raises(InputError, match=r"cannot be read"):
+    with pytest.raises(InputError, match=r"cannot be used"):
         do(DataConfig(source=str(folder), max_quarantined_share=0.19))
 
 
@@ -212,7 +214,7 @@ def test_duplicates_and_conflicts_are_told(do: Callable[..., Any], tmp_path: Pat
     shutil.copy(folder / "cat" / "000.png", folder / "cat" / "copy.png")
     shutil.copy(folder / "cat" / "001.png", folder / "dog" / "conflict.png")
     report, _ = do(DataConfig(source=str(folder)))
-    assert any("repeat the pixels" in line for line in report.warnings)
+    assert any("repeat the content" in line for line in report.warnings)
     assert any("another label" in line and "dog/conflict.png" in line for line in report.warnings)
 
 
@@ -225,8 +227,8 @@ def test_sources_that_cannot_be_used(tmp_path: Path) -> None:
     picture(0).save(tmp_path / "loose" / "a.png")
     cases = {
         "emtpy": "does not exist",
-        "empty": "has no images",
-        "file.txt": "is a file",
+        "empty": "cannot be read by kfloop: it is empty",
+        "file.txt": "line 1 has no TAB",
         "one": "one class only",
         "splits": "named like splits",
         "loose": "nothing says their class",
@@ -248,9 +250,9 @@ def test_sources_that_cannot_be_used(tmp_path: Path) -> None:
         ("file_name,kinds\na.png,x\n", "no column 'kind': it has file_name, kinds", "did you mean 'kinds'"),
         ("name,kind\na.png,x\n", "no column 'file_name'", "did you mean 'name'"),
         ("", "it has none", "write the columns"),
-        ("file_name,kind\n", "has no images", "subfolder"),
+        ("file_name,kind\n", "has no labelled file", "subfolder"),
         ("file_name,kind\n../a.png,x\n", "outside the folder", "inside"),
-        ("file_name,kind\na.png,x\na.png,y\n", "labelled 'y' here and 'x' before", "one line"),
+        ("file_name,kind\na.png,x\na.png,y\n", "label of 'a.png' is 'y' here and 'x' before", "one line"),
         ("file_name,kind\na.png,x\nb.png,x\n", "one class only", "data.label"),
         (b"file_name,kind\na.png,\xff\xfe\n", "is not CSV in UTF-8", "save it again"),
     ],
@@ -285,15 +287,15 @@ def test_every_mode_is_decoded(tmp_path: Path, mode: str) -> None:
         image = Image.fromarray(ramp.astype(np.uint8)).convert(mode)
     path = tmp_path / ("a.tif" if mode in {"CMYK", "YCbCr", "I", "F"} else "a.png")
     image.save(path)
-    pixels, _ = decode(path, 16, 1)
+    pixels = decode(path, 16, 1).pixels
     tolerance = 255 if mode == "1" else 4
     np.testing.assert_allclose(pixels[:, :, 0].astype(float), ramp, atol=tolerance)
-    assert decode(path, 8, 3)[0].shape == (8, 8, 3)
+    assert decode(path, 8, 3).pixels.shape == (8, 8, 3)
 
 
 def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
     Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert decode(tmp_path / "clear.png", 4, 3)[0].min() == 255
+    assert decode(tmp_path / "clear.png", 4, 3).pixels.min() == 255
 
 
 def test_exif_rotation_is_applied(tmp_path: Path) -> None:
@@ -302,7 +304,7 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
     Image.fromarray(np.rot90(upright)).save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(decode(tmp_path / "a.png", 8, 3)[0], upright)
+    np.testing.assert_array_equal(decode(tmp_path / "a.png", 8, 3).pixels, upright)
 
 
 def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:

@@ -135,10 +135,10 @@ def test_a_class_without_test_rows_is_refused(tmp_path: Path) -> None:
     rows = make_rows(240)
     labels = np.arange(240) % 2
     labels[0] = 2
-    with pytest.raises(InputError, match="class 'c' has 1 usable images") as error:
+    with pytest.raises(InputError, match=r"class 'c' has 1 usable row \(the first is 'r0'\)") as error:
         write(tmp_path / "v", replace(rows, labels=labels))
     assert error.value.exit_code == 2
-    assert "add images" in error.value.hint
+    assert "add rows" in error.value.hint
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"digest": "x", "labels": [], "image_shape": [1]}'])
@@ -158,7 +158,7 @@ def test_a_damaged_split_is_named(tmp_path: Path, damage: str) -> None:
     if damage == "shape":
         path.write_bytes(data)
         card = json.loads((tmp_path / "v" / "card.json").read_text())
-        (tmp_path / "v" / "card.json").write_text(json.dumps(card | {"image_shape": [9, 9, 3]}))
+        (tmp_path / "v" / "card.json").write_text(json.dumps(card | {"schema": {"image_shape": [9, 9, 3]}}))
     elif damage != "missing":
         path.write_bytes({"truncated": data[: len(data) // 2], "garbage": b"no arrow at all" * 9, "empty": b""}[damage])
     with pytest.raises(StateError, match=r"test\.arrow"):

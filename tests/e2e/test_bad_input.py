@@ -74,10 +74,10 @@ CASES: dict[str, tuple[Prepare, tuple[str, ...], tuple[str, ...]]] = {
     "no such source": (
         loop("name: x\ndata: {source: fotos}\n"),
         ("run",),
-        ("fotos' does not exist", "'digits' or a folder"),
+        ("fotos' does not exist", "'digits' or a CSV"),
     ),
-    "empty data folder": (empty_data, ("run",), ("photos' has no images",)),
-    "one class only": (one_class, ("run",), ("one class only ('cat', 3 images)", "two or more")),
+    "empty data folder": (empty_data, ("run",), ("photos' cannot be read by kfloop: it is empty",)),
+    "one class only": (one_class, ("run",), ("one class only ('cat', 3 files)", "two or more")),
     "no such label column": (no_such_column, ("run",), ("no column 'specis'", "did you mean 'species'?")),
     "no such label column, init": (
         no_such_column,
@@ -85,7 +85,7 @@ CASES: dict[str, tuple[Prepare, tuple[str, ...], tuple[str, ...]]] = {
         ("no column 'nope'",),
     ),
     "init on a wrong path": (nothing, ("init", "fotos"), ("fotos' does not exist",)),
-    "init finds nothing": (nothing, ("init",), ("found 0 folders of images", "kfloop init FOLDER")),
+    "init finds nothing": (nothing, ("init",), ("found 0 data sets", "kfloop init PATH")),
     "init on loose images": (loose_images, ("init", "photos"), ("nothing says their class", "subfolder per class")),
     "init twice": (loop_file_there, ("init", "photos"), ("'loop.yaml' is there already", "--force")),
     "unknown step": (loop("name: x\n"), ("step", "trian"), ("no step is called 'trian'", "did you mean 'train'?")),

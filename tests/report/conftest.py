@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -37,17 +38,11 @@ def write_digits(folder: Path) -> dict[str, list[str]]:
         {"id": "x2", "reason": "label '11' is unknown"}
     ]
     source = {"kind": "npz", "uri": "data/digits.npz", "digest": "feed" * 8}
-    write_version(
-        folder,
-        name="digits",
-        rows=rows,
-        labels=LABELS,
-        validation=0.2,
-        test=0.2,
-        sources=[source],
-        quarantined=set_aside,
-        lineage={"git_revision": "abc1234", "kfloop": "0.1.0"},
-    )
+    write_version(folder, name="digits", rows=rows, labels=LABELS, validation=0.2, test=0.2)
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    card |= {"sources": [source], "lineage": {"git_revision": "abc1234", "kfloop": "0.1.0"}}
+    (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    (folder / "quarantine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in set_aside), encoding="utf-8")
     version = read_version(folder)
     return {name: [str(identity) for identity in version.split(name).ids] for name in ("train", "test")}
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kfloop.components.ingest.readers.images.facts import picture_facts
 from kfloop.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from kfloop.components.ingest.sources import Item
 
 LARGEST_CHOSEN_SIDE = 32
 DEEP = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
@@ -26,21 +26,47 @@ class UnreadableImageError(InputError):
     """One file cannot be decoded; it is set aside, not fatal by itself."""
 
 
-def choose_side(items: Sequence[Item]) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One decoded file.
+
+    Attributes:
+        pixels: uint8 [side, side, channels].
+        grey: Whether it has no colour.
+        facts: What it was before it was resized.
+    """
+
+    pixels: NDArray[np.uint8]
+    grey: bool
+    facts: dict[str, Any]
+
+
+def choose_side(paths: Sequence[Path]) -> int:
     """Median of the shorter sides, at most 32 pixels, from headers alone; files without a header do not vote."""
     from PIL import Image
 
     sides = []
-    for item in items:
+    for path in paths:
         try:
-            with Image.open(item.path) as image:
+            with Image.open(path) as image:
                 sides.append(min(image.size))
         except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
             continue  # named when it is decoded
     return max(1, min(LARGEST_CHOSEN_SIDE, round(float(np.median(sides))))) if sides else LARGEST_CHOSEN_SIDE
 
 
-def decode(path: Path, side: int, channels: int) -> tuple[NDArray[np.uint8], bool]:
+def all_grey(paths: Sequence[Path]) -> bool:
+    """Whether no readable file has colour; stops at the first that has."""
+    for path in paths:
+        try:
+            if not decode(path, 1, 3).grey:
+                return False
+        except UnreadableImageError:
+            continue  # named when it is decoded
+    return True
+
+
+def decode(path: Path, side: int, channels: int) -> Picture:
     """One file as pixels.
 
     16-bit images are scaled to 8 bits, transparent ones laid on white, turned ones set upright as EXIF says.
@@ -50,9 +76,6 @@ def decode(path: Path, side: int, channels: int) -> tuple[NDArray[np.uint8], boo
         side: Side of the square to which it is resized; the aspect ratio is not kept.
         channels: 1 or 3.
 
-    Returns:
-        Pixels uint8 [side, side, channels], and whether the image is grey.
-
     Raises:
         UnreadableImageError: Missing, truncated, not an image, or far too large.
     """
@@ -61,6 +84,7 @@ def decode(path: Path, side: int, channels: int) -> tuple[NDArray[np.uint8], boo
     try:
         with Image.open(path) as file:
             file.load()
+            kind, mode = file.format or "", file.mode
             image = _eight_bits(ImageOps.exif_transpose(file))
     except (
         OSError,
@@ -73,10 +97,13 @@ def decode(path: Path, side: int, channels: int) -> tuple[NDArray[np.uint8], boo
     ) as error:
         raise UnreadableImageError(_reason(error, path)) from error
     grey = image.mode == "L" or _all_equal(image)
+    whole = np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, -1)
+    facts = picture_facts(whole, size=path.stat().st_size, kind=kind, mode=mode)
     image = image.convert("L" if channels == 1 else "RGB")
     if image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.BILINEAR)
-    return np.asarray(image, dtype=np.uint8).reshape(side, side, channels), grey
+    pixels = np.asarray(image, dtype=np.uint8).reshape(side, side, channels)
+    return Picture(pixels=pixels, grey=grey, facts=facts)
 
 
 def _eight_bits(image: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Several people's answers: how far they agree, and what they amount to."""

@@ -1,0 +1,1 @@
+"""Files of a folder, and what says their labels."""

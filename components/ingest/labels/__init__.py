@@ -1,0 +1,1 @@
+"""Labels: which column, which classes, how they are encoded."""

@@ -1,0 +1,1 @@
+"""Folders of wav and flac files."""

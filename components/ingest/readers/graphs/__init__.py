@@ -1,0 +1,1 @@
+"""Graphs: one with labelled nodes, or a folder of small ones."""

@@ -1,0 +1,1 @@
+"""The request log, joined with feedback."""

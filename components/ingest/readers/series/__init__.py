@@ -1,0 +1,1 @@
+"""Time series in CSV or Parquet."""

@@ -1,0 +1,1 @@
+"""Texts: lines with a label, or a folder of text files."""

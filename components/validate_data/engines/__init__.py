@@ -1,0 +1,1 @@
+"""Evaluating a suite: Great Expectations, or polars for big tables; the same verdicts."""

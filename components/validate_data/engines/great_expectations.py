@@ -1,0 +1,147 @@
+"""Great Expectations on pandas: the engine for small tables, and the reference for the other one."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from kfloop.components.validate_data import outcomes
+from kfloop.components.validate_data.kinds import STR, kind_of
+from kfloop.components.validate_data.rules import RULES
+from kfloop.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pandas as pd
+    import pyarrow as pa
+
+    from kfloop.components.validate_data.checks import Check
+
+ROW_COUNT = "expect_table_row_count"
+OF_TYPE = "expect_column_values_to_be_of_type"
+LARGEST_EXACT_FLOAT = 1 << 53
+
+
+def evaluate(table: pa.Table, checks: list[Check]) -> list[dict[str, Any]]:
+    """Each check's result on the table, in order.
+
+    Raises:
+        ConfigError: Great Expectations does not know an expectation, or does not take its arguments.
+    """
+    quiet()
+    # A broken check of a kind that kfloop knows was looked at already; any other must at least be one that exists.
+    expectations = [None if check.broken and check.supported else _expectation(check) for check in checks]
+    rows, columns = _batch("rows", frame_of(table, checks)), None
+    results = []
+    for check, expectation in zip(checks, expectations, strict=True):
+        if check.broken:
+            results.append(outcomes.broken(check, check.broken))
+        elif check.kind == OF_TYPE:
+            results.append(outcomes.type_outcome(check, table.schema))
+        elif _about_columns(check):
+            columns = columns or _batch("columns", table.slice(0, 0).to_pandas())
+            results.append(_judge(check, expectation, columns))
+        else:
+            results.append(_judge(check, expectation, rows))
+    return results
+
+
+def quiet() -> None:
+    """Keep Great Expectations from telling about its registries and temporary folders; what matters comes back as results."""
+    import great_expectations  # noqa: F401 - sets the levels that are mended below
+
+    for name in ("great_expectations", "great_expectations.data_context.types.base"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def frame_of(table: pa.Table, checks: Iterable[Check]) -> pd.DataFrame:
+    """The rows as pandas, only the columns that a check looks at (one at least, to be counted)."""
+    wanted = {name for check in checks for name in (*check.columns, *_named(check.kwargs))}
+    names = [name for name in table.schema.names if name in wanted] or table.schema.names[:1]
+    frame: pd.DataFrame = table.select(names).to_pandas()
+    for name in names:
+        if _loses_digits(table[name]):
+            frame[name] = _nullable_integers(table[name])
+        elif kind_of(table.schema.field(name).type) == STR:
+            frame[name] = frame[name].astype("str")
+    return frame
+
+
+def _named(value: Any) -> set[str]:
+    """Every text in the arguments of an expectation that kfloop has no rule for: some are columns."""
+    if isinstance(value, dict):
+        return {name for item in value.values() for name in _named(item)}
+    if isinstance(value, list | tuple):
+        return {name for item in value for name in _named(item)}
+    return {value} if isinstance(value, str) else set()
+
+
+def _loses_digits(column: pa.ChunkedArray) -> bool:
+    """Integers with missing values become floats in pandas; beyond 2^53 different ones would become equal."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_integer(column.type) or column.null_count in (0, len(column)):
+        return False
+    ends = pc.min_max(column).as_py()
+    return bool(max(abs(ends["min"]), abs(ends["max"])) > LARGEST_EXACT_FLOAT)
+
+
+def _nullable_integers(column: pa.ChunkedArray) -> pd.Series:
+    import pandas as pd
+
+    return column.to_pandas(types_mapper={column.type: pd.Int64Dtype()}.get)
+
+
+def _about_columns(check: Check) -> bool:
+    rule = RULES.get(check.kind)
+    return rule is not None and rule.about_schema and not check.kind.startswith(ROW_COUNT)
+
+
+def _batch(name: str, frame: pd.DataFrame) -> Any:
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    asset = context.data_sources.add_pandas("kfloop").add_dataframe_asset(name)
+    return asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
+
+
+def _expectation(check: Check) -> Any:
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+
+    kwargs = dict(check.kwargs if check.broken else check.fitted)
+    for name in ("min_value", "max_value"):
+        if isinstance(kwargs.get(name), datetime):  # as an object it would be cut to its date
+            kwargs[name] = kwargs[name].isoformat()
+    try:
+        return ExpectationConfiguration(type=check.kind, kwargs=kwargs).to_domain_obj()
+    except Exception as error:  # whatever Great Expectations raises on a name or argument it does not know
+        raise ConfigError(
+            f"the suite has an unusable expectation {check.kind!r}: {error}", hint="see the list of Great Expectations"
+        ) from error
+
+
+def _judge(check: Check, expectation: Any, batch: Any) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about deprecations of pandas inside Great Expectations
+        found = batch.validate(expectation, result_format="SUMMARY").to_json_dict()
+    why = _exception(found.get("exception_info", {}))
+    if why:
+        return outcomes.broken(check, why)
+    details = found.get("result", {})
+    unexpected = details.get("partial_unexpected_list") or details.get("partial_missing_list") or []
+    observed = details.get("observed_value")
+    if observed is None:
+        observed = details.get("unexpected_count")
+    return outcomes.outcome(check, passed=bool(found["success"]), observed=observed, unexpected=unexpected)
+
+
+def _exception(info: dict[str, Any]) -> str:
+    """Message of an exception inside a check; its shape differs between expectations of a column and of a table."""
+    entries = [info, *(entry for entry in info.values() if isinstance(entry, dict))]
+    return next((str(entry["exception_message"]) for entry in entries if entry.get("raised_exception")), "")

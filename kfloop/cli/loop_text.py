@@ -1,0 +1,135 @@
+"""The text of a loop file, for data that were looked at."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kfloop.components.ingest.sources import SourceInfo
+
+HEAD = """\
+# The loop of one model. `kfloop run` trains a challenger and lets it prove itself; `kfloop monitor` watches the champion.
+# Every key is explained in the README; an unknown key is an error that names the nearest one.
+name: {name}
+
+data:
+  source: {source}        # {found}
+{keys}{fresh}{split}
+labels:
+  policy: report          # report | weight | quarantine | relabel_queue
+"""
+FRESH = "  fresh: incoming        # put newly labelled images here (same layout); it may stay empty\n"
+SPLIT = "  split: {{{method}validation: 0.15, test: 0.25}}\n"
+TRAIN = """
+train:
+  family: cnn
+  epochs: {epochs}
+  batch_size: {batch}
+  seed: 0
+
+gate:
+  approval: auto          # auto | manual
+{rules}
+monitor:
+  false_alarm: 0.05       # chance of any false drift alarm in the life of one champion
+  min_fresh_labels: 60    # newly labelled rows needed to retrain
+"""
+NOUNS = {
+    "image": "images",
+    "audio": "sounds",
+    "text": "texts",
+    "table": "rows",
+    "vector": "vectors",
+    "series": "steps",
+    "nodes": "nodes",
+    "graphs": "graphs",
+}
+FEW_ROWS = 400
+FEW_PER_CLASS = 100  # with fewer, chance could leave a class out of a split
+SMALL_RULES = """\
+  # Small data: with {test} test images an interval is wide, so the floor is put on the point estimate.
+  rules:
+    - {{metric: accuracy, at_least: 0.7}}
+    - {{metric: accuracy, versus: champion, at_least: -0.05}}
+    - {{metric: p95_ms, source: bless, at_most: 200}}
+"""
+
+
+def loop_text(name: str | None, source: str, info: SourceInfo, told: Mapping[str, Any], folder: Path) -> str:
+    """The loop file for what was found.
+
+    Args:
+        name: Name of the loop; null means one made from the data's name.
+        source: The data, as the person named them.
+        info: What was found there.
+        told: Fields of the data section that the person set.
+        folder: Where the loop file will stand.
+    """
+    where = source
+    if source != "digits":
+        resolved = Path(source).resolve()
+        where = str(resolved.relative_to(folder)) if resolved.is_relative_to(folder) else str(resolved)
+    trainable = (info.modality, info.task) == ("image", "multiclass")
+    keys = {"modality": info.modality} if info.modality == "series" else {}
+    keys |= dict(info.suggestions) | dict(told)
+    text = HEAD.format(
+        name=name or loop_name(source),
+        source=quoted(where),
+        found=f"{info.n} {NOUNS[info.modality]}, " + (f"{len(info.labels)} classes" if info.labels else info.task),
+        keys="".join(f"  {key}: {_value(value)}\n" for key, value in keys.items()),
+        fresh=FRESH if info.modality == "image" else "",
+        split=_split(info, keys),
+    )
+    if not trainable:
+        return text
+    few = info.n < FEW_ROWS
+    return text + TRAIN.format(
+        epochs=40 if few else 12,
+        batch=16 if few else 64,
+        rules=SMALL_RULES.format(test=round(info.n * 0.25)) if few else "",
+    )
+
+
+def _split(info: SourceInfo, keys: Mapping[str, Any]) -> str:
+    """The split line; none where the source decides."""
+    if info.modality == "nodes":
+        return ""
+    by_chance = info.task == "multiclass" and info.modality not in {"image", "series"}
+    if by_chance and not {"group", "split"} & set(keys) and not (keys.get("pattern") and "{group}" in keys["pattern"]):
+        rare = info.n < FEW_PER_CLASS * len(info.labels)
+        return SPLIT.format(method="method: stratified, " if rare else "")
+    return SPLIT.format(method="")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    return quoted(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def quoted(text: str) -> str:
+    """A YAML scalar that always means this text."""
+    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", text) and text.lower() not in {
+        "yes",
+        "no",
+        "on",
+        "off",
+        "true",
+        "false",
+        "null",
+        "y",
+        "n",
+    }
+    return text if plain else "'" + text.replace("'", "''") + "'"
+
+
+def loop_name(source: str) -> str:
+    """A valid loop name made from the data's name."""
+    stem = source if source == "digits" else Path(source).resolve().name.split(".")[0]
+    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:48].strip("-") or "loop"
