@@ -4,6 +4,8 @@ Photos are cut into crops that do not overlap. Half of the crops get a copy in t
 pixel, or both. Every reported near pair that is not a crop and its copy is false. Digits, and Fashion-MNIST where its
 folder is given, get copies in the same way; they hold real near duplicates, so what is found without any copy is printed beside.
 
+Without ``--photos``, the photos are those that come with scikit-learn and matplotlib; thresholds were tuned with these.
+
     python benchmarks/duplicates.py [--photos FOLDER] [--fashion-mnist FOLDER] [--seeds 3]
 """
 
@@ -40,6 +42,15 @@ if TYPE_CHECKING:
 KINDS = ("jpeg", "shift", "both")
 MOVES = ((1, 0), (0, 1), (-1, 0), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 SCALES = (1.0, 0.7, 1.5)
+SIZES = (
+    (224, None),
+    (128, None),
+    (224, 64),
+    (128, 32),
+    (64, None),
+    (32, None),
+)  # of the crop, and of what the version keeps
+LARGEST_SIDE = 1000
 FLAT = (
     5.0  # standard deviation of brightness, of 255: a crop of less is bare sky or wall, and like any other of its kind
 )
@@ -73,17 +84,23 @@ def moved(picture: Pixels, move: tuple[int, int]) -> Pixels:
     return out
 
 
-def photos(folder: Path | None) -> list[Pixels]:
-    """Return scikit-learn's two photos, matplotlib's portrait, and what a folder holds."""
+def packaged_photos() -> list[Pixels]:
+    """Return scikit-learn's two photos and matplotlib's portrait: thresholds were tuned with crops of them."""
     import matplotlib as mpl
     from sklearn.datasets import load_sample_images
 
     portrait = Path(mpl.__file__).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg"
-    files = [
-        portrait,
-        *(sorted(path for path in folder.iterdir() if path.suffix in {".png", ".jpg"}) if folder else []),
+    return [*load_sample_images().images, np.asarray(Image.open(portrait).convert("RGB"))]
+
+
+def photos_in(folder: Path) -> list[Pixels]:
+    """Return the pictures of a folder, none larger than 1000 pixels a side."""
+    pictures = [
+        Image.open(path).convert("RGB") for path in sorted(folder.iterdir()) if path.suffix in {".png", ".jpg", ".webp"}
     ]
-    return [*load_sample_images().images, *(np.asarray(Image.open(path).convert("RGB")) for path in files)]
+    for picture in pictures:
+        picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    return [np.asarray(picture) for picture in pictures]
 
 
 def crops(pictures: Sequence[Pixels], size: int) -> list[tuple[Pixels, int, int]]:
@@ -236,29 +253,48 @@ def row(name: str, cases: Sequence[Case], stored: int | None, *, real: bool) -> 
 
 def main(arguments: Sequence[str]) -> None:
     """Print one line for each kind of picture."""
-    from sklearn.datasets import load_digits
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=Path, help="folder of more photos")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--photos", type=Path, help="folder of photos to use instead of those of scikit-learn and matplotlib"
+    )
     parser.add_argument("--fashion-mnist", type=Path, help="folder with train-images-idx3-ubyte.gz")
-    parser.add_argument("--fashion-rows", type=int, default=70_000)
+    parser.add_argument("--fashion-rows", type=int, default=20_000)
+    parser.add_argument("--crops", type=int, default=2000, help="most crops of a seed")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", choices=("photos", "small"), help="leave out the others")
     options = parser.parse_args(arguments)
-    pictures = photos(options.photos)
+    if options.only != "small":
+        of_photos(options.photos, options.crops, options.seeds)
+    if options.only != "photos":
+        of_small_pictures(options.fashion_mnist, options.fashion_rows, options.seeds)
+
+
+def of_photos(folder: Path | None, most: int, seeds: int) -> None:
+    """Print one line for each size of crops, and the speed of the hash."""
+    pictures = photos_in(folder) if folder else packaged_photos()
+    print(f"photos: {len(pictures)} of {folder or 'scikit-learn and matplotlib, which thresholds were tuned with'}")
     grey = np.random.default_rng(0).integers(0, 256, (256, 256), dtype=np.uint8)
     start = time.process_time()
     for _ in range(1000):
         perceptual_hash(grey)
     print(f"perceptual hash: {1000 / (time.process_time() - start):,.0f} pictures of 256 x 256 a CPU second")
-    for size, stored in ((224, None), (128, None), (224, 64), (128, 32), (64, None), (32, None)):
-        cases = [photo_case(pictures, size, 2000, seed) for seed in range(options.seeds)]
+    for size, stored in SIZES:
+        cases = [photo_case(pictures, size, most, seed) for seed in range(seeds)]
         row(f"photos {size} px" + (f" kept at {stored}" if stored else ""), cases, stored, real=False)
+
+
+def of_small_pictures(fashion_mnist: Path | None, rows: int, seeds: int) -> None:
+    """Print one line for noise, for digits, and for Fashion-MNIST where it is."""
+    from sklearn.datasets import load_digits
+
+    noise = np.random.default_rng(0).integers(0, 256, (6000, 28, 28), dtype=np.uint8)
+    row("noise 28 px", [small_case(noise, 0, share=0.1)], None, real=False)
     digits = np.round(load_digits().images * 255 / 16).astype(np.uint8)
-    row("digits 8 px", [small_case(digits, seed) for seed in range(options.seeds)], None, real=True)
-    if options.fashion_mnist:
-        files = [options.fashion_mnist / f"{part}-images-idx3-ubyte.gz" for part in ("train", "t10k")]
+    row("digits 8 px", [small_case(digits, seed) for seed in range(seeds)], None, real=True)
+    if fashion_mnist:
+        files = [fashion_mnist / f"{part}-images-idx3-ubyte.gz" for part in ("train", "t10k")]
         raw = [np.frombuffer(gzip.decompress(file.read_bytes()), np.uint8, offset=16) for file in files]
-        fashion = np.concatenate(raw).reshape(-1, 28, 28)[: options.fashion_rows]
+        fashion = np.concatenate(raw).reshape(-1, 28, 28)[:rows]
         row("fashion-mnist 28 px", [small_case(fashion, 0, share=0.1)], None, real=True)
 
 

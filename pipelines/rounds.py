@@ -275,16 +275,18 @@ def _round(
 
 def _found(record: RunRecord) -> str:
     """What a part of a round found, in a sentence."""
-    labels = next((step.artifact for step in record.steps if step.name == "check_labels" and step.artifact), None)
+    reports = {step.name: read_report(Path(step.artifact["path"])) for step in record.steps if step.artifact}
+    results = reports.get("validate_data", {}).get("results", [])
+    warned = sum(result["word"] != "pass" for result in results)
+    parts = [f"expectations of the validation that were not met: {warned}"] if warned else []
+    labels = reports.get("check_labels")
     if labels is None:
-        return f"every step up to {record.until} succeeded"
-    report = read_report(Path(labels["path"]))
-    pairs = report.get("duplicates") or {}
-    parts = (
-        [f"{report['n_flagged']} of {report['n']} labels are probably wrong"] if report["n"] else ["no labels to check"]
-    )
-    parts += [f"{pairs[key]} pairs {what}" for key, what in PAIRS.items() if pairs.get(key)]
-    return ", ".join(parts) + ("; ask people: kfloop review export" if report["n_flagged"] else "")
+        return ", ".join([f"every step up to {record.until} succeeded", *parts])
+    flagged = f"{labels['n_flagged']} of {labels['n']} labels are probably wrong"
+    parts.insert(0, flagged if labels["n"] else "no labels to check")
+    pairs = labels.get("duplicates") or {}
+    parts += [f"pairs of rows that {what}: {pairs[key]}" for key, what in PAIRS.items() if pairs.get(key)]
+    return ", ".join(parts) + ("; ask people: kfloop review export" if labels["n_flagged"] else "")
 
 
 def _conclusion(steps: list[StepRecord], name: str) -> dict[str, str] | None:

@@ -48,12 +48,13 @@ def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
         yield slice(start, min(start + size, n))
 
 
-def confident_joint(labels: Ints, probabilities: Probabilities) -> ConfidentJoint:
+def confident_joint(labels: Ints, probabilities: Probabilities, settled: Bools | None = None) -> ConfidentJoint:
     """The confident joint of given and guessed labels.
 
     Args:
         labels: Given labels, int64 [N].
         probabilities: Out-of-sample, [N, K], float32 or float64, in memory or memory-mapped.
+        settled: Rows whose label is known to be right, bool [N]: they count as guessed right whatever the probabilities.
     """
     k = probabilities.shape[1]
     rows_of = np.bincount(labels, minlength=k)
@@ -62,6 +63,7 @@ def confident_joint(labels: Ints, probabilities: Probabilities) -> ConfidentJoin
             np.asarray(probabilities[part])[np.arange(part.stop - part.start), labels[part]]
             for part in blocks(len(labels))
         ]
+        or [np.empty(0)]
     )
     sums = np.bincount(labels, weights=own, minlength=k)
     # A class without rows gets a threshold that no probability reaches.
@@ -69,6 +71,8 @@ def confident_joint(labels: Ints, probabilities: Probabilities) -> ConfidentJoin
     counts = np.zeros(k * k, dtype=np.int64)
     for part in blocks(len(labels)):
         rows, guess = _confident_guesses(np.asarray(probabilities[part]), thresholds - TOLERANCE)
+        if settled is not None:
+            guess = np.where(settled[part][rows], labels[part][rows], guess)
         counts += np.bincount(labels[part][rows] * k + guess, minlength=k * k)
     counts = counts.reshape(k, k)
     return ConfidentJoint(thresholds=thresholds, counts=counts, calibrated=_calibrated(counts, rows_of))
@@ -89,7 +93,7 @@ def _calibrated(counts: Ints, rows_of: Ints) -> Ints:
     joint = counts.copy(order="F")  # as cleanlab sums it: the last bit decides how halves are rounded
     np.fill_diagonal(joint, np.maximum(joint.diagonal(), 1))
     scaled = (joint.T / joint.sum(axis=1) * rows_of).T
-    return np.stack([_whole(row) for row in scaled / scaled.sum() * rows_of.sum()])
+    return np.stack([_whole(row) for row in scaled / (scaled.sum() or 1.0) * rows_of.sum()])
 
 
 def _whole(values: NDArray[np.float64]) -> Ints:
@@ -102,22 +106,25 @@ def _whole(values: NDArray[np.float64]) -> Ints:
     return whole.astype(np.int64)
 
 
-def prune_by_noise_rate(labels: Ints, probabilities: Probabilities) -> Bools:
+def prune_by_noise_rate(labels: Ints, probabilities: Probabilities, settled: Bools | None = None) -> Bools:
     """Rows whose label is probably wrong: for each pair (i, j), as many rows given i as the joint says are j, those that look most like j.
 
     Args:
         labels: Given labels, int64 [N].
         probabilities: Out-of-sample, [N, K].
+        settled: Rows whose label is known to be right, bool [N].
 
     Returns:
-        bool [N]; never a row whose given label is the likeliest.
+        bool [N]; never a settled row, nor a row whose given label is the likeliest.
     """
-    removals = _removals(confident_joint(labels, probabilities).calibrated)
+    removals = _removals(confident_joint(labels, probabilities, settled).calibrated)
     doubtful = np.empty(len(labels), dtype=np.bool_)
     for part in blocks(len(labels)):
         block = np.asarray(probabilities[part])
         own = block[np.arange(len(block)), labels[part]]
         doubtful[part] = block.max(axis=1) > own + block.dtype.type(TOLERANCE)
+    if settled is not None:
+        doubtful &= ~settled
     flagged = np.zeros(len(labels), dtype=np.bool_)
     order = np.argsort(labels, kind="stable")
     ends = np.searchsorted(labels[order], np.arange(probabilities.shape[1] + 1))

@@ -90,5 +90,6 @@ def _levelled(filled: Ints, count: int, generator: np.random.Generator) -> Ints:
     wanted[generator.permutation(folds)[: total % folds]] += 1
     missing = np.maximum(wanted - filled, 0)
     while (over := int(missing.sum()) - count) > 0:  # a fold that is too full already leaves less for the others
-        missing[np.argsort(-missing, kind="stable")[:over]] -= 1
+        fullest = np.argsort(-missing, kind="stable")[: min(over, int((missing > 0).sum()))]
+        missing[fullest] -= 1
     return np.repeat(np.arange(folds), missing)

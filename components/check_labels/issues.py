@@ -39,7 +39,7 @@ class NumberIssues:
     confidence: Floats
 
 
-def find_issues(labels: Ints, probabilities: NDArray[np.floating]) -> Bools:
+def find_issues(labels: Ints, probabilities: NDArray[np.floating], settled: Bools | None = None) -> Bools:
     """Rows whose given class is probably wrong: confident learning, pruned by noise rate (Northcutt, Jiang, Chuang, JAIR 2021).
 
     The flags are those of cleanlab's default filter, found in blocks of rows: memory for a few megabytes beside the inputs, which may be
@@ -48,6 +48,7 @@ def find_issues(labels: Ints, probabilities: NDArray[np.floating]) -> Bools:
     Args:
         labels: Given classes, int64 [N], 0 to K - 1.
         probabilities: Out-of-sample, [N, K].
+        settled: Rows whose label a person has confirmed or corrected, bool [N]; they are never flagged.
 
     Returns:
         bool [N].
@@ -71,7 +72,7 @@ def find_issues(labels: Ints, probabilities: NDArray[np.floating]) -> Bools:
             raise InputError(f"row {row} has a probability that is not a number", hint="look at the model", row=row)
     if len(labels) == 0 or probabilities.shape[1] == 1:
         return np.zeros(len(labels), dtype=np.bool_)
-    return prune_by_noise_rate(labels, probabilities)
+    return prune_by_noise_rate(labels, probabilities, settled)
 
 
 def normalized_margin(labels: Ints, probabilities: NDArray[np.floating]) -> Floats:
@@ -86,7 +87,7 @@ def normalized_margin(labels: Ints, probabilities: NDArray[np.floating]) -> Floa
     return result
 
 
-def find_set_issues(given: Bools, probabilities: Floats) -> Bools:
+def find_set_issues(given: Bools, probabilities: Floats, settled: Bools | None = None) -> Bools:
     """Which memberships of a multi-label task are probably wrong: each class against the rest by ``find_issues``.
 
     That is what ``cleanlab.multilabel_classification`` does; a row has an issue when any of its classes has.
@@ -94,6 +95,7 @@ def find_set_issues(given: Bools, probabilities: Floats) -> Bools:
     Args:
         given: Whether row n has class k, bool [N, K].
         probabilities: Out-of-sample chance of that, float64 [N, K].
+        settled: Rows that are never flagged, bool [N].
 
     Returns:
         bool [N, K].
@@ -101,7 +103,7 @@ def find_set_issues(given: Bools, probabilities: Floats) -> Bools:
     result = np.zeros(given.shape, dtype=np.bool_)
     for k in range(given.shape[1]):
         chance = probabilities[:, k]
-        result[:, k] = find_issues(given[:, k].astype(np.int64), np.stack([1.0 - chance, chance], axis=1))
+        result[:, k] = find_issues(given[:, k].astype(np.int64), np.stack([1.0 - chance, chance], axis=1), settled)
     return result
 
 

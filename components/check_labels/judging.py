@@ -42,7 +42,9 @@ class Judgement:
         confidence: How sure the models are of what they say, float64 [N].
         suggested: Their label: int64 [N], bool [N, K] or float64 [N].
         method: How, in words.
+        accuracy: Rows whose label is what the models say, and rows checked; null for numbers.
         joint: Given and true classes; null for other tasks.
+        doubted: Rows whose likeliest class is another than the given one, and that no person has settled, bool [N].
         memberships: For sets of classes, which memberships are flagged, bool [N, K].
     """
 
@@ -52,7 +54,9 @@ class Judgement:
     confidence: Floats
     suggested: NDArray[Any]
     method: str
+    accuracy: tuple[int, int] | None = None
     joint: ConfidentJoint | None = None
+    doubted: Bools | None = None
     memberships: Bools | None = None
 
 
@@ -71,7 +75,7 @@ def judge(rows: Rows, features: NDArray[np.floating], version: DatasetVersion, c
     if config.probabilities == "model" and (version.modality != "image" or rows.task != "multiclass"):
         raise ConfigError(
             f"labels.probabilities is 'model', but the data is {version.modality} for {rows.task}: the model family 'cnn' "
-            "takes images with one class each",
+            "takes images with one class each, whatever train.family says",
             hint="set labels.probabilities: stand_in",
         )
     folds = folds_for(len(rows), config.folds)
@@ -86,7 +90,7 @@ def judge(rows: Rows, features: NDArray[np.floating], version: DatasetVersion, c
 
 
 def _classes(rows: Rows, features: Any, version: DatasetVersion, config: LabelsConfig, folds: int) -> Judgement:
-    given, k = rows.given, len(rows.names)
+    given, k, settled = rows.given, len(rows.names), rows.settled
     fold = fold_of_rows(given, rows.cluster, folds=folds, seed=config.seed)
     learner: Learner
     if config.probabilities == "model":
@@ -96,25 +100,28 @@ def _classes(rows: Rows, features: Any, version: DatasetVersion, config: LabelsC
         learner = NetworkLearner(images, given, rows.names, seed=config.seed)
     else:
         learner = StandIn(features, given, k, modality=version.modality, seed=config.seed)
-    found = cross_fit(learner, given, k, fold, order=_order(rows, config))
+    found = cross_fit(learner, given, k, fold, order=_order(rows, config), settled=settled)
     probabilities, checked = found.probabilities, found.checked
     flagged = np.zeros(len(given), dtype=np.bool_)
-    flagged[checked] = find_issues(given[checked], probabilities[checked])
+    flagged[checked] = find_issues(given[checked], probabilities[checked], settled[checked])
     margin = np.where(checked, normalized_margin(given, probabilities), np.nan)
+    suggested = probabilities.argmax(axis=1).astype(np.int64)
     return Judgement(
         flagged=flagged,
         checked=checked,
         margin=margin,
         confidence=np.asarray(probabilities.max(axis=1), dtype=np.float64),
-        suggested=probabilities.argmax(axis=1).astype(np.int64),
+        suggested=suggested,
         method=_method(learner.name, folds, len(rows)) + "; confident learning, pruned by noise rate",
-        joint=confident_joint(given[checked], probabilities[checked]),
+        accuracy=(int((suggested == given)[checked].sum()), int(checked.sum())),
+        doubted=checked & ~settled & (suggested != given),
+        joint=confident_joint(given[checked], probabilities[checked], settled[checked]),
     )
 
 
 def _sets(rows: Rows, features: Any, version: DatasetVersion, config: LabelsConfig, folds: int) -> Judgement:
     given: Bools = rows.given
-    k = given.shape[1]
+    k, settled = given.shape[1], rows.settled
     rarest_first = np.argsort(given.sum(axis=0), kind="stable")
     # The rarest of a row's classes is the one that folds must share out.
     strata = np.where(given.any(axis=1), given[:, rarest_first].argmax(axis=1), k)
@@ -124,9 +131,9 @@ def _sets(rows: Rows, features: Any, version: DatasetVersion, config: LabelsConf
     for column in range(k):
         labels = given[:, column].astype(np.int64)
         learner = StandIn(features, labels, 2, modality=version.modality, seed=config.seed, fast=k > MOST_SET_CLASSES)
-        found = cross_fit(learner, labels, 2, fold, order=order)
+        found = cross_fit(learner, labels, 2, fold, order=order, settled=settled)
         chance[:, column], checked[:, column], name = found.probabilities[:, 1], found.checked, learner.name
-    memberships = find_set_issues(given, chance) & checked
+    memberships = find_set_issues(given, chance, settled) & checked
     own = np.where(given, chance, 1.0 - chance)
     sure = np.asarray(checked.any(axis=1))
     return Judgement(
@@ -137,16 +144,19 @@ def _sets(rows: Rows, features: Any, version: DatasetVersion, config: LabelsConf
         suggested=given ^ memberships,
         method=_method(name, folds, len(rows))
         + ", each class against the rest; confident learning, pruned by noise rate",
+        accuracy=(int((((chance > 0.5) == given) | ~checked).all(axis=1)[sure].sum()), int(sure.sum())),  # noqa: PLR2004
         memberships=memberships,
     )
 
 
 def _numbers(rows: Rows, features: NDArray[np.floating], config: LabelsConfig, folds: int) -> Judgement:
     fold = fold_of_rows(np.zeros(len(rows), dtype=np.int64), rows.cluster, folds=folds, seed=config.seed)
-    predicted = predict_numbers(features, rows.given, fold, order=_order(rows, config), seed=config.seed)
+    predicted = predict_numbers(
+        features, rows.given, fold, order=_order(rows, config), seed=config.seed, settled=rows.settled
+    )
     found = find_number_issues(rows.given, predicted)
     return Judgement(
-        flagged=found.flagged,
+        flagged=found.flagged & ~rows.settled,
         checked=np.ones(len(rows), dtype=np.bool_),
         margin=found.margin,
         confidence=found.confidence,

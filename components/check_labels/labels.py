@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kfloop.components.check_labels.duplicates.coincidences import MANY
 from kfloop.components.check_labels.groups import worse_groups
 from kfloop.components.check_labels.noise import UNKNOWN, class_noise, imbalance, noise_matrix, overall_noise
 from kfloop.components.check_labels.rows import read_rows
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 RANKED = 500
 RANKED_OUTLIERS = 100
+WEAK = (
+    0.8  # share of the labels that models foresee, below which their doubts say more about them than about the labels
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,8 @@ class LabelReport:
         n: Rows checked.
         n_flagged: Rows whose label is probably wrong.
         noise: Estimated share of wrong labels; unknown for forecasting.
+        accuracy: Share of the labels that the out-of-sample predictions agree with, over sets of classes as a whole; unknown for numbers.
+        warnings: What makes the figures less than they seem.
         method: Where the out-of-sample predictions come from.
         policy: What was done about flagged rows of the train split.
         per_class: Rows, flagged rows and estimated share of wrong labels of each given label.
@@ -62,6 +68,8 @@ class LabelReport:
     n: int
     n_flagged: int
     noise: Estimate
+    accuracy: Estimate
+    warnings: list[str]
     method: str
     policy: str
     per_class: list[dict[str, Any]]
@@ -99,15 +107,18 @@ def run(config: LabelsConfig, *, dataset: Path, out: Path, workspace: Workspace)
     version = read_version(dataset)
     rows = read_rows(version)
     described = features(version, version.splits)
-    duplicates = find_duplicates(version, described, config.near_distance)
+    duplicates = find_duplicates(version, config.near_distance)
     judgement, scores, strange = _judged(rows, described, version, config)
+    open_to_doubt = ~rows.settled
     marks = {
-        "conflict": duplicates.conflict,
+        "conflict": duplicates.conflict & open_to_doubt,
         "low_confidence": judgement.checked
         & (judgement.confidence < config.review_below)
+        & open_to_doubt
         & (rows.task != "regression"),
         "outlier": strange,
     }
+    accuracy = wilson(*judgement.accuracy) if judgement.accuracy else UNKNOWN
     votes, annotators = version.beside("votes"), None
     if votes is not None and rows.task == "multiclass":
         given = dict(zip(rows.texts("id").tolist(), map(rows.named, range(len(rows))), strict=True))
@@ -122,6 +133,8 @@ def run(config: LabelsConfig, *, dataset: Path, out: Path, workspace: Workspace)
         n=int(judgement.checked.sum()),
         n_flagged=int(judgement.flagged.sum()),
         noise=_noise(rows, judgement),
+        accuracy=accuracy,
+        warnings=_warnings(accuracy, duplicates.coincidences),
         method=judgement.method,
         policy=config.policy,
         per_class=_per_class(rows, judgement),
@@ -159,9 +172,24 @@ def _judged(
 def _noise(rows: Rows, judgement: Judgement) -> Estimate:
     if rows.task == "forecasting":
         return UNKNOWN
-    if judgement.joint is not None:
-        return overall_noise(judgement.joint)
+    if judgement.joint is not None and judgement.doubted is not None:
+        return overall_noise(judgement.joint, int(judgement.doubted.sum()))
     return wilson(int(judgement.flagged.sum()), int(judgement.checked.sum()))
+
+
+def _warnings(accuracy: Estimate, coincidences: float) -> list[str]:
+    found = []
+    if accuracy.value < WEAK:
+        found.append(
+            f"out of sample, the models agree with {accuracy.value:.0%} of the labels: too weak to tell wrong labels from hard "
+            "rows, so noise, per_class and noise_matrix are upper bounds, and many flagged labels are right"
+        )
+    if coincidences > MANY:
+        found.append(
+            f"the columns have so few values that {coincidences:.2g} other rows equal a row by chance: equal rows are no evidence of "
+            "contradicting labels or of leakage, so neither was judged"
+        )
+    return found
 
 
 def _rows_of_classes(rows: Rows) -> NDArray[np.int64]:
@@ -173,9 +201,9 @@ def _rows_of_classes(rows: Rows) -> NDArray[np.int64]:
 def _per_class(rows: Rows, judgement: Judgement) -> list[dict[str, Any]]:
     """For sets of classes, the flags of a class are memberships, given or not, among all rows."""
     sizes = _rows_of_classes(rows).tolist() if rows.names else []
-    if judgement.joint is not None:
+    if judgement.joint is not None and judgement.doubted is not None:
         flagged = np.bincount(rows.given[judgement.flagged], minlength=len(rows.names)).tolist()
-        noise = class_noise(judgement.joint)
+        noise = class_noise(judgement.joint, np.bincount(rows.given[judgement.doubted], minlength=len(rows.names)))
     elif judgement.memberships is not None:
         flagged = judgement.memberships.sum(axis=0).tolist()
         noise = [wilson(count, len(rows)) for count in flagged]

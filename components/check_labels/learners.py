@@ -9,12 +9,13 @@ finds more than anything tried on their folded form.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Fit = Callable[[Floats, Ints, bool], tuple[Predict, Ints]]
 
 MOST_SVM_ROWS = 6000
+MOST_SVM_CLASSES = 100  # one machine for each pair of them
 NEIGHBOURS = 12
 SHARPNESS = 2.0
 FLOOR = 0.01
@@ -82,7 +84,7 @@ class StandIn:
             self.models, self.name = [self._ridge], "ridge regression on words, pairs of words and pieces of words"
         elif modality == "table" and classes <= MOST_TREE_CLASSES and not fast:
             self.models, self.name = [self._trees, self._logistic], "boosted trees averaged with logistic regression"
-        elif modality != "table" and len(labels) <= MOST_SVM_ROWS and not fast:
+        elif modality != "table" and len(labels) <= MOST_SVM_ROWS and classes <= MOST_SVM_CLASSES and not fast:
             self.models = [self._neighbours, self._machine]
             self.name = f"an RBF support vector machine averaged with {NEIGHBOURS} nearest neighbours"
         elif modality == "table" or fast:
@@ -98,7 +100,7 @@ class StandIn:
             result[:, known[0]] = 1.0
             return result
         rows, learned = (_dense(self.features[part]) for part in (held, fit))
-        with calm(len(fit)):
+        with calm(len(fit)), _quiet():
             for model in self.models:
                 predict, columns = model(learned, self.labels[fit], clean)
                 result[:, columns] += predict(rows) / len(self.models)
@@ -174,18 +176,20 @@ def logistic(features: Floats, labels: Ints) -> tuple[Predict, Ints]:
     from sklearn.preprocessing import StandardScaler
 
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=ITERATIONS, tol=1e-3))
-    with _quiet():
-        model.fit(features, labels)
+    model.fit(features, labels)
     return model.predict_proba, model.classes_
 
 
-def _quiet() -> Any:
-    """A linear model that has not quite converged is good enough to judge labels."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """A linear model that has not quite converged is good enough to judge labels; classes of two rows are no regression."""
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
 
-    return warnings.catch_warnings(action="ignore", category=ConvergenceWarning)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        warnings.filterwarnings("ignore", message="The number of unique classes", category=UserWarning)
+        yield
 
 
 def _columns(scores: Floats) -> Floats:

@@ -21,20 +21,35 @@ FULL_UP_TO = 12  # classes up to which pairs that never occur are stated too
 UNKNOWN = Estimate(value=math.nan, low=math.nan, high=math.nan, n=0)
 
 
-def overall_noise(joint: ConfidentJoint) -> Estimate:
-    """Estimated share of wrong labels.
+def overall_noise(joint: ConfidentJoint, doubted: int) -> Estimate:
+    """Estimated share of wrong labels, at most the share that the models would have otherwise.
 
     The confident joint, calibrated to the number of rows of each given label, states how many labels are wrong; the Wilson interval around
     that share treats them as draws. It covers sampling, not a model that cannot tell two classes apart: coverage is approximate.
+    The joint counts confident rows only: of models that are unsure of right labels it would state several times the noise. A label
+    that the models themselves find likeliest is no wrong one, so the rows they disagree with are the most there can be.
+
+    Args:
+        joint: Given and guessed labels.
+        doubted: Rows of which another class than the given one is the likeliest.
     """
     n = int(joint.calibrated.sum())
-    return wilson(n - int(joint.calibrated.trace()), n)
+    return wilson(min(n - int(joint.calibrated.trace()), doubted), n)
 
 
-def class_noise(joint: ConfidentJoint) -> list[Estimate]:
-    """Estimated share of wrong labels among the rows given each label, of those with a confident guess."""
-    counts = joint.counts
-    return [wilson(int(row.sum() - row[index]), int(row.sum())) for index, row in enumerate(counts)]
+def class_noise(joint: ConfidentJoint, doubted: NDArray[np.int64]) -> list[Estimate]:
+    """Estimated share of wrong labels among the rows given each label: of those with a confident guess, or of all, whichever is less.
+
+    Args:
+        joint: Given and guessed labels.
+        doubted: Rows given each label of which another class is the likeliest, int64 [K].
+    """
+    result = []
+    for index, (confident, rows) in enumerate(zip(joint.counts, joint.calibrated.sum(axis=1).tolist(), strict=True)):
+        sure = wilson(int(confident.sum() - confident[index]), int(confident.sum()))
+        bound = wilson(int(doubted[index]), rows)
+        result.append(bound if bound.value < sure.value else sure)
+    return result
 
 
 def noise_matrix(joint: ConfidentJoint, names: Sequence[str]) -> dict[str, Any] | None:

@@ -43,7 +43,15 @@ class CrossFit:
     checked: Bools
 
 
-def cross_fit(learner: Learner, labels: Ints, classes: int, fold: Ints, *, order: Ints | None = None) -> CrossFit:
+def cross_fit(
+    learner: Learner,
+    labels: Ints,
+    classes: int,
+    fold: Ints,
+    *,
+    order: Ints | None = None,
+    settled: Bools | None = None,
+) -> CrossFit:
     """Two rounds of cross-fitting.
 
     Args:
@@ -52,6 +60,7 @@ def cross_fit(learner: Learner, labels: Ints, classes: int, fold: Ints, *, order
         classes: Number of classes K.
         fold: Fold of each row, int64 [N].
         order: All rows in a stable order, of which the first 100 000 are learned from when there are more than 200 000; null means all.
+        settled: Rows whose label is known to be right, bool [N]: never left out.
     """
     sampled = np.ones(len(labels), dtype=np.bool_)
     if order is not None and len(labels) > MOST_ROWS:
@@ -59,7 +68,7 @@ def cross_fit(learner: Learner, labels: Ints, classes: int, fold: Ints, *, order
         sampled[order[:SAMPLE]] = True
     first, checked = _round(learner, labels, classes, fold, sampled, clean=False)
     doubtful = np.zeros(len(labels), dtype=np.bool_)
-    doubtful[checked] = find_issues(labels[checked], first[checked])
+    doubtful[checked] = find_issues(labels[checked], first[checked], None if settled is None else settled[checked])
     second, _ = _round(learner, labels, classes, fold, _without(sampled, doubtful, labels, fold), clean=True)
     for part in blocks(len(labels)):
         first[part] = (first[part] + second[part]) / 2
@@ -74,6 +83,8 @@ def _round(
     checked = np.zeros(len(labels), dtype=np.bool_)
     for held_fold in np.unique(fold).tolist():
         fit, held = np.flatnonzero((fold != held_fold) & usable), np.flatnonzero(fold == held_fold)
+        if not len(fit):  # all rows are one cluster: nothing can be said
+            continue
         result[held] = learner(fit, held, clean=clean)
         checked[held] = np.isin(labels[held], np.unique(labels[fit]))
     return result, checked

@@ -60,6 +60,16 @@ class Rows:
 
         return np.asarray(pc.equal(self.manifest["split"], "train").to_numpy(zero_copy_only=False), dtype=np.bool_)
 
+    @property
+    def settled(self) -> NDArray[np.bool_]:
+        """Rows whose label a person confirmed or corrected, bool [N]."""
+        import pyarrow.compute as pc
+
+        result = np.zeros(len(self), dtype=np.bool_)
+        for name in {"label_by", "label_at"} & set(self.manifest.column_names):
+            result |= np.asarray(pc.is_valid(self.manifest[name]).to_numpy(zero_copy_only=False), dtype=np.bool_)
+        return result
+
     def stable_order(self, seed: int) -> Ints:
         """All rows in an order that depends on their content and the seed alone, int64 [N]."""
         shares = np.array([int(text[:HEX_DIGITS], 16) for text in self.manifest["content"].to_pylist()], dtype=np.int64)

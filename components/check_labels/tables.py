@@ -73,7 +73,7 @@ def write_weights(out: Path, rows: Rows, flagged: Bools, policy: str) -> None:
 def write_queue(
     out: Path, rows: Rows, judgement: Judgement, marks: Mapping[str, Bools], annotators: Mapping[str, Any] | None
 ) -> int:
-    """Write ``queue.jsonl``: the rows people should look at, the smallest margin first; returns how many."""
+    """Write ``queue.jsonl``: the rows people should look at and have not yet, the smallest margin first; returns how many."""
     disputed = {line["id"] for line in annotators["disputed"]} if annotators else set()
     reasons = {
         "label_issue": judgement.flagged,
@@ -81,7 +81,7 @@ def write_queue(
         "low_confidence": marks["low_confidence"],
         "annotators": np.isin(rows.texts("id"), list(disputed)) if disputed else np.zeros(len(rows), dtype=np.bool_),
     }
-    picked = np.flatnonzero(np.any(list(reasons.values()), axis=0))
+    picked = np.flatnonzero(np.any(list(reasons.values()), axis=0) & ~rows.settled)
     margin = np.where(np.isfinite(judgement.margin), judgement.margin, 1.0)
     picked = picked[np.argsort(margin[picked], kind="stable")]
     texts = {name: rows.texts(name, picked).tolist() for name in ("content", "id", "split")}

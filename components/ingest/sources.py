@@ -22,6 +22,17 @@ if TYPE_CHECKING:
 
 # In the order in which they are asked: the more particular layouts first.
 READERS = ("requests", "graphs", "series", "arrays", "images", "audio", "text", "table")
+LOOK = 4096
+ALONE = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".npz", ".txt"})  # files that are a source each
+_TO_CSV = "save it as Parquet, or as CSV with the names of the columns in the first line"
+WAYS_OUT = {
+    ".json": "write one object a line into a .jsonl file; with pandas: frame.to_json(path, orient='records', lines=True)",
+    ".npy": "write inputs and labels into one file: numpy.savez('data.npz', X=..., y=...)",
+    ".xlsx": _TO_CSV,
+    ".xls": _TO_CSV,
+    ".zip": "unpack it, and name the file or folder inside",
+    ".tar": "unpack it, and name the file or folder inside",
+}
 METADATA = "metadata.csv"
 LAYOUTS = "a CSV, Parquet or JSON lines file; lines of text; npz or IDX arrays; a folder of images, of wav or flac files, of texts or of graphs; a request log"
 
@@ -110,7 +121,7 @@ def open_sources(config: DataConfig) -> Opened:
     if not path.exists():
         raise InputError(
             f"data.source '{config.source}' does not exist: expected 'digits' or {LAYOUTS}",
-            hint=f"{nearest(path.name, [DIGITS, *_siblings(path)])} (paths are relative to the loop file)",
+            hint=f"{_meant(path)}paths are relative to the loop file (kfloop init: to the current folder)",
             source=config.source,
         )
     base = reader_of(path, config).open_source(path, config)
@@ -137,9 +148,32 @@ def reader_of(path: Path, config: DataConfig) -> ModuleType:
         holds = "the file is empty" if not path.stat().st_size else f"its suffix is '{path.suffix}'"
     raise InputError(
         f"'{path}' cannot be read {what}: {holds}",
-        hint=f"data.source takes {LAYOUTS}" + ("" if config.modality == "auto" else "; or leave data.modality out"),
+        hint=_way_out(path) + ("" if config.modality == "auto" else "; or leave data.modality out"),
         source=str(path),
     )
+
+
+def _way_out(path: Path) -> str:
+    """What to do with a path that nobody reads."""
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        single = sorted(child.name for child in path.iterdir() if child.suffix.lower() in ALONE and child.is_file())
+        one = f"name one file of the folder, such as '{path / single[0]}'; otherwise " if single else ""
+        return f"{one}data.source takes {LAYOUTS}"
+    if path.is_file() and suffix in WAYS_OUT:
+        return WAYS_OUT[suffix]
+    if path.is_file() and path.stat().st_size and is_text_file(path):
+        return (
+            "if it is a table, call it .csv, .parquet or .jsonl; if it is a text with its label on each line, call it .txt or tell how a line is "
+            "made in data.pattern (kfloop init: --pattern '{label} {text}')"
+        )
+    return f"data.source takes {LAYOUTS}"
+
+
+def is_text_file(path: Path) -> bool:
+    """Whether a file begins like text: without a zero byte."""
+    with path.open("rb") as stream:
+        return b"\0" not in stream.read(LOOK)
 
 
 def _fresh(config: DataConfig, base: Source) -> Source | None:
@@ -166,5 +200,9 @@ def _optional_digest(path: str | None) -> str:
     return file_sha256(Path(path)) if path is not None and Path(path).is_file() else ""
 
 
-def _siblings(path: Path) -> list[str]:
-    return [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
+def _meant(path: Path) -> str:
+    """What the person may have meant; nothing when no name beside it is near, for there may be thousands."""
+    if not path.parent.is_dir():
+        return f"there is no folder '{path.parent}'; "
+    said = nearest(path.name, [DIGITS, *(child.name for child in path.parent.iterdir())])
+    return f"{said} " if said.startswith("did you mean") else ""

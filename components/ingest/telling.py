@@ -29,6 +29,8 @@ class Teller:
         self._same: list[tuple[str, str]] = []
         self._conflicts: list[tuple[str, str]] = []
         self._rows = 0
+        self._official: set[str] = set()
+        self._timed = False
 
     def set_aside(self, rows: Sequence[Mapping[str, str]], origin: str, *, by_people: bool = False) -> None:
         """Note rows that are left out; those that people called unusable do not count as damage."""
@@ -38,6 +40,9 @@ class Teller:
     def see(self, table: pa.Table, content: pa.Array) -> None:
         """Note rows that are kept, and whether they repeat or contradict earlier ones."""
         self._rows += table.num_rows
+        if "split" in table.column_names:
+            self._official.update(table["split"].drop_null().unique().to_pylist())
+        self._timed = self._timed or "time" in table.column_names
         if self._rows > MOST_COMPARED:
             return
         labels = table["label"].to_pylist() if "label" in table.column_names else [None] * table.num_rows
@@ -81,9 +86,26 @@ class Teller:
                     f"class '{absent[0]}' has no row in the {split} split"
                     + (f" ({len(absent) - 1} more)" if absent[1:] else "")
                 )
+        found += self._about_splits(card)
         if card["modality"] != "series":
             found += self._repetitions()
         return found
+
+    def _about_splits(self, card: Mapping[str, Any]) -> list[str]:
+        """What the splits have that nobody asked for."""
+        method, splits = card["split"]["method"], card["splits"]
+        if method == "official" and self._official:
+            return [
+                f"the source has no {name} split: {splits[name]} rows of its train split were taken for it"
+                for name in ("validation", "test")
+                if splits.get(name) and name not in self._official
+            ]
+        if method in {"random", "stratified"} and self._timed:
+            late = (
+                f"rows have times, but their split is {method}: what is learned from may be later than what is tested"
+            )
+            return [f"{late}; to test on the latest rows set data.split.method: time"]
+        return []
 
     def _repetitions(self) -> list[str]:
         """Rows of equal content share a split, so they do not leak, but they count twice."""

@@ -14,6 +14,14 @@ COLUMNS = ("id", "annotator", "label")
 PARQUET = frozenset({".parquet", ".pq"})
 
 
+def are_votes(path: Path) -> bool:
+    """Whether a CSV file has the columns of votes and no others."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return False
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
+        return {name.strip().strip('"') for name in stream.readline().split(",")} == set(COLUMNS)
+
+
 def read_votes(path: Path) -> pa.Table:
     """The columns id, annotator and label of a CSV or Parquet file, as texts.
 

@@ -19,12 +19,23 @@ PASS, FAIL, ERROR = "pass", "fail", "error"
 WORST_FIRST = (FAIL, ERROR, PASS)
 DETAIL_LENGTH = 300
 EXAMPLES = 5
+COLUMN_SET = "expect_table_columns_to_match_set"
 
 
 def outcome(check: Check, *, passed: bool, observed: Any = None, unexpected: Sequence[Any] = ()) -> dict[str, Any]:
     """The result of a check that was evaluated; ``unexpected`` holds examples of values that should not be there."""
     detail = f"unexpected: {plain([_readable(item) for item in unexpected[:EXAMPLES]])}" if len(unexpected) else ""
+    if check.kind == COLUMN_SET and isinstance(observed, list | tuple):
+        detail = _columns(check, set(observed))
     return _line(check, PASS if passed else FAIL, observed, "" if passed else detail)
+
+
+def _columns(check: Check, there: set[str]) -> str:
+    """Which columns are missing, and which should not be there."""
+    wanted = set(check.fitted["column_set"])
+    strangers = there - wanted if check.fitted.get("exact_match", True) else set()
+    parts = {"missing": sorted(wanted - there), "not in the set": sorted(strangers)}
+    return "; ".join(f"{word}: {', '.join(names)}" for word, names in parts.items() if names)
 
 
 def broken(check: Check, why: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kfloop.core.workspace import Workspace
 
 DEFAULT = "default"
+OBSERVED_LENGTH = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,10 @@ def _stop(result: dict[str, Any], place: Path) -> None:
             f"the check {result['expectation']} on {where} is broken: {result['detail']}",
             hint=f"mend the suite; the data were not judged. All results: {place}",
         )
+    observed = f"observed {result['observed']}"
+    # A long list of what is there comes after what is wrong with it.
+    said = (result["detail"], observed) if isinstance(result["observed"], list) else (observed, result["detail"])
     raise InputError(
-        f"the data fail {result['expectation']} on {where}: observed {result['observed']} {result['detail']}".rstrip(),
+        f"the data fail {result['expectation']} on {where}: {'; '.join(part for part in said if part)}".rstrip(),
         hint=f"mend the data, or the suite if it asks too much. All results: {place}",
     )

@@ -14,9 +14,10 @@ from kfloop.errors import EXIT_DONE, ConfigError, InputError
 if TYPE_CHECKING:
     from kfloop.core.sections import DataConfig
 
+DIGITS = "digits"
 TEXT = ".txt"
 FILES = frozenset({".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".ndjson", ".npz", TEXT})
-GIVEN = ("modality", "label", "text", "group", "time", "pattern")
+GIVEN = ("modality", "task", "label", "text", "id", "group", "time", "delimiter", "pattern", "votes")
 
 
 @click.command("init")
@@ -24,12 +25,15 @@ GIVEN = ("modality", "label", "text", "group", "time", "pattern")
 @click.option("--name", help="Name of the loop; the data's name when left out.")
 @click.option("--label", help="Column that holds the label (of metadata.csv, for a folder).")
 @click.option("--text", help="Column that holds the text.")
+@click.option("--id", help="Column that names each row.")
 @click.option("--group", help="Column of what must not cross splits: a patient, a speaker.")
 @click.option("--time", help="Column of the time of each row.")
 @click.option(
     "--modality",
     help="What a row is, where kfloop guesses wrong: table, text, series, image, audio, vector, nodes, graphs.",
 )
+@click.option("--task", help="What is to be learned: multiclass, multilabel, regression, forecasting.")
+@click.option("--delimiter", help="What stands between the columns of a CSV file, or between label and text.")
 @click.option("--pattern", help="What names of files tell, such as '{label}_{group}_{take}'.")
 @click.option(
     "-o",
@@ -61,8 +65,10 @@ def init_command(
 
     if out.exists() and not force:
         raise ConfigError(f"'{out}' is there already", hint="use --force to replace it, or -o to write another file")
-    source = data or find_data(Path.cwd())
-    config = _config(source, given)
+    source, votes = (data, None) if data else find_data(Path.cwd())
+    if source == DIGITS and Path(source).exists():
+        source = f"./{DIGITS}"  # what lies here is meant, not scikit-learn's
+    config = _config(source, given | ({"votes": votes} if votes else {}))
     info = inspect(config)
     told = {key: getattr(config, key) for key in GIVEN if getattr(config, key) not in {None, "auto"}}
     out.write_text(loop_text(name, source, info, told, out.resolve().parent), encoding="utf-8")
@@ -93,7 +99,7 @@ def _config(source: str, given: dict[str, str | None]) -> DataConfig:
 
     from kfloop.core.sections import DataConfig
 
-    absolute = source if source == "digits" else str(Path(source).resolve())
+    absolute = source if source == DIGITS else str(Path(source).resolve())
     told = {key: value for key, value in given.items() if value is not None}
     try:
         return DataConfig.model_validate({"source": absolute, "corrections": None} | told)
@@ -102,16 +108,18 @@ def _config(source: str, given: dict[str, str | None]) -> DataConfig:
         raise ConfigError(f"--{problem['loc'][0]} is {problem['input']!r}: {problem['msg']}") from error
 
 
-def find_data(folder: Path) -> str:
-    """The one file or subfolder of ``folder`` that looks like data.
+def find_data(folder: Path) -> tuple[str, str | None]:
+    """The one file or subfolder of ``folder`` that looks like data, and the file of several people's answers where there is one.
 
     Raises:
         InputError: There is none, or more than one.
     """
     from kfloop.components.ingest.sources import reader_of
+    from kfloop.components.ingest.votes import are_votes
     from kfloop.core.sections import DataConfig
 
-    found = []
+    found: list[str] = []
+    votes: list[str] = []
     for child in sorted(folder.iterdir()):
         if child.name.startswith(".") or (child.is_file() and child.suffix.lower() not in FILES):
             continue
@@ -121,9 +129,9 @@ def find_data(folder: Path) -> str:
                 reader.open_source(child, DataConfig())
         except InputError:
             continue
-        found.append(child.name)
+        (votes if are_votes(child) else found).append(child.name)
     if len(found) == 1:
-        return found[0]
+        return found[0], votes[0] if len(votes) == 1 else None
     raise InputError(
         f"found {len(found)} data sets in '{folder}'" + (f": {', '.join(found)}" if found else ""),
         hint="name the data: kfloop init PATH (a table, a folder of images or sounds, ...), or: kfloop init digits",

@@ -73,16 +73,18 @@ def loop_text(name: str | None, source: str, info: SourceInfo, told: Mapping[str
     if source != "digits":
         resolved = Path(source).resolve()
         where = str(resolved.relative_to(folder)) if resolved.is_relative_to(folder) else str(resolved)
+        where = "./digits" if where == "digits" else where
     trainable = (info.modality, info.task) == ("image", "multiclass")
-    keys = {"modality": info.modality} if info.modality == "series" else {}
+    keys: dict[str, Any] = {"modality": info.modality} if info.modality == "series" else {}
     keys |= dict(info.suggestions) | dict(told)
+    column = keys.pop("split", {}).get("column")
     text = HEAD.format(
         name=name or loop_name(source),
         source=quoted(where),
         found=f"{info.n} {NOUNS[info.modality]}, " + (f"{len(info.labels)} classes" if info.labels else info.task),
         keys="".join(f"  {key}: {_value(value)}\n" for key, value in keys.items()),
         fresh=FRESH if info.modality == "image" else "",
-        split=_split(info, keys),
+        split=_split(info, keys, column),
     )
     if not trainable:
         return text
@@ -94,12 +96,14 @@ def loop_text(name: str | None, source: str, info: SourceInfo, told: Mapping[str
     )
 
 
-def _split(info: SourceInfo, keys: Mapping[str, Any]) -> str:
+def _split(info: SourceInfo, keys: Mapping[str, Any], column: str | None) -> str:
     """The split line; none where the source decides."""
+    if column is not None:
+        return SPLIT.format(method=f"column: {quoted(column)}, ")
     if info.modality == "nodes":
         return ""
     by_chance = info.task == "multiclass" and info.modality not in {"image", "series"}
-    if by_chance and not {"group", "split"} & set(keys) and not (keys.get("pattern") and "{group}" in keys["pattern"]):
+    if by_chance and "group" not in keys and not (keys.get("pattern") and "{group}" in keys["pattern"]):
         rare = info.n < FEW_PER_CLASS * len(info.labels)
         return SPLIT.format(method="method: stratified, " if rare else "")
     return SPLIT.format(method="")
@@ -115,7 +119,7 @@ def _value(value: Any) -> str:
 
 def quoted(text: str) -> str:
     """A YAML scalar that always means this text."""
-    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", text) and text.lower() not in {
+    plain = re.fullmatch(r"(\./)?[A-Za-z_][A-Za-z0-9_./-]*", text) and text.lower() not in {
         "yes",
         "no",
         "on",

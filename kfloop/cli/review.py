@@ -137,6 +137,8 @@ def export_command(
     )
     told: dict[str, Any] = {"dataset": version.digest, "items": len(items), "reasons": counted(items)}
     told |= {"settled_before": len(settled), "queue": None, "sheet": None, "label_studio": None}
+    if len(items) == limit:
+        say(f"these are the {limit} most doubtful; --limit asks about more")
     if not items:
         say(nothing_to_ask(version, len(settled)))
     elif server is None:

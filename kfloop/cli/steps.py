@@ -77,6 +77,7 @@ def propose_suite(
     Raises:
         ConfigError: Only validate_data proposes; or the file holds somebody's work.
     """
+    from kfloop.cli.loop_text import quoted
     from kfloop.components.validate_data.proposing import write_suite
     from kfloop.core.config import load_config
     from kfloop.core.review.places import last_artifacts
@@ -102,7 +103,9 @@ def propose_suite(
     say(f"{len(expectations)} expectations ({critical} critical) that dataset {version.digest[:12]} meets: {place}")
     say("read it, change what asks too much or too little, and commit it")
     if config.validation.suite is None or Path(config.validation.suite).resolve() != place.resolve():
-        say(f"to enforce it, set in {path}:\n\n  validation:\n    suite: {place}\n")
+        written = place.resolve()
+        shown = written.relative_to(root) if written.is_relative_to(root) else written
+        say(f"to enforce it, set in {path}:\n\n  validation:\n    suite: {quoted(str(shown))}\n")
     return EXIT_DONE
 
 

@@ -18,6 +18,7 @@ HIGHEST_RATE = 8000  # samples per second of what is played: intelligible, and 4
 MOST_POINTS = 88
 MOST_NODES = 80
 _SIDE = 96.0
+_NOISE = 64  # of 32768: below this a sound is silence, and its noise is not blown up
 
 
 def _svg(body: str, alt: str, width: float = WIDTH, height: float = HEIGHT) -> str:
@@ -57,7 +58,7 @@ def _shortened(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def waveform(samples: NDArray[Any], alt: str) -> str:
-    """The loudest sample of each stretch of a sound, mirrored.
+    """The loudest sample of each stretch of a sound, mirrored, as tall as the drawing: a quiet sound has a shape too.
 
     Args:
         samples: int16 [N].
@@ -68,7 +69,8 @@ def waveform(samples: NDArray[Any], alt: str) -> str:
     if not len(samples):
         return ""
     edges = np.linspace(0, len(samples), min(MOST_POINTS, len(samples)) + 1).astype(int)
-    peaks = np.maximum.reduceat(np.abs(samples.astype(np.int32)), edges[:-1]) / 32768
+    peaks = np.maximum.reduceat(np.abs(samples.astype(np.int32)), edges[:-1])
+    peaks = peaks / max(int(peaks.max()), _NOISE)
     step, middle = WIDTH / len(peaks), HEIGHT / 2
     path = "".join(
         f"M{(place + 0.5) * step:.1f} {middle - max(0.6, peak * (middle - 1)):.1f}V{middle + max(0.6, peak * (middle - 1)):.1f}"

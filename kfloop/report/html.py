@@ -89,7 +89,8 @@ def render_run(record: dict[str, Any], folders: Mapping[str, Path], out: Path) -
         record=record,
         overview=overview.build(context),
         sections=[section for section in shown if section["body"]],
-        absent=[section for section in shown if not section["body"]],
+        absent=[section for section in shown if not section["body"] and not section["foreign"]],
+        foreign=[section["title"].lower() for section in shown if not section["body"] and section["foreign"]],
         lineage=lineage.build(context),
     )
     _write(out, page)
@@ -118,6 +119,7 @@ def _section(environment: Environment, context: Context, section: Section) -> di
         "step": words(source.step),
         "status": words(source.status),
         "reason": source.reason,
+        "foreign": not source.record,  # the run never had such a step: nothing is missing
         "seconds": duration(source.record.get("seconds")) if source.status in {"succeeded", "failed"} else "",
         "digest": short((source.record.get("artifact") or {}).get("digest")) if _has_artifact(source) else "",
     }

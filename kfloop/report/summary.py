@@ -20,10 +20,11 @@ def render_summary(record: Mapping[str, Any]) -> str:
     """
     said = headline(record)
     models = champion(record)
-    changed = (
-        f"Champion: {models['before']} -> {models['after']}" if models["changed"] else f"Champion: {models['after']}"
-    )
-    ending = [changed, f"Run {text(record.get('run_id'))}: {_steps(record)} in {duration(record.get('seconds'))}."]
+    ending = [f"Run {text(record.get('run_id'))}: {_steps(record)} in {duration(record.get('seconds'))}."]
+    if models["changed"]:
+        ending.insert(0, f"Champion: {models['before']} -> {models['after']}")
+    elif models["concerned"]:
+        ending.insert(0, f"Champion: {models['after']}")
     if record.get("substitutes"):
         ending.append(f"Substitutes: {', '.join(text(name) for name in record['substitutes'])}")
     if record.get("report"):

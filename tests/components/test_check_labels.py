@@ -493,3 +493,139 @@ def test_the_component(tmp_path: Path, workspace: Workspace) -> None:
     )
     assert read_report(done.artifacts["labels"])["n"] == 400
     assert done.value == done.metadata["labels"]["digest"]
+
+
+def test_the_word_of_a_person_stands(tmp_path: Path, workspace: Workspace) -> None:
+    points, truth = blobs(200, 2)
+    labels, wrong = flipped(truth, 2)
+    asked = sorted(wrong, key=int)[:8]
+    columns = {"vector": vectors(points), "label": labels}
+    said = {"label_by": "ann", "label_at": "2026-01-01T00:00:00Z"}
+    settled = {name: [value if str(row) in asked else None for row in range(200)] for name, value in said.items()}
+    queues = []
+    for place, more in enumerate(({}, settled)):
+        folder, out = tmp_path / f"v{place}", tmp_path / f"o{place}"
+        out.mkdir()
+        version = save(
+            folder, "vector", "multiclass", columns | more, labels=("a", "b"), inputs=("vector",),
+            schema={"vector_shape": [5]},
+        )  # fmt: skip
+        report = run(LabelsConfig(policy="relabel_queue"), dataset=version, out=out, workspace=workspace)
+        queues.append({json.loads(line)["id"] for line in (out / "queue.jsonl").read_text().splitlines()})
+        assert (set(asked) <= {line["id"] for line in report.ranked}) == (place == 0)
+        assert report.noise.value == pytest.approx((len(wrong) - place * len(asked)) / 200, abs=0.011)
+    assert set(asked) <= queues[0]
+    assert queues[1] == queues[0] - set(asked)
+    (tmp_path / "quarantine").mkdir()
+    run(LabelsConfig(policy="quarantine"), dataset=version, out=tmp_path / "quarantine", workspace=workspace)
+    weights = pq.read_table(tmp_path / "quarantine" / "weights.parquet").to_pylist()
+    quarantined = {line["id"] for line in weights if line["quarantined"]}
+    assert quarantined
+    assert not quarantined & set(asked)
+
+
+def test_weak_models_say_so(tmp_path: Path, workspace: Workspace) -> None:
+    points, labels = blobs(300, 2)
+    reports = []
+    for place, given in enumerate((labels, np.random.default_rng(7).integers(0, 2, 300))):
+        (tmp_path / f"o{place}").mkdir()
+        version = save(
+            tmp_path / f"v{place}", "vector", "multiclass", {"vector": vectors(points), "label": given},
+            labels=("a", "b"), inputs=("vector",), schema={"vector_shape": [5]},
+        )  # fmt: skip
+        reports.append(run(LabelsConfig(), dataset=version, out=tmp_path / f"o{place}", workspace=workspace))
+    good, bad = reports
+    assert good.accuracy.value > 0.97
+    assert good.warnings == []
+    assert bad.accuracy.n == 300
+    assert bad.accuracy.value < 0.7
+    assert bad.noise.value <= 1 - bad.accuracy.value + 1e-9
+    assert "upper bounds" in bad.warnings[0]
+
+
+TEXTLESS = {"text": [""] * 90}
+NUMBERS = {"x": np.arange(90.0)}
+WILD = {"x": np.where(np.arange(90) % 9, np.arange(90.0), np.nan), "y": np.r_[1e300, np.inf, -np.inf, np.zeros(87)]}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("modality", "task", "inputs", "label"),
+    [
+        ("text", "multiclass", TEXTLESS, np.arange(90) // 3 % 2),
+        ("table", "multiclass", {"x": ["one"] * 90}, np.arange(90) // 3 % 2),
+        ("table", "multiclass", WILD, np.arange(90) // 3 % 2),
+        ("table", "multiclass", NUMBERS, np.arange(90) // 3 % 29),
+        ("table", "regression", NUMBERS, np.full(90, 2.5)),
+        ("table", "regression", WILD, np.arange(90.0) * 1e300),
+        ("table", "multilabel", NUMBERS, pa.array([[]] * 90, pa.list_(pa.int64()))),
+    ],
+)
+def test_odd_data_goes_through(
+    tmp_path: Path, out: Path, workspace: Workspace, modality: str, task: str, inputs: dict[str, Any], label: Any
+) -> None:
+    names = tuple(f"c{k}" for k in range(29)) if task != "regression" else ()
+    if task == "multiclass":
+        names = names[: int(label.max()) + 1]
+    columns = inputs | {"label": label, "split": ["train", "validation", "test"] * 30}
+    version = save(tmp_path / "v", modality, task, columns, labels=names, inputs=tuple(inputs), method="official")
+    report = run(LabelsConfig(policy="relabel_queue"), dataset=version, out=out, workspace=workspace)
+    assert report.n + report.n_unchecked == 90
+    assert read_report(out)["n"] == report.n
+
+
+def test_many_classes_of_few_rows_do_not_take_long(tmp_path: Path, out: Path, workspace: Workspace) -> None:
+    points, _ = blobs(1800, 600)
+    version = save(
+        tmp_path / "v", "vector", "multiclass",
+        {"vector": vectors(points), "label": np.arange(1800) // 3, "split": ["train", "validation", "test"] * 600},
+        labels=tuple(f"c{k}" for k in range(600)), inputs=("vector",), schema={"vector_shape": [5]}, method="official",
+    )  # fmt: skip
+    report = run(LabelsConfig(), dataset=version, out=out, workspace=workspace)
+    assert report.n == 1800
+    assert "landmarks" in report.method
+    assert report.warnings
+
+
+def test_rows_outside_all_masks_are_checked_too(tmp_path: Path, out: Path, workspace: Workspace) -> None:
+    points, labels = blobs(200, 2)
+    split = ["train", "validation", "test", "rest"] * 50
+    version = save(
+        tmp_path / "v", "vector", "multiclass", {"vector": vectors(points), "label": labels, "split": split},
+        labels=("a", "b"), inputs=("vector",), schema={"vector_shape": [5]}, method="official",
+    )  # fmt: skip
+    report = run(LabelsConfig(policy="quarantine"), dataset=version, out=out, workspace=workspace)
+    assert report.n == 200
+    assert report.leakage.n == 100
+
+
+def test_rows_of_a_coarse_table_neither_leak_nor_contradict(tmp_path: Path, out: Path, workspace: Workspace) -> None:
+    """Two columns of few values: equal rows come by chance, and the report says so instead of counting leaks."""
+    generator = np.random.default_rng(0)
+    label = generator.integers(0, 2, 900)
+    columns = {
+        "age": np.round(40 + 10 * label + 8 * generator.normal(size=900)),
+        "town": np.array(["Ulm", "Bern"])[generator.integers(0, 2, 900)],
+    }
+    version = save(
+        tmp_path / "v", "table", "multiclass", columns | {"label": label}, labels=("a", "b"), inputs=("age", "town")
+    )
+    report = run(LabelsConfig(), dataset=version, out=out, workspace=workspace)
+    assert report.duplicates["exact"] > 500
+    assert report.duplicates["coincidences"] > 1
+    assert (report.duplicates["conflicting"], report.duplicates["leaking"]) == (0, 0)
+    assert not report.leakage.known
+    assert any("equal rows are no evidence" in line for line in report.warnings)
+
+
+def test_equal_rows_of_a_fine_table_do_leak(tmp_path: Path, out: Path, workspace: Workspace) -> None:
+    points, label = blobs(300, 2)
+    columns = {f"x{k}": np.concatenate([points[:, k], points[:20, k]]) for k in range(4)}
+    given = np.concatenate([label, 1 - label[:20]])
+    version = save(
+        tmp_path / "v", "table", "multiclass", columns | {"label": given}, labels=("a", "b"), inputs=tuple(columns)
+    )
+    report = run(LabelsConfig(), dataset=version, out=out, workspace=workspace)
+    assert report.duplicates["coincidences"] < 0.01
+    assert report.duplicates["exact"] == report.duplicates["conflicting"] == 20
+    assert report.leakage.known

@@ -147,3 +147,15 @@ def test_numbers_are_predicted_out_of_sample() -> None:
     assert abs(np.corrcoef(predicted, targets)[0, 1]) < 0.2  # a model that saw its rows would remember them
     line = predict_numbers(features, features @ [1.0, 2, 0, 0], fold, order=np.arange(300), seed=0)
     assert np.corrcoef(line, features @ [1.0, 2, 0, 0])[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_row_beside_folds_that_clusters_filled_unevenly(seed: int) -> None:
+    """Groups of all sizes and few single rows: folds stay within their number, and groups whole."""
+    random = np.random.default_rng(seed)
+    cluster = np.sort(random.geometric(0.01, 400))
+    strata = random.integers(0, 2, 400)
+    fold = fold_of_rows(strata, cluster, folds=5, seed=seed)
+    assert fold.min() == 0
+    assert fold.max() == 4
+    assert all(len(set(fold[cluster == name].tolist())) == 1 for name in np.unique(cluster))

@@ -31,9 +31,12 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     for seed in range(200):
         given, truth, probabilities = sampled(seed)
         joint = confident_joint(given, probabilities)
-        estimate = overall_noise(joint)
+        doubted = probabilities.argmax(axis=1) != given
+        estimate = overall_noise(joint, int(doubted.sum()))
         overall.append(estimate.low <= (1 - RATES.diagonal()).mean() <= estimate.high)
-        by_class += [e.low <= 1 - RATES[k, k] <= e.high for k, e in enumerate(class_noise(joint))]
+        by_class += [
+            e.low <= 1 - RATES[k, k] <= e.high for k, e in enumerate(class_noise(joint, np.bincount(given[doubted])))
+        ]
         matrix = noise_matrix(joint, ["a", "b", "c"])
         assert matrix is not None
         cells += [
@@ -59,8 +62,20 @@ def test_the_matrix_is_null_where_it_says_nothing() -> None:
 
 def test_rows_without_a_confident_guess_leave_the_noise_of_a_class_unknown() -> None:
     joint = confident_joint(np.array([0, 0, 0]), np.array([[0.9, 0.1]] * 3))
-    assert math.isnan(class_noise(joint)[1].value)
-    assert overall_noise(joint).value == 0.0
+    assert math.isnan(class_noise(joint, np.zeros(2, np.int64))[1].value)
+    assert overall_noise(joint, 0).value == 0.0
+
+
+def test_noise_is_at_most_what_the_models_disagree_with() -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 10, 5000)
+    scores = generator.random((5000, 10))
+    scores[np.arange(5000), labels] += 0.5  # right in most rows, and sure in none
+    probabilities = scores / scores.sum(axis=1, keepdims=True)
+    joint = confident_joint(labels, probabilities)
+    assert overall_noise(joint, 5000).value > 0.1
+    assert overall_noise(joint, 100).value == pytest.approx(0.02)
+    assert [estimate.value for estimate in class_noise(joint, np.zeros(10, np.int64))] == [0.0] * 10
 
 
 def test_imbalance() -> None:

@@ -127,6 +127,16 @@ def test_an_own_suite_that_fails_names_what_was_observed(tmp_path: Path, out: Pa
         run(config, dataset=version_of(tmp_path / "v", noise()), out=out, workspace=workspace)
 
 
+def test_a_missing_column_is_named_before_those_that_are_there(tmp_path: Path, out: Path, workspace: Workspace) -> None:
+    expectation = {
+        "type": "expect_table_columns_to_match_set",
+        "kwargs": {"column_set": ["label", "hours"], "exact_match": False},
+    }
+    config = suite_file(tmp_path / "suite.json", expectation)
+    with pytest.raises(InputError, match=r"on the table: missing: hours; observed \["):
+        run(config, dataset=version_of(tmp_path / "v", noise()), out=out, workspace=workspace)
+
+
 def test_a_broken_check_is_an_error_not_bad_data(tmp_path: Path, out: Path, workspace: Workspace) -> None:
     config = suite_file(
         tmp_path / "s.json", {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "nowhere"}}

@@ -366,3 +366,19 @@ def test_great_expectations_is_quiet(table: pa.Table, caplog: pytest.LogCaptureF
     with caplog.at_level("DEBUG"):
         evaluate(table, [expect("expect_column_values_to_be_unique", column="name")], "great_expectations")
     assert not [record for record in caplog.records if record.name.startswith("great_expectations")]
+
+
+@pytest.mark.parametrize("engine", ["great_expectations", "polars"])
+def test_columns_that_are_missing_or_new_are_named(table: pa.Table, engine: str) -> None:
+    names = table.schema.names
+    told = [*names[1:], "gone"]
+    kind = "expect_table_columns_to_match_set"
+    suite = [expect(kind, column_set=told, exact_match=exact) for exact in (False, True)]
+    detail = f"missing: gone; not in the set: {names[0]}"
+    assert [line["detail"] for line in evaluate(table, suite, engine)] == ["missing: gone", detail]
+
+
+def test_an_expectation_that_is_misspelt_names_the_nearest(table: pa.Table) -> None:
+    with pytest.raises(ConfigError) as caught:
+        evaluate(table, [expect("expect_column_values_to_be_betwen", column="n", min_value=0)], "great_expectations")
+    assert "did you mean 'expect_column_values_to_be_between'?" in caught.value.hint

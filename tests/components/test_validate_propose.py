@@ -364,3 +364,18 @@ def test_a_proposed_suite_is_enforced(tmp_path: Path) -> None:
     table_version(tmp_path / "later", age=pa.array([None] * 300, pa.int64()))
     with pytest.raises(InputError, match="not_be_null on column 'age': observed 300"):
         run(ValidationConfig(suite=str(path)), dataset=tmp_path / "later", out=tmp_path / "out", workspace=workspace)
+
+
+def test_the_command_shows_a_path_that_stays_right_elsewhere(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from kfloop.cli.steps import step_command
+
+    version = next(iter(media_versions(tmp_path).values()))
+    loop = tmp_path / "loop.yaml"
+    loop.write_text("name: t\ndata:\n  source: digits\n")
+    arguments = ["validate_data", "-c", str(loop), "--propose", "-i", f"dataset={version.folder}"]
+    done = CliRunner().invoke(step_command, arguments, standalone_mode=False)
+    assert done.exception is None, done.output
+    assert "suite: suite.json\n" in done.output
+    assert (tmp_path / "suite.json").is_file()

@@ -180,3 +180,17 @@ def test_a_suite_is_proposed_enforced_and_stops_other_data(shell: Any) -> None:
     kept = shell.run("step", "validate_data", "--propose")
     assert kept.returncode == 2
     assert "was edited" in kept.stderr
+
+
+def test_a_folder_called_digits_is_the_folder_and_votes_beside_a_table_are_votes(shell: Any) -> None:
+    photos(shell.folder)
+    (shell.folder / "photos").rename(shell.folder / "digits")
+    assert shell.run("init", "digits").returncode == 0
+    assert "source: ./digits" in (shell.folder / "loop.yaml").read_text()
+    assert "537 images" in (shell.folder / "loop.yaml").read_text()
+    (shell.folder / "digits").rename(shell.folder.parent / "elsewhere")
+    table(shell.folder)
+    (shell.folder / "votes.csv").write_text("id,annotator,label\n0,ada,class_0\n0,bob,class_1\n1,ada,class_0\n")
+    made = shell.run("init", "--force")
+    assert made.returncode == 0, made.stderr
+    assert "votes: votes.csv" in (shell.folder / "loop.yaml").read_text()

@@ -79,7 +79,7 @@ def test_too_many_broken_photos_stop_the_run_and_keep_the_champion(trained: Any)
     done = shell.run("run", "--json")
     assert done.returncode == 2, done.stderr
     message = json.loads(done.stdout)["error"]["message"]
-    assert re.search(r"1[01] of 60 images cannot be read \(1[78]%, allowed 10%\)", message)
+    assert re.search(r"1[01] of 60 rows cannot be used \(1[78]%, allowed 10%\)", message)
     assert "china/china-10.jpg" in message
     assert shell.json("status")["champion"] == before
 

@@ -15,11 +15,13 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from kfloop.core.artifacts import write_report
 from kfloop.core.workspace import Workspace
 from kfloop.report import data_plots, drawings, examples, render_run
+from kfloop.report.people import people
 from kfloop.report.pictures import Pictures, label_words
 from kfloop.report.runs import write_run_report
 from kfloop.report.values import interval, share
@@ -111,7 +113,7 @@ def test_the_parts_of_the_label_check(tmp_path: Path) -> None:
     assert page.count('<span class="pill bad">worse</span>') == 1
     assert "<dt>Krippendorff&#39;s alpha, 1 when all agree</dt><dd>0.610 (0.530 to 0.690)</dd>" in page
     assert "consensus <b>south</b>, 93.0 %" in page
-    assert "<dt>largest class</dt><dd>north, 30 rows</dd>" in page
+    assert "<dt>largest class</dt><dd>north (30 rows)</dd>" in page
 
 
 def test_a_matrix_of_many_classes_becomes_a_list(tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_facts_of_the_data(tmp_path: Path) -> None:
 
     assert "<dt>steps forecast</dt><dd>24</dd>" in series
     assert "by time, validation from 2023-11-14 22:13:20 UTC" in series
-    assert "<li>Labels: check labels not run" in series
+    assert "<li>Not steps of this run: labels, training, package, " in series
     assert "<dt>edges to nowhere</dt><dd>2</dd>" in nodes
     assert "<dt>directed</dt><dd>no</dd>" in nodes
     assert "commit abcdabcd" in nodes
@@ -290,6 +292,9 @@ def test_drawings_of_nothing_and_of_odd_values() -> None:
     assert drawings.curve(np.array([1.0, np.nan, 1.0]), "x").count("M") == 2
     assert drawings.waveform(np.array([], np.int16), "x") == ""
     assert drawings.waveform(np.full(3, -32768, np.int16), "x").count("V") == 3
+    quiet = drawings.waveform(np.array([100, -200, 50], np.int16), "x")
+    assert quiet == drawings.waveform(np.array([10_000, -20_000, 5_000], np.int16), "x")
+    assert quiet != drawings.waveform(np.array([1, -2, 1], np.int16), "x")  # silence stays flat
     assert drawings.graph(0, np.empty((0, 2), int), "x") == ""
     assert drawings.graph(500, np.empty((0, 2), int), "x") == ""
     assert drawings.graph(3, np.array([[0, 1], [0, 1], [2, 9], [-1, 0]]), "x").count("L") == 1
@@ -346,3 +351,96 @@ def test_the_page_allows_sounds_of_its_own_only(tmp_path: Path) -> None:
     assert policy is not None
     assert "default-src 'none'" in policy[1]
     assert "media-src data:;" in policy[1]
+
+
+def _settle(version: Path, ids: list[str]) -> None:
+    """Write who settled some labels into the training split."""
+    with pa.ipc.open_stream((version / "train.arrow").read_bytes()) as stream:
+        table = stream.read_all()
+    settled = [identity in ids for identity in table["id"].to_pylist()]
+    who = ["<Anna>" if yes else None for yes in settled]
+    when = [f"2026-11-{20 + row % 2}T09:00:00.5Z" if yes else None for row, yes in enumerate(settled)]
+    table = table.append_column("label_by", pa.array(who, pa.string()))
+    table = table.append_column("label_at", pa.array(when, pa.string()))
+    with pa.ipc.new_stream(str(version / "train.arrow"), table.schema) as sink:
+        sink.write_table(table)
+
+
+def test_what_to_do_next_stands_on_top(tmp_path: Path) -> None:
+    folders = made.write_run(tmp_path / "run", "image", "multiclass")
+    page = _page(folders, tmp_path)
+    top = page[: page.index("<nav")]
+
+    assert "9 doubtful labels, 2 conflicting pairs" in top
+    assert "<code>kfloop review export</code>" in top
+    assert "4 pairs of alike rows in different splits" in top
+    assert "1 warning of the validation" in top
+    assert top.index("doubtful labels") < top.index("1 warning")
+
+
+def test_nothing_to_do_is_not_a_heading(tmp_path: Path) -> None:
+    folders = {"ingest": made.write_run(tmp_path / "run", "text", "multiclass")["ingest"]}
+
+    assert "What to do next" not in _page(folders, tmp_path)
+
+
+def test_what_people_settled_is_shown_and_not_asked_again(tmp_path: Path) -> None:
+    folders = made.write_run(tmp_path / "run", "image", "multiclass")
+    _settle(folders["ingest"], [f"image/{row:04d}" for row in range(4)])
+    page = _page(folders, tmp_path)
+
+    found = people(Pictures(folder=folders["ingest"]))
+    assert [(person.name, person.rows, person.first, person.last) for person in found] == [
+        ("<Anna>", 4, "2026-11-20 09:00:00 UTC", "2026-11-21 09:00:00 UTC")
+    ]
+    assert '<tr><th scope="row">&lt;Anna&gt;</th><td class="number">4</td>' in page
+    assert page.count("settled by &lt;Anna&gt;, 2026-11-2") == 4
+    assert "5 doubtful labels" in page
+
+
+def test_expectations_in_words(tmp_path: Path) -> None:
+    folders = made.write_run(tmp_path / "run", "text", "multiclass")
+    report = json.loads((folders["validate_data"] / "report.json").read_text())
+    line = {"severity": "warning", "passed": False, "word": "fail"}
+    report["results"] = [
+        line
+        | {
+            "expectation": "expect_column_values_to_be_unique",
+            "column": "content",
+            "observed": 24,
+            "detail": "unexpected: ['5cfee919d43e']",
+        },
+        line | {"expectation": "skew:train/test", "column": "words", "observed": 0.5, "detail": "words (ks 0.50)"},
+    ]
+    report["suite_source"] = "/a/long/path/of/somebody/suite.json"
+    write_report(folders["validate_data"], report)
+    page = _page(folders, tmp_path)
+
+    assert "5cfee919d43e" not in page
+    assert '<td class="wrap">24 against</td><td class="wrap">rows equal to another row' in page
+    assert '<th scope="row">no skew between train and test</th>' in page
+    assert "<dd>suite.json " in page
+
+
+def test_groups_that_are_no_worse_are_folded_away(tmp_path: Path) -> None:
+    folders = made.write_run(tmp_path / "run", "table", "multiclass")
+    report = json.loads((folders["check_labels"] / "report.json").read_text())
+    report["groups"] = [line | {"p_adjusted": 1.0} for line in report["groups"]]
+    report["imbalance"] = {"largest": {"label": "north", "n": 7}, "smallest": {"label": "east", "n": 7}, "ratio": 1.0}
+    write_report(folders["check_labels"], report)
+    page = _page(folders, tmp_path)
+
+    assert "No group has clearly more flagged rows than the others." in page
+    assert page.index("Groups no worse than chance allows") > page.index("more groups</summary>")
+    assert "<dt>classes</dt><dd>all of one size</dd>" in page
+
+
+def test_a_forecast_shows_no_empty_label_counts(tmp_path: Path) -> None:
+    page = _page(made.write_run(tmp_path / "series", "series", "regression"), tmp_path)
+    assert "<dt>rows checked</dt>" in page
+    folders = made.write_run(tmp_path / "forecast", "series", "forecasting")
+    (tmp_path / "forecast" / "labels").mkdir()
+    write_report(tmp_path / "forecast" / "labels", {"n": 0, "n_flagged": 0, "task": "forecasting", "policy": "report"})
+    page = _page(folders | {"check_labels": tmp_path / "forecast" / "labels"}, tmp_path)
+    assert "<dt>rows checked</dt>" not in page
+    assert "A forecast has no labels to doubt." in page

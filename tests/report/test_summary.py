@@ -62,3 +62,29 @@ def test_never_more_than_twelve_lines(record: dict[str, Any]) -> None:
 
 def test_an_empty_record() -> None:
     assert "unknown" in render_summary({})
+
+
+def checked_only(record: dict[str, Any]) -> dict[str, Any]:
+    message = "3 of 900 labels are probably wrong; ask people: kfloop review export"
+    changes = {"until": "check_labels", "decision": None, "champion": {"before": None, "after": None}}
+    return record | changes | {"message": message, "steps": record["steps"][:3]}
+
+
+def test_a_run_that_only_checked_data_says_nothing_of_champions(record: dict[str, Any]) -> None:
+    lines = render_summary(checked_only(record)).splitlines()
+
+    assert lines[0] == "digits: Every step up to check labels succeeded."
+    assert lines[1] == "  3 of 900 labels are probably wrong; ask people: kfloop review export"
+    assert not any(line.startswith("Champion") for line in lines)
+
+
+def test_the_champion_that_there_is_stays_named(record: dict[str, Any]) -> None:
+    both = {"before": {"version": 3, "digest": "beef" * 8}, "after": {"version": 3, "digest": "beef" * 8}}
+
+    assert "Champion: version 3 (beefbeefbeef)" in render_summary(checked_only(record) | {"champion": both})
+
+
+def test_a_whole_round_without_champion_says_so(record: dict[str, Any]) -> None:
+    summary = render_summary(record | {"status": "rejected", "champion": {"before": None, "after": None}})
+
+    assert "Champion: none" in summary

@@ -2,7 +2,8 @@
 
 Candidates come from two sides: the perceptual hash of the originals, for photos, and neighbours among the picture's brightness in at most 8 x 8 fields,
 shifted by one pixel each way. Each candidate is then verified on the version's pixels: after the best shift, the difference must be what JPEG
-at quality 50 may leave, term by term of the 8 x 8 cosine transform, and small beside what the pictures show.
+at quality 50 may leave, term by term of the 8 x 8 cosine transform, small beside what the pictures show, and no larger than that of either
+picture from itself moved by a quarter of its side: of pictures that look alike wherever one looks, only (nearly) equal ones are taken.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kfloop.components.check_labels.duplicates.pixels import compare, luma
-from kfloop.core.perceptual import hamming, near_pairs
+from kfloop.components.check_labels.duplicates.pixels import compare, luma, moved
+from kfloop.core.perceptual import near_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,6 @@ DIFFERENT_PHOTO = 0.4  # the same where the hashes agree
 FAINT = 0.25  # steps, root mean square: pictures that show less are all alike after JPEG,
 DIFFERENT_FAINT = 0.05  # so that less may differ
 BLOCK_ERROR = 0.45  # in the worst block of 8 x 8 pixels
-HASH_FAR = 80  # bits; two photos further apart are not the same, however like their fields
 TINT = 1.5  # largest difference of a channel's mean, of 255
 CLIPPED_TINT = 5.0  # what clipping may make of it
 
@@ -89,8 +89,7 @@ def near_pictures(pictures: Pictures, rows: Ints, facts: pa.Table, near_distance
     """
     hashes = _Hashes(facts, rows)
     hashed = hashes.candidates(HASH_DISTANCE if near_distance is None else near_distance)
-    seen = hashes.possible(_field_candidates(pictures, rows))
-    keys = np.unique(np.concatenate([hashed, seen]), axis=0)
+    keys = np.unique(np.concatenate([hashed, _field_candidates(pictures, rows)]), axis=0)
     alike = np.isin(keys[:, 0] * len(rows) + keys[:, 1], hashed[:, 0] * len(rows) + hashed[:, 1])
     kept, distance = _verified(pictures, rows, keys, alike)
     return keys[kept, 0], keys[kept, 1], distance
@@ -112,14 +111,6 @@ class _Hashes:
         known = [(place, text) for place, text in enumerate(self.texts) if text]
         pairs, _ = near_pairs([text for _, text in known], limit)
         return np.array([place for place, _ in known], dtype=np.int64)[pairs]
-
-    def possible(self, pairs: Ints) -> Ints:
-        """Pairs without those of two photos whose hashes are far apart."""
-        kept = [
-            not (first := self.texts[left]) or not (second := self.texts[right]) or hamming(first, second) <= HASH_FAR
-            for left, right in pairs.tolist()
-        ]
-        return pairs[np.array(kept, dtype=bool)]
 
 
 def _batches(n: int, values: int) -> Iterator[slice]:
@@ -162,13 +153,26 @@ def _field_candidates(pictures: Pictures, rows: Ints) -> Ints:
     found = [np.empty((0, 2), np.int64)]
     for level in np.unique(levels := np.ceil(np.log2(reach))):
         inside = np.flatnonzero(levels == level)
-        for place in places:
+        for field, place in zip(fields, places, strict=True):
             k, bound = min(NEIGHBOURS + 1, len(rows)), reach[inside].max()
             _, near = tree.query(place[inside], k=k, eps=APPROXIMATE, distance_upper_bound=bound)
             left, right = np.repeat(inside, near.shape[1]), near.ravel()
             valid = (right < len(rows)) & (right != left)
-            found.append(np.sort(np.column_stack([left[valid], right[valid]]), axis=1))
+            pairs = np.column_stack([left[valid], right[valid]])
+            if min(height, width) > 2 * FIELDS:  # of fewer pixels, fields are not much calmer than the pixels
+                pairs = pairs[_within(field, fields[0], pairs, reach)]
+            found.append(np.sort(pairs, axis=1))
     return np.unique(np.concatenate(found), axis=0).astype(np.int64)
+
+
+def _within(field: Floats, other: Floats, pairs: Ints, reach: Floats) -> NDArray[np.bool_]:
+    """Which pairs differ by no more than the wider of their bounds in all fields: the search saw the main directions only."""
+    near = np.empty(len(pairs), dtype=np.bool_)
+    for part in _batches(len(pairs), field.shape[1]):
+        left, right = pairs[part].T
+        gap = ((field[left] - other[right]) ** 2).sum(axis=1)
+        near[part] = gap <= np.maximum(reach[left], reach[right]) ** 2
+    return near
 
 
 def _verified(
@@ -185,6 +189,8 @@ def _verified(
         same = (seen.error <= STEP_ERROR + allowed) & (seen.worst <= BLOCK_ERROR + allowed)
         same &= (seen.share <= largest) & (seen.tint <= TINT + (CLIPPED_TINT - TINT) * clipped)
         same |= alike[part] & (seen.share <= DIFFERENT_PHOTO) & (seen.tint <= 2 * CLIPPED_TINT)
+        passed = np.flatnonzero(same)
+        same[passed] = seen.square[passed] <= np.minimum(moved(first[passed]), moved(second[passed]))
         kept.append(np.flatnonzero(same) + part.start)
         errors.append(seen.error[same].astype(np.float64))
     return np.concatenate(kept), np.concatenate(errors)

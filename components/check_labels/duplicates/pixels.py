@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 BLOCK = 8
 SHIFTS = [(y, x) for y in (0, -1, 1) for x in (0, -1, 1)]
+MOVE = 0.25  # of a side: how far a picture is moved to see whether it says where it was taken
+MOVE_DIRECTIONS = 8  # over half a circle; the other half is these seen from the other end
 STEPS = np.array(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
@@ -52,6 +54,7 @@ class Difference:
         worst: The same in the worst block of 8 x 8 pixels.
         energy: Mean square of the pictures about their mean, in steps.
         share: Mean square of the difference beside that energy.
+        square: Mean square of the difference in brightness, 0..255 squared.
         tint: Largest difference of a channel's mean, 0..255.
     """
 
@@ -59,6 +62,7 @@ class Difference:
     worst: Floats
     energy: Floats
     share: Floats
+    square: Floats
     tint: Floats
 
 
@@ -91,7 +95,29 @@ def compare(first: Floats, second: Floats) -> Difference:
         found["error"][chosen], found["worst"][chosen] = np.sqrt(gap), np.sqrt(worst)
         found["energy"][chosen] = energy
         found["share"][chosen] = np.where(gap > 0, gap / np.maximum(energy, 1e-9), 0)
-    return Difference(**found)
+    return Difference(**found, square=gaps.min(axis=0))
+
+
+def moved(pictures: Floats) -> Floats:
+    """How little pictures change when they are moved: mean square difference of brightness after a quarter of a side, in the worst direction.
+
+    A stretch of sky, a ramp or a straight edge looks the same a little further on, so that another piece of it may be as near as a copy is
+    (the aperture problem). The measure is the one of H. Moravec, "Towards automatic visual obstacle avoidance", IJCAI 1977.
+
+    Args:
+        pictures: [N, H, W, C] in 0..255.
+
+    Returns:
+        [N]; 0 for pictures that are too small to be moved.
+    """
+    grey = luma(pictures)
+    height, width = grey.shape[1:]
+    least = np.full(len(grey), np.inf, dtype=np.float32)
+    for turn in np.pi / MOVE_DIRECTIONS * np.arange(MOVE_DIRECTIONS):
+        step = round(float(np.sin(turn)) * height * MOVE), round(float(np.cos(turn)) * width * MOVE)
+        here, there = _overlap(step, height, width)
+        least = np.minimum(least, ((grey[:, *here] - grey[:, *there]) ** 2).mean(axis=(1, 2)))
+    return np.asarray(least)
 
 
 def _overlap(shift: tuple[int, int], height: int, width: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:

@@ -76,7 +76,8 @@ def _label_numbers(labels: list[Any]) -> tuple[Floats, float]:
     if known and isinstance(known[0], float):
         numbers = np.array([math.nan if label is None else float(label) for label in labels])
         finite = numbers[np.isfinite(numbers)]
-        return numbers, CONFLICT_SPREADS * float(finite.std()) if len(finite) else 0.0
+        size = float(np.abs(finite).max(initial=0.0)) or 1.0  # squares of huge numbers would overflow
+        return numbers, CONFLICT_SPREADS * float((finite / size).std()) * size if len(finite) else 0.0
     codes: dict[Any, int] = {}
     keys = [tuple(label) if isinstance(label, list) else label for label in labels]
     numbers = np.array(

@@ -13,6 +13,7 @@ import numpy as np
 
 from kfloop.components.check_labels.duplicates.arrays import near_rows, near_vectors
 from kfloop.components.check_labels.duplicates.audio import near_audio
+from kfloop.components.check_labels.duplicates.coincidences import MANY, expected_coincidences
 from kfloop.components.check_labels.duplicates.images import Pictures, near_pictures
 from kfloop.components.check_labels.duplicates.rows import LightRows, read_light_rows, readable
 from kfloop.components.check_labels.duplicates.texts import near_texts
@@ -48,6 +49,8 @@ class DuplicateReport:
             ``conflict``, ``leak``. Conflicts first, then leaks.
         leakage: Share of validation and test rows that have a duplicate, or a row of their group, in train.
         conflict: Whether a row has a duplicate of another label, bool [N].
+        coincidences: Rows that equal a row by chance. Above a hundredth duplicates are no evidence: there are no conflicts and leaks then,
+            and the leakage is unknown.
         compared: Rows of different content that were compared for near duplicates; 0 where the modality has none, or there are more than
             two million.
     """
@@ -59,11 +62,13 @@ class DuplicateReport:
     pairs: list[dict[str, Any]]
     leakage: Estimate
     conflict: Flags
+    coincidences: float
     compared: int
 
     def as_dict(self) -> dict[str, Any]:
         """The part ``duplicates`` of ``report.json``."""
-        return {name: getattr(self, name) for name in ("exact", "near", "conflicting", "leaking", "compared", "pairs")}
+        names = ("exact", "near", "conflicting", "leaking", "coincidences", "compared", "pairs")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,27 +95,23 @@ class DuplicatePairs:
 
 
 def find_duplicates(
-    version: DatasetVersion,
-    features: NDArray[np.floating] | None = None,
-    near_distance: int | None = None,
-    *,
-    level: float = 0.95,
+    version: DatasetVersion, near_distance: int | None = None, *, level: float = 0.95
 ) -> DuplicateReport:
     """Find exact and near duplicates over all splits.
 
     Args:
         version: Dataset version.
-        features: Not used by the modalities of today, which have better evidence of their own; [N, D].
         near_distance: Photos only: largest number of the 256 bits of the perceptual hash in which near duplicates may differ;
-            null: 40. Whether photos of any distance up to 80 have near pixels is looked at besides.
+            null: 40. Whether photos of any distance have near pixels is looked at besides.
         level: Confidence level of the leakage.
     """
-    del features
     rows = read_light_rows(version)
     pairs = duplicate_pairs(version, near_distance, rows.content)
-    conflict = _differ(rows.label[pairs.rows[:, 0]], rows.label[pairs.rows[:, 1]], rows.tolerance)
+    coincidences = expected_coincidences(version)
+    telling = coincidences <= MANY
+    conflict = telling & _differ(rows.label[pairs.rows[:, 0]], rows.label[pairs.rows[:, 1]], rows.tolerance)
     splits = rows.split[pairs.rows]
-    leak = (splits[:, 0] != splits[:, 1]) & np.isin(splits, SPLIT_APART).all(axis=1)
+    leak = telling & (splits[:, 0] != splits[:, 1]) & np.isin(splits, SPLIT_APART).all(axis=1)
     order = np.lexsort((pairs.rows[:, 1], pairs.rows[:, 0], pairs.distance, pairs.near, ~leak, ~conflict))[:LISTED]
     return DuplicateReport(
         exact=int((~pairs.near).sum()),
@@ -118,8 +119,9 @@ def find_duplicates(
         conflicting=int(conflict.sum()),
         leaking=int(leak.sum()),
         pairs=_listed(version, rows, pairs, order, conflict, leak),
-        leakage=_leakage(rows, pairs, level, grouped=version.modality != "series"),
-        conflict=_conflicts(rows, pairs),
+        leakage=_leakage(rows, pairs, level, grouped=version.modality != "series") if telling else wilson(0, 0, level),
+        conflict=_conflicts(rows, pairs) & telling,
+        coincidences=coincidences,
         compared=len(pairs.first) if version.modality in COMPARED and len(pairs.first) <= MOST_COMPARED else 0,
     )
 

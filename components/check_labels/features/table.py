@@ -63,6 +63,7 @@ def _numbers(column: pa.ChunkedArray) -> list[Floats]:
         return []
     if not known.all():
         values[~known] = np.median(values[known])
+    values /= float(np.abs(values).max()) or 1.0  # squares of huge numbers would overflow
     result = []
     spread = values.std()
     if spread > 0 and abs(float((((values - values.mean()) / spread) ** 3).mean())) > SKEWED:

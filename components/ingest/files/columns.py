@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from kfloop.components.ingest.labels.names import composed
 from kfloop.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def number(text: str) -> float | None:
 
 def several(text: str) -> list[str]:
     """Class names of a multi-label cell, separated by ``;`` or ``|``."""
-    return [name for part in SEVERAL.split(text) if (name := part.strip())]
+    return [name for part in SEVERAL.split(composed(text)) if (name := part.strip())]
 
 
 def choose_labels(items: Sequence[FileItem], task: str, where: str, like: Source | None) -> tuple[str, ...]:
@@ -107,7 +108,7 @@ def label_value(text: str, task: str, index: dict[str, int]) -> Any:
         return number(text)
     if task == "multilabel":
         return sorted({index[name] for name in several(text)})
-    return index[text]
+    return index[composed(text)]
 
 
 def label_type(task: str) -> pa.DataType:
@@ -137,7 +138,7 @@ def times(items: Sequence[FileItem]) -> list[Any] | None:
 
 
 def _names(label: str, task: str) -> list[str]:
-    return several(label) if task == "multilabel" else [label]
+    return several(label) if task == "multilabel" else [composed(label)]
 
 
 def _instant(text: str) -> datetime | None:

@@ -47,7 +47,7 @@ def guess_label(columns: Sequence[str], config: DataConfig, where: str) -> tuple
         )
     raise InputError(
         f"{where} has {len(found)} columns that could be the label: {', '.join(found)}",
-        hint="name one in data.label",
+        hint="name one in data.label (kfloop init: --label NAME)",
         columns=list(columns),
     )
 
@@ -61,7 +61,7 @@ def listed(columns: Sequence[str], most: int = 40) -> str:
 def _without_label(columns: Sequence[str]) -> str:
     if sum(number_of(name) is not None for name in columns) * 3 >= len(columns):
         return "the first line looks like data: write a line with the names of the columns above it"
-    return "name the column in data.label"
+    return "name the column in data.label (kfloop init: --label NAME)"
 
 
 def is_group_name(column: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,6 +18,30 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 def is_whole(name: str) -> bool:
     """Whether a name is a whole number."""
     return name.isascii() and name.removeprefix("-").isdigit()
+
+
+def composed(name: str) -> str:
+    """A name in Unicode normal form C: the accented letters of file systems and programs are spelt in two ways that look the same."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def lookalikes(names: Sequence[str]) -> list[str]:
+    """Sentences on classes whose names differ in case only, or stand for the same whole number."""
+    found: list[str] = []
+    seen: dict[str | int, str] = {}
+    for name in names:
+        key = int(name) if is_whole(name) else name.casefold()
+        if key in seen:
+            how = "are the same number" if isinstance(key, int) else "differ in upper and lower case only"
+            found.append(f"classes '{seen[key]}' and '{name}' {how}, but are kept apart")
+        seen.setdefault(key, name)
+    return found
+
+
+def is_joined(name: str, names: Sequence[str]) -> bool:
+    """Whether a class name is made of others, with ``|`` or ``;`` between them."""
+    parts = [part.strip() for part in name.replace(";", "|").split("|")]
+    return len(parts) > 1 and set(parts) <= set(names)
 
 
 def number_of(value: Any) -> float | None:
@@ -38,7 +63,7 @@ def class_names(values: Iterable[Any], known: Sequence[str] | None) -> dict[Any,
     truths = all(str(value).lower() in {"true", "false"} for value in distinct)
     named: dict[Any, str] = {}
     for value, number in zip(distinct, numbers, strict=True):
-        text = str(value)
+        text = composed(str(value))
         name = text.lower() if truths else text
         if whole and number is not None and not is_whole(text):
             name = str(int(number))

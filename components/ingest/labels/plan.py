@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kfloop.components.ingest.labels.columns import guess_label
-from kfloop.components.ingest.labels.names import class_names, in_order, number_of
+from kfloop.components.ingest.labels.names import class_names, in_order, is_joined, lookalikes, number_of
 from kfloop.components.ingest.readers.table.kinds import MOSTLY, is_list, lists_of
 from kfloop.errors import InputError, nearest
 
@@ -61,6 +61,7 @@ class LabelScan:
         self.counts: dict[Any, int] = {}
         self.first: dict[Any, int] = {}
         self.total = 0
+        self.missing = 0
         self.fractional = False
         self.multi = False
         self.regression = False
@@ -70,6 +71,7 @@ class LabelScan:
         """One batch of ``plain_labels`` and the numbers of its rows, int64 [N]."""
         if self.stopped:
             return
+        self.missing += labels.null_count
         if is_list(labels.type):
             self.multi = True
             rows = np.repeat(rows, labels.value_lengths().fill_null(0).to_numpy(zero_copy_only=False))
@@ -214,9 +216,11 @@ def _check_classes(
     notes: list[str],
 ) -> None:
     if len(names) == 1:
+        without = f", and {scan.missing:,} rows without a label" if scan.missing else ""
+        empty = "; in CSV, NA, NaN, null and None stand for a missing label too" if scan.missing else ""
         raise InputError(
-            f"{where}: column '{column}' has one class only ('{names[0]}', {scan.total:,} rows): expected two or more",
-            hint="name another column in data.label",
+            f"{where}: column '{column}' has one class only ('{names[0]}', {scan.total:,} rows{without}): expected two or more",
+            hint=f"name another column in data.label{empty}",
             labels=list(names),
         )
     if len(names) == scan.total and not scan.multi:
@@ -233,6 +237,12 @@ def _check_classes(
         shown = ", ".join(f"'{named[value]}' ({place(scan.first[value])})" for value in single[:SHOWN])
         more = f" and {len(single) - SHOWN} more" if len(single) > SHOWN else ""
         notes.append(f"column '{column}': seen once only: class {shown}{more}; it cannot be both learned and tested")
+    joined = next((name for name in names if is_joined(name, names)), None)
+    if joined is not None and not scan.multi:
+        notes.append(f"column '{column}': '{joined}' is one class; if it is several labels, set data.task: multilabel")
+    same = lookalikes(names)
+    notes += [f"column '{column}': {sentence}" for sentence in same[:SHOWN]]
+    notes += [f"column '{column}': {len(same) - SHOWN} more such classes"] if len(same) > SHOWN else []
 
 
 def _check_known(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kfloop.components.validate_data import outcomes
 from kfloop.components.validate_data.kinds import STR, kind_of
 from kfloop.components.validate_data.rules import RULES
-from kfloop.errors import ConfigError
+from kfloop.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -122,7 +122,8 @@ def _expectation(check: Check) -> Any:
         return ExpectationConfiguration(type=check.kind, kwargs=kwargs).to_domain_obj()
     except Exception as error:  # whatever Great Expectations raises on a name or argument it does not know
         raise ConfigError(
-            f"the suite has an unusable expectation {check.kind!r}: {error}", hint="see the list of Great Expectations"
+            f"the suite has an unusable expectation {check.kind!r}: {error}",
+            hint=f"{nearest(check.kind, RULES)}; see the list of Great Expectations",
         ) from error
 
 

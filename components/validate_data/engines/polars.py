@@ -143,11 +143,10 @@ def _columns_outcome(check: Check, names: list[str]) -> dict[str, Any]:
         place = told.get("column_index")
         passed = told["column"] in names if not place else names[place : place + 1] == [told["column"]]
         return outcomes.outcome(check, passed=passed)
-    if check.kind == "expect_table_columns_to_match_set":
+    if check.kind == outcomes.COLUMN_SET:
         wanted = set(told["column_set"])
         passed = wanted == set(names) if told.get("exact_match", True) else wanted <= set(names)
-        strangers = sorted(wanted ^ set(names))
-        return outcomes.outcome(check, passed=passed, observed=sorted(names), unexpected=strangers)
+        return outcomes.outcome(check, passed=passed, observed=sorted(names))
     low, high = told.get("value", told.get("min_value")), told.get("value", told.get("max_value"))
     above = low is None or (len(names) > low if told.get("strict_min") else len(names) >= low)
     below = high is None or (len(names) < high if told.get("strict_max") else len(names) <= high)

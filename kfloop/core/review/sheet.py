@@ -15,6 +15,8 @@ from kfloop.core.review.labeling import spoken
 SHEET = "sheet.html"
 MOST_BUTTONS = 12  # classes that get a button each; more are a list to pick from
 DIGIT_KEYS = 10
+FIGURES = 4  # significant, of a suggested number: a model does not know more
+NEARLY = 0.99
 WHY = {
     CONFLICT: "conflicting labels",
     "label_issue": "label looks wrong",
@@ -57,6 +59,7 @@ def render_sheet(items: Sequence[QueueItem], *, loop: str, dataset: str) -> str:
     }
     return environment.get_template("sheet.html.j2").render(
         items=[_card(item) for item in items],
+        sound=any(item.value.get("kind") == "audio" for item in items),
         loop=loop,
         dataset=dataset,
         task=first.task,
@@ -88,14 +91,26 @@ def answer_keys(names: Sequence[str]) -> list[str]:
     return [name if len(name) == 1 and name in "1234567890" else free.pop(0) if free else "" for name in names]
 
 
+def _rounded(suggested: Any) -> Any:
+    """A suggested number as a person would write it, for that is what a press of its button records; a class as it is."""
+    return float(f"{suggested:.{FIGURES}g}") if isinstance(suggested, float) else suggested
+
+
+def _sure(confidence: float) -> str:
+    """A model is never quite sure, whatever rounding makes of it."""
+    return f"over {NEARLY:.0%}" if confidence > NEARLY else f"{confidence:.0%}"
+
+
 def _card(item: QueueItem) -> dict[str, Any]:
     """What the template shows of an item."""
-    quick = [label for label in (item.given, *item.also_given, item.suggested) if label is not None]
+    suggested = _rounded(item.suggested)
+    quick = [label for label in (item.given, *item.also_given, suggested) if label is not None]
     quick = list(dict.fromkeys(quick))[:DIGIT_KEYS]
     return {
         "item": item,
         "value": _NOTHING | item.value,
         "reasons": [{"key": reason, "words": WHY[reason]} for reason in item.reasons],
-        "sure": None if item.confidence is None else f"{item.confidence:.0%}",
+        "suggested": suggested,
+        "sure": None if item.confidence is None else _sure(item.confidence),
         "quick": list(zip(quick, answer_keys([spoken(label) for label in quick]), strict=True)),
     }

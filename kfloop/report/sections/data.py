@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kfloop.report import plots
+from kfloop.report.people import people
 from kfloop.report.pictures import DAMAGE, class_counts
 from kfloop.report.sections import data_looks
 from kfloop.report.sources import Context
@@ -48,10 +49,12 @@ def build(context: Context) -> Mapping[str, Any]:
     labels = pictures.labels or [text(name, limit=60) for name in items(card.get("labels"))]
     counts = _ordered(class_counts(card, labels))
     shown, problem = _looks(context)
+    splits = _splits(context, mapping(card.get("splits")))
     return {
         "facts": [*_facts(card, labels), *_schema_facts(mapping(card.get("schema")), card)],
         "warnings": [text(line) for line in items(report.get("warnings"))],
-        "splits": _splits(context, mapping(card.get("splits"))),
+        "splits": splits,
+        "mixed": any("fresh" in line["origins"] for line in splits),  # else all rows came from one place
         "method": _method(mapping(card.get("split")), clock=pictures.has_clock),
         "plot": plots.class_counts(
             labels[:_CLASSES_SHOWN], {name: sizes[:_CLASSES_SHOWN] for name, sizes in counts.items()}
@@ -63,6 +66,7 @@ def build(context: Context) -> Mapping[str, Any]:
         "counts": counts,
         "sources": [_source(line) for line in rows(card.get("sources"))],
         "quarantine": _quarantine(pictures.folder),
+        "people": [[person.name, count(person.rows), person.first, person.last] for person in people(pictures)],
         "looks": shown,
         "problem": problem,
     }
@@ -170,13 +174,17 @@ def _method(split: Mapping[str, Any], *, clock: bool) -> str:
 def _source(line: Mapping[str, Any]) -> dict[str, Any]:
     known = {"kind", "uri", "digest"}
     rest = {key: value for key, value in line.items() if key not in known and isinstance(value, str | int | float)}
+    size = rest.pop("n", None)
     return {
-        "kind": text(line.get("kind")),
+        "kind": words(line.get("kind")),
         "uri": text(line.get("uri")),
         "digest": short(line.get("digest")),
         "more": ", ".join(
-            f"{words(key)} {decimal(value) if isinstance(value, float) else text(value, limit=80)}"
-            for key, value in rest.items()
+            ([f"{count(size)} rows"] if number(size) is not None else [])
+            + [
+                f"{words(key)} {decimal(value) if isinstance(value, float) else text(value, limit=80)}"
+                for key, value in rest.items()
+            ]
         ),
     }
 

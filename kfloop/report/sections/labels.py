@@ -6,11 +6,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kfloop.report import data_plots, examples
+from kfloop.report.people import settled_by
 from kfloop.report.pictures import label_words
 from kfloop.report.sections import annotators, duplicates
 from kfloop.report.sources import Context
 from kfloop.report.values import Interval, count, decimal, interval, items, mapping, number, rows, share, text, words
 
+_POLICIES = {
+    "report": "only reported, trained on as they are",
+    "weight": "trained on with half the weight",
+    "quarantine": "not trained on",
+    "relabel_queue": "put to people, trained on as they are",
+}
 _SHOWN, _TALL = 24, 12  # the latter where an example is a list of cells
 _OUTLIERS = 12
 _CLASSES = 30
@@ -33,16 +40,23 @@ def build(context: Context) -> Mapping[str, Any]:
     outliers = mapping(report.get("outliers"))
     far = rows(outliers.get("ranked"))
     per_class = rows(report.get("per_class"))
+    groups = [_group(line) for line in rows(report.get("groups"))[:_GROUPS]]
     return {
         "facts": [
-            ("rows checked", count(report.get("n"))),
-            ("flagged", count(report.get("n_flagged"))),
-            ("estimated share of wrong labels", "" if task == "forecasting" else share(report.get("noise"))),
+            *(
+                []
+                if task == "forecasting"
+                else [
+                    ("rows checked", count(report.get("n"))),
+                    ("flagged", count(report.get("n_flagged"))),
+                    ("estimated share of wrong labels", share(report.get("noise"))),
+                ]
+            ),
             (
                 "held-out rows with a duplicate in training",
                 share(report["leakage"]) if report.get("leakage") is not None else "",
             ),
-            ("doubtful training rows", words(report.get("policy"))),
+            ("doubtful training rows", _POLICIES.get(text(report.get("policy")), words(report.get("policy")))),
             ("waiting for people", count(report.get("queued")) if number(report.get("queued")) else ""),
         ],
         "method": text(report.get("method")),
@@ -56,16 +70,19 @@ def build(context: Context) -> Mapping[str, Any]:
         "outliers": _outliers(context, far[:_OUTLIERS]),
         "outliers_total": count(outliers.get("n")) if number(outliers.get("n")) else "",
         "imbalance": _imbalance(mapping(report.get("imbalance")), named),
-        "groups": [_group(line) for line in rows(report.get("groups"))[:_GROUPS]],
+        "groups": [line for line in groups if line["worse"]],
+        "groups_alike": [line for line in groups if not line["worse"]],
         "annotators": annotators.build(context, mapping(report.get("annotators")), named),
     }
 
 
 def _suspects(context: Context, lines: list[dict[str, Any]], named: Callable[[Any], str]) -> list[dict[str, Any]]:
-    found = examples.by_id(context.pictures, [line.get("id") for line in lines])
+    ids = [line.get("id") for line in lines]
+    found, settled = examples.by_id(context.pictures, ids), settled_by(context.pictures, ids)
     return [
         {
             "id": text(line.get("id"), limit=80),
+            "settled": settled.get(text(line.get("id")), ""),
             "given": named(line.get("given")),
             "suggested": named(line.get("suggested")),
             "margin": decimal(line.get("margin"), 2),
@@ -152,18 +169,22 @@ def _heat(found: Interval | None, *, right: bool) -> dict[str, Any]:
 
 
 def _imbalance(found: Mapping[str, Any], named: Callable[[Any], str]) -> list[tuple[str, str]]:
+    """Largest and smallest class, unless all are equal: then there are none."""
+
     def sized(value: Any) -> str:
         line = mapping(value)
         if line:
-            return f"{named(line.get('label'))}, {count(line.get('n'))} rows"
+            return f"{named(line.get('label'))} ({count(line.get('n'))} rows)"
         return "" if value is None else named(value)
 
     if not found:
         return []
+    if number(found.get("ratio")) == 1:
+        return [("classes", "all of one size"), ("rows of each", count(mapping(found.get("largest")).get("n")))]
     return [
         ("largest class", sized(found.get("largest"))),
         ("smallest class", sized(found.get("smallest"))),
-        ("largest to smallest", decimal(found.get("ratio"), 1)),
+        ("largest to smallest", decimal(found.get("ratio"), 2)),
         ("evenness, 1 when all are equal", decimal(found.get("entropy"))),
     ]
 

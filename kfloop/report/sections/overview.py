@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kfloop.report.sections.following import following
 from kfloop.report.sources import Context, step_name
 from kfloop.report.values import duration, mapping, moment, number, rows, said, short, text, words
 
@@ -23,6 +24,8 @@ _TRIGGERS = {
     "over_budget": ("No retraining: the budget is spent.", "wait"),
     "not_evaluated": ("Drift was not evaluated.", "bad"),
 }
+# From here on a run is about models.
+_MODEL_STEPS = frozenset({"train", "package", "incumbent", "evaluate", "bless", "gate", "deploy", "keep", "monitor"})
 _STATUSES = {
     "succeeded": ("The run succeeded.", "good"),
     "failed": ("The run failed.", "bad"),
@@ -42,6 +45,8 @@ def headline(record: Mapping[str, Any]) -> dict[str, Any]:
     status = text(record.get("status"))
     decision, trigger = mapping(record.get("decision")), mapping(record.get("trigger"))
     sentence, tone = _STATUSES.get(status, (f"The run ended as '{status or 'unknown'}'.", "quiet"))
+    if status == "succeeded" and record.get("until"):
+        sentence = f"Every step up to {words(step_name(record['until']))} succeeded."
     if status not in {"failed", "nothing_new", "running"}:
         sentence, tone = _TRIGGERS.get(text(trigger.get("outcome")), (sentence, tone))
         sentence, tone = _DECISIONS.get(text(decision.get("outcome")), (sentence, tone))
@@ -70,13 +75,26 @@ def failures(record: Mapping[str, Any]) -> list[str]:
 
 
 def champion(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The champion before and after the run, and whether it changed."""
+    """The champion before and after the run, whether it changed, and whether the run was about a champion at all.
+
+    A run that was told to stop before any model, or that failed before one, says nothing of a champion that is not there.
+    """
     both = mapping(record.get("champion"))
     before, after = mapping(both.get("before")), mapping(both.get("after"))
     return {
+        "concerned": bool(after) or (bool(_MODEL_STEPS & _taken(record)) and not record.get("until")),
         "before": _version(before),
         "after": _version(after),
         "changed": (before.get("version"), before.get("digest")) != (after.get("version"), after.get("digest")),
+    }
+
+
+def _taken(record: Mapping[str, Any]) -> set[str]:
+    """The steps that the run came to."""
+    return {
+        step_name(line.get("name"))
+        for line in rows(record.get("steps"))
+        if line.get("status") not in {None, "not_run", "skipped"}
     }
 
 
@@ -92,6 +110,7 @@ def build(context: Context) -> Mapping[str, Any]:
     return {
         "headline": headline(record),
         "champion": champion(record),
+        "next": following(context),
         "facts": [
             ("pipeline", text(record.get("pipeline"))),
             ("started", moment(record.get("started"))),

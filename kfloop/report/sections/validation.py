@@ -12,6 +12,8 @@ from kfloop.report.values import compact, count, decimal, items, mapping, number
 _ORDER = {"error": 0, "fail": 1, "not evaluated": 2, "pass": 3}
 _SEVERITIES = {"critical": 0, "warning": 1}
 _OPEN = 12  # passed expectations up to which they are not folded away
+_SKEW = "skew:"
+_EACH_VALUE = "expect_column_values_"
 _PROFILE = 100
 _SKEWED = 20
 _TOP = 3
@@ -44,7 +46,8 @@ def build(context: Context) -> Mapping[str, Any]:
 
 
 def _suite(report: Mapping[str, Any]) -> str:
-    source, digest = text(report.get("suite_source"), limit=200), report.get("suite_digest")
+    # The file's name is enough beside its digest: a whole path would not fit.
+    source, digest = text(report.get("suite_source"), limit=1000).rpartition("/")[2], report.get("suite_digest")
     return " ".join(part for part in (source, short(digest) if digest else "") if part)
 
 
@@ -68,14 +71,30 @@ def _rank(line: Mapping[str, str]) -> tuple[bool, int, int]:
 
 
 def _result(line: Mapping[str, Any]) -> dict[str, str]:
+    name = text(line.get("expectation"))
     return {
-        "expectation": words(line.get("expectation")).removeprefix("expect "),
+        "expectation": _named(name),
         "column": text(line.get("column"), limit=120),
         "severity": text(line.get("severity"), limit=40),
         "state": _state(line),
-        "observed": _observed(line.get("observed")),
-        "detail": text(line.get("detail"), limit=240),
+        "observed": _observed(line.get("observed"), counted=name.startswith(_EACH_VALUE)),
+        "detail": _detail(line),
     }
+
+
+def _named(expectation: str) -> str:
+    """An expectation in words; a comparison of two sets as that."""
+    if expectation.startswith(_SKEW):
+        return f"no skew between {words(expectation.removeprefix(_SKEW)).replace('/', ' and ')}"
+    return words(expectation).removeprefix("expect ")
+
+
+def _detail(line: Mapping[str, Any]) -> str:
+    """What was wrong. Hashes of contents tell a person nothing: the pairs of equal rows stand with the labels."""
+    found = text(line.get("detail"), limit=240)
+    if line.get("column") == "content" and found.startswith("unexpected"):
+        return "rows equal to another row; Duplicates, under Labels, shows them"
+    return found
 
 
 def _state(line: Mapping[str, Any]) -> str:
@@ -86,7 +105,10 @@ def _state(line: Mapping[str, Any]) -> str:
     return ("pass" if passed else "fail") if isinstance(passed, bool) else "not evaluated"
 
 
-def _observed(value: Any) -> str:
+def _observed(value: Any, *, counted: bool = False) -> str:
+    """What was seen; of an expectation about each value it is the number of rows against it."""
+    if counted and isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,} against" if value else "none against"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if number(value) is not None:

@@ -248,6 +248,30 @@ def test_numbers_are_typed_or_taken(sheet: Callable[..., str], tmp_path: Path) -
 
 
 @browser
+def test_a_suggested_number_is_rounded_and_recorded_as_shown(sheet: Callable[..., str], tmp_path: Path) -> None:
+    page = sheet("series", "regression", suggested=69.00826565577877)
+    answers = saved(drive(page, 'start("Anna"); click(".suggested"); save();', tmp_path), tmp_path, task="regression")
+    assert [answer.answer for answer in answers] == [69.01]
+    assert "69.008" not in page
+
+
+def test_a_model_is_never_wholly_sure(make_version: Any, check: Check) -> None:
+    version = make_version("table", "multiclass", None)
+    rows = {"table/0": {"flagged": True, "confidence": 0.9996, "suggested": 1, "margin": -0.9}}
+    page = render_sheet(build_queue(version, check(version, rows)), loop="loop", dataset=version.digest)
+    assert "over 99% sure" in page
+    assert "100% sure" not in page
+
+
+@pytest.mark.parametrize(("modality", "plays"), [("audio", True), ("text", False)])
+def test_only_keys_that_do_something_are_named(sheet: Callable[..., str], modality: str, *, plays: bool) -> None:
+    page = sheet(modality)
+    assert ("<kbd>p</kbd> play" in page) == plays
+    assert "<kbd>Enter</kbd> confirm" not in page
+    assert "<kbd>Enter</kbd> confirm" in sheet(modality, "multilabel", suggested=[0])
+
+
+@browser
 def test_many_classes_are_picked_from_a_list(sheet: Callable[..., str], tmp_path: Path) -> None:
     script = """
     start("Anna");

@@ -232,11 +232,13 @@ class _Reader:
         kept = self.limit.kept(numbers)
         inside = np.arange(start, start + len(values))
         ids = part.columns["id"][inside] if "id" in part.columns else np.char.add(part.prefix, inside.astype(str))
+        huge = self.values.too_large(values) if isinstance(self.values, Vectors) else {}
+        wrong = wrong | {int(numbers[at]): reason for at, reason in huge.items()}
         fit = kept & ~np.isin(numbers, list(wrong)) if wrong else kept
         quarantined = [
             {
                 "id": str(ids[at]),
-                "reason": f"row {int(inside[at]) + 1}, array '{part.y.name}': {wrong[int(numbers[at])]}",
+                "reason": f"row {int(inside[at]) + 1}, array '{(part.x if at in huge else part.y).name}': {wrong[int(numbers[at])]}",
             }
             for at in np.flatnonzero(kept & ~fit).tolist()
         ]

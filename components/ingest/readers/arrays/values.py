@@ -100,6 +100,15 @@ class Vectors:
         found = {"vector": pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])}
         return found | {name: pa.array(fact, from_pandas=True) for name, fact in vector_facts(flat).items()}
 
+    def too_large(self, values: np.ndarray) -> dict[int, str]:
+        """Rows with a finite number that float32 does not hold, by their place, and the number."""
+        if values.dtype.kind != "f" or values.dtype.itemsize <= 4:  # noqa: PLR2004 - bytes of a float32
+            return {}
+        flat = values.reshape(len(values), -1)
+        over = np.isfinite(flat) & (np.abs(flat) > np.finfo(np.float32).max)
+        rows = np.flatnonzero(over.any(axis=1)).tolist()
+        return {row: f"{flat[row][over[row]][0]:g} does not fit into float32" for row in rows}
+
     @property
     def schema(self) -> dict[str, Any]:
         """For ``Source.schema``."""

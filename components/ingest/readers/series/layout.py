@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 TIME_NAMES = frozenset({"time", "date", "datetime", "timestamp", "ds"})
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+DATE_LIKE = re.compile(r"\d[/.: -]+\d")
 LABEL_NAMES = frozenset({"label", "target", "class", "y"})
 RESERVED = frozenset({"id", "label", "group", "time", "split", "origin", "content", "label_by", "label_at"})
 
@@ -87,6 +88,21 @@ def guess_time(head: Head, told: str | None) -> tuple[str, str] | None:
         if column in head.columns and (found := time_format(head.cells(column))) is not None:
             return column, found
     return None
+
+
+def is_odd_series(head: Head, config: DataConfig) -> bool:
+    """Whether a table would be a series but for the way its times are written: a column called like a time, and numbers without a label."""
+    times = [name for name in head.columns if name.strip().lower() in TIME_NAMES]
+    others = [name for name in head.columns if name and name not in {*times, config.group, config.id}]
+    labelled = any(name.strip().lower() in LABEL_NAMES for name in others)
+    return (
+        config.time is None
+        and len(times) == 1
+        and any(DATE_LIKE.search(cell) for cell in head.cells(times[0]))
+        and bool(others)
+        and not labelled
+        and all(head.cells(name) and numeric(head, name) for name in others)
+    )
 
 
 def guess_label(head: Head, config: DataConfig, time: str) -> str | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from kfloop.components.ingest.files.columns import class_names
-from kfloop.components.ingest.readers.series.head import CSV_SUFFIXES, PARQUET_SUFFIXES, numeric, read_head
-from kfloop.components.ingest.readers.series.layout import LABEL_NAMES, Layout, find_layout, guess_time
+from kfloop.components.ingest.readers.series.head import CSV_SUFFIXES, PARQUET_SUFFIXES, Head, numeric, read_head
+from kfloop.components.ingest.readers.series.layout import LABEL_NAMES, Layout, find_layout, guess_time, is_odd_series
 from kfloop.components.ingest.readers.series.notes import enough_rows, notes
 from kfloop.components.ingest.readers.series.reading import Block, read_blocks
 from kfloop.components.ingest.readers.series.scan import Scan, scan
@@ -32,16 +34,21 @@ def recognise(path: Path, config: DataConfig) -> bool:
     if config.task not in {"auto", "forecasting"} or config.label is not None or config.text is not None:
         return False
     try:
-        head = read_head(path, config.delimiter)
-        time = guess_time(head, config.time)
-        if time is None or config.task == "forecasting":
-            return time is not None
-        others = [name for name in head.columns if name and name not in {time[0], config.group, config.id}]
-        named = [name for name in others if name.strip().lower() in LABEL_NAMES]
-        # One column of numbers beside the time is a series whatever it is called: as a table it would have no input.
-        return bool(others) and (not named or (others == named and len(others) == 1 and numeric(head, others[0])))
+        return _looks_like_series(read_head(path, config.delimiter), config)
     except (InputError, OSError, ValueError):
         return False
+
+
+def _looks_like_series(head: Head, config: DataConfig) -> bool:
+    time = guess_time(head, config.time)
+    if time is None:
+        return config.task == "auto" and is_odd_series(head, config)  # the reader says what is wrong with its times
+    if config.task == "forecasting":
+        return True
+    others = [name for name in head.columns if name and name not in {time[0], config.group, config.id}]
+    named = [name for name in others if name.strip().lower() in LABEL_NAMES]
+    # One column of numbers beside the time is a series whatever it is called: as a table it would have no input.
+    return bool(others) and (not named or (others == named and len(others) == 1 and numeric(head, others[0])))
 
 
 def open_source(path: Path, config: DataConfig, like: Source | None = None) -> Source:
@@ -70,6 +77,8 @@ def open_source(path: Path, config: DataConfig, like: Source | None = None) -> S
         )
     labels = _labels(layout, task, found, like)
     _same_channels(path, layout, like)
+    if like is not None:
+        _no_moment_twice(path, layout, like)
     context, stride = config.series.context, config.series.stride
     horizon = config.series.horizon if task == "forecasting" else 0
     sizes = {
@@ -145,6 +154,41 @@ def _labels(layout: Layout, task: str, found: Scan, like: Source | None) -> tupl
     return like.labels
 
 
+def _no_moment_twice(path: Path, layout: Layout, like: Source) -> None:
+    """Refuse fresh rows of a moment that the source has already, in the same group.
+
+    Raises:
+        InputError: Naming the moment.
+    """
+    known: dict[str | None, list[Any]] = {}
+    for batch in like.batches():
+        for group, times in _moments(batch):
+            known.setdefault(group, []).append(times)
+    held = {group: np.concatenate(times) for group, times in known.items()}
+    for block in read_blocks(layout):
+        for group, times in _moments(_batch(layout, like.task, like.labels, block)):
+            there = held.get(group, times[:0])
+            twice = times[np.isin(times, there)] if there.dtype == times.dtype else times[:0]
+            if len(twice):
+                of = "" if group is None else f" of '{group}'"
+                raise InputError(
+                    f"'{path}', column '{layout.time}': {len(twice)} moments{of} are in data.source already, such as {twice[0]}",
+                    hint="keep only rows that data.source does not have",
+                    column=layout.time,
+                )
+
+
+def _moments(batch: Batch) -> Iterator[tuple[str | None, Any]]:
+    """Times of each group in a batch, as numpy arrays."""
+    times = batch.table["time"].to_numpy()
+    if "group" not in batch.table.column_names:
+        yield None, times
+        return
+    groups = batch.table["group"].to_numpy()
+    for group in np.unique(groups):
+        yield str(group), times[groups == group]
+
+
 def _same_channels(path: Path, layout: Layout, like: Source | None) -> None:
     if like is None:
         return
@@ -166,7 +210,6 @@ def _suggestions(layout: Layout, config: DataConfig) -> dict[str, Any]:
 
 
 def _batch(layout: Layout, task: str, labels: tuple[str, ...], block: Block) -> Batch:
-    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -29,6 +29,8 @@ BLOCK_SIZE = 4 << 20
 SHOWN = 60
 LONGEST_FIELD = 20  # lines that a ragged row may span before a lost quotation mark is the likely cause
 COMMAS = "is text: its values look like numbers with a comma; write a decimal point for them to be numbers"
+LEADING_ZERO = r"^\s*0\d+\s*$"
+ZEROS = "are read as whole numbers: leading zeros are lost; if they are codes, put a letter before them"
 INDEX_COLUMN = "has no name and is left out (the index of a data frame)"
 
 
@@ -66,13 +68,18 @@ def open_csv(path: Path, delimiter: str | None, texts: Texts) -> Feed:
     usable = [name for name in names if name]
     kept = texts(usable)
     file = CsvFile(path=path, delimiter=found, names=names, look=look_at_bytes(path, found, names))
-    kinds, rows, ragged = _find_kinds(file, usable, kept)
+    kinds, rows, ragged, zeros = _find_kinds(file, usable, kept)
     commas = [name for name, kind in kinds.items() if kind == "comma"]
     kinds.update(dict.fromkeys(commas, "string"))
     if not rows:
+        first = next(
+            (f", line 2 has {reason}" for _, _, bad in _batches(file, names[:1]) for reason in bad.values()), ""
+        )
         raise InputError(
-            f"'{path}' has no rows{' that fit its header' if ragged else ''}: it has the columns {', '.join(usable)}",
-            hint="write rows below the first line",
+            f"'{path}' has no rows{' that fit its header' if ragged else ''}: it has the columns {', '.join(usable)}{first}",
+            hint="write as many fields as there are names in the first line"
+            if ragged
+            else "write rows below the first line",
             columns=usable,
         )
     # Line numbers follow from row numbers unless a field holds a line end, or a line is blank.
@@ -85,6 +92,9 @@ def open_csv(path: Path, delimiter: str | None, texts: Texts) -> Feed:
 
     notes = [f"column '{name}' is empty" for name in usable if kinds[name] == "empty"]
     notes += [f"column '{name}' {COMMAS}" for name in commas]
+    notes += [
+        f"column '{name}': values such as '{text}' {ZEROS}" for name, text in zeros.items() if kinds[name] == "int64"
+    ]
     notes += [f"column 1 {INDEX_COLUMN}"] if "" in names else []
     return Feed(
         kind="csv",
@@ -98,16 +108,29 @@ def open_csv(path: Path, delimiter: str | None, texts: Texts) -> Feed:
     )
 
 
-def _find_kinds(file: CsvFile, names: Sequence[str], kept: frozenset[str]) -> tuple[dict[str, str], int, int]:
-    """Kind of each column, whole rows, and ragged ones."""
+def _find_kinds(
+    file: CsvFile, names: Sequence[str], kept: frozenset[str]
+) -> tuple[dict[str, str], int, int, dict[str, str]]:
+    """Kind of each column, whole rows, ragged ones, and the first value with a leading zero of each column in the first rows."""
     votes = {name: Votes() for name in names if name not in kept}
+    zeros: dict[str, str] = {}
     rows = ragged = 0
     for table, _, bad in _batches(file, names):
+        if not rows:
+            zeros = {name: text for name in votes if (text := _with_zero(table[name])) is not None}
         rows += table.num_rows
         ragged += len(bad)
         for name, vote in votes.items():
             vote.add(table[name].combine_chunks())
-    return {name: votes[name].kind() if name in votes else "string" for name in names}, rows, ragged
+    return {name: votes[name].kind() if name in votes else "string" for name in names}, rows, ragged, zeros
+
+
+def _with_zero(texts: Any) -> str | None:
+    """The first whole number that is written with a leading zero, if there is one."""
+    import pyarrow.compute as pc
+
+    found = pc.index(pc.match_substring_regex(texts, LEADING_ZERO), True).as_py()
+    return None if found < 0 else str(texts[found].as_py())
 
 
 def _typed(

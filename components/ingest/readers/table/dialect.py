@@ -22,6 +22,7 @@ BLOCK = 8 << 20
 LOOK = 1 << 16
 MOST = 8 << 20
 LINES = 60
+LOOK_FOR_UTF16 = 4  # every other byte of Latin letters in UTF-16 is zero, from the start
 MOST_OF = 0.5
 _BOM = b"\xef\xbb\xbf"
 
@@ -106,6 +107,11 @@ def first_lines(path: Path) -> list[str]:
         raise InputError(f"'{path}' cannot be read: {error}", hint="pack or copy the file again") from error
     if not start.strip(b"\r\n\t \xef\xbb\xbf"):
         raise InputError(f"'{path}' is empty", hint="write a line with the names of the columns, and rows below it")
+    if b"\0" in start[LOOK_FOR_UTF16:] and b"\0" not in start[:LOOK_FOR_UTF16]:
+        line = start[: start.index(b"\0")].count(b"\n") + 1
+        raise InputError(
+            f"'{path}' line {line}: a zero byte stands in the text", hint="take it away: tr -d '\\000' < OLD > NEW"
+        )
     if start[:2] in {b"\xff\xfe", b"\xfe\xff"} or b"\0" in start:
         raise InputError(
             f"'{path}' is not UTF-8 text: byte 0x{start[0]:02x} at its start",

@@ -57,6 +57,15 @@ def normal_type(column: str, kind: pa.DataType, where: str = "") -> pa.DataType:
     )
 
 
+def is_simple(kind: pa.DataType) -> bool:
+    """Whether a column of Arrow type ``kind`` can be a feature."""
+    try:
+        normal_type("", kind)
+    except InputError:
+        return False
+    return True
+
+
 def type_name(kind: pa.DataType) -> str:
     """``int64``, ``float64``, ``bool``, ``string`` or ``timestamp[us]``: how a dataset version's schema spells a type."""
     return "float64" if str(kind) == "double" else str(kind)

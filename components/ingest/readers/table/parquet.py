@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".parquet", ".pq"})
 MOST_LOOKED_AT = 1000
+_INDEX = re.compile(r"__index_level_\d+__")
 
 
 def has_parts(folder: Path) -> bool:
@@ -73,6 +75,9 @@ def open_parquet(path: Path) -> Feed:
     if not sum(counts):
         raise InputError(f"{where} has no rows: it has the columns {', '.join(types)}", hint="write rows into it")
 
+    index = [name for name in types if _INDEX.fullmatch(name)]
+    for name in index:
+        del types[name]
     empty = [name for name, kind in types.items() if pa.types.is_null(kind)]
     types.update(dict.fromkeys(empty, pa.float64()))
 
@@ -91,7 +96,10 @@ def open_parquet(path: Path) -> Feed:
         digest=_digest(path, files),
         read=read,
         place=row_place,
-        notes=tuple(f"column '{name}' is empty" for name in empty),
+        notes=(
+            *(f"column '{name}' is empty" for name in empty),
+            *(f"column '{name}' is left out (the index of a data frame)" for name in index),
+        ),
     )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kfloop.components.ingest.readers.table.feed import Feed
     from kfloop.components.ingest.readers.table.roles import Roles
 
+SPLIT_COLUMNS = frozenset({"split", "subset", "partition", "set"})
 SPLIT_OF = {
     "train": "train",
     "training": "train",
@@ -29,18 +30,20 @@ SPLIT_OF = {
 }
 
 
-def scan(feed: Feed, roles: Roles, task: str) -> tuple[LabelScan, bool]:
+def scan(feed: Feed, roles: Roles, task: str) -> tuple[LabelScan, bool, list[str]]:
     """Read the label, id and split columns once.
 
     Returns:
-        The counted labels, and whether the ids are unique (true without an id column).
+        The counted labels, whether the ids are unique (true without an id column), and what is wrong with the rows that do not fit.
 
     Raises:
         InputError: An id repeats (when the configuration names the column), or a split is none.
     """
     labels, ids = LabelScan(task), IdCheck()
+    unfit: list[str] = []
     columns = [name for name in dict.fromkeys((roles.label, roles.id, roles.split)) if name is not None]
     for rows in feed.read(columns):
+        unfit += rows.bad.values()
         labels.add(label_column(rows.table[roles.label], roles.label, task), rows.numbers)
         if roles.id is not None:
             ids.add(rows.table[roles.id], rows.numbers)
@@ -48,7 +51,7 @@ def scan(feed: Feed, roles: Roles, task: str) -> tuple[LabelScan, bool]:
             official(rows.table[roles.split], rows.numbers, roles.split, feed)
     twice = ids.first_duplicate()
     if twice is None or roles.id is None:
-        return labels, True
+        return labels, True, unfit
     first, again = (_value_at(feed, roles.id, number) for number in twice)
     if first == again and not roles.id_guessed:
         raise InputError(
@@ -56,7 +59,7 @@ def scan(feed: Feed, roles: Roles, task: str) -> tuple[LabelScan, bool]:
             hint="give each row an id of its own; if rows with one id belong together, name the column in data.group",
             column=roles.id,
         )
-    return labels, first != again
+    return labels, first != again, unfit
 
 
 def label_column(column: Any, name: str, task: str) -> pa.Array:
@@ -92,6 +95,20 @@ def official(column: Any, numbers: np.ndarray, name: str, feed: Feed) -> pa.Arra
                 column=name,
             )
     return pa.array([*(SPLIT_OF[value.lower()] for value in known), None], type=pa.string()).take(pa.array(codes))
+
+
+def splits_named(roles: Roles, sample: pa.Table | None) -> str | None:
+    """The one column that is called like a split and holds nothing but names of splits, train and test among them."""
+    import pyarrow as pa
+
+    found = []
+    if sample is None or roles.split is not None:
+        return None
+    for name in roles.others:
+        if name.lower() in SPLIT_COLUMNS and name in sample.column_names and pa.types.is_string(sample[name].type):
+            values = {SPLIT_OF.get(str(value).strip().lower()) for value in sample[name].unique().to_pylist()}
+            found += [name] if None not in values and {"train", "test"} <= values else []
+    return found[0] if len(found) == 1 else None
 
 
 def as_text(array: pa.Array) -> pa.Array:

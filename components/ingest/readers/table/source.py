@@ -12,10 +12,10 @@ from kfloop.components.ingest.labels.columns import is_group_name
 from kfloop.components.ingest.labels.encoding import encode
 from kfloop.components.ingest.labels.plan import LabelPlan, settle
 from kfloop.components.ingest.readers.table.features import Features, choose_features, conform
-from kfloop.components.ingest.readers.table.kinds import normalise, parsed, type_name
+from kfloop.components.ingest.readers.table.kinds import is_simple, normalise, parsed, type_name
 from kfloop.components.ingest.readers.table.limit import Limit
 from kfloop.components.ingest.readers.table.roles import Roles, find_roles, suggested
-from kfloop.components.ingest.readers.table.scan import as_text, label_column, official, scan
+from kfloop.components.ingest.readers.table.scan import as_text, label_column, official, scan, splits_named
 from kfloop.components.ingest.readers.text.facts import FACTS, text_facts
 from kfloop.components.ingest.source import ROWS_PER_BATCH, Batch, Source
 from kfloop.errors import ConfigError, InputError
@@ -46,8 +46,13 @@ def source_of(feed: Feed, config: DataConfig, uri: str, like: Source | None) -> 
         )
     task = config.task if like is None else like.task
     roles = find_roles(tuple(feed.types), config, feed.where)
-    labels, unique = scan(feed, roles, task)
+    labels, unique, unfit = scan(feed, roles, task)
     notes = list(feed.notes)
+    share = len(unfit) / feed.n
+    if like is None and share > config.max_quarantined_share:
+        notes.append(
+            f"{len(unfit)} of {feed.n} rows cannot be used, and a run refuses more than {config.max_quarantined_share:.0%}: {unfit[0]}"
+        )
     if not unique:
         notes.append("column 'id' repeats values: rows are named by their place in the source instead")
         roles = replace(roles, id=None, others=tuple(name for name in feed.types if name in {roles.id, *roles.others}))
@@ -64,6 +69,11 @@ def source_of(feed: Feed, config: DataConfig, uri: str, like: Source | None) -> 
         task=task,
     )
     _check_time(feed, roles)
+    named = None if like is not None else splits_named(roles, sample)
+    if named is not None:
+        notes.append(
+            f"column '{named}' holds names of splits: they are kept when data.split.column is '{named}', else it is an input"
+        )
     return Source(
         kind=feed.kind,
         modality=features.modality,
@@ -78,14 +88,15 @@ def source_of(feed: Feed, config: DataConfig, uri: str, like: Source | None) -> 
         inputs=tuple(features.types),
         facts=FACTS if features.modality == "text" else (),
         batches=reader.batches,
-        suggestions=_suggestions(feed, roles, features, sample),
+        suggestions=_suggestions(feed, roles, features, sample, named),
         notes=(*notes, *plan.notes, *said),
     )
 
 
 def _sample(feed: Feed, roles: Roles) -> pa.Table:
-    """The first rows of the columns without a role."""
-    return next(iter(feed.read(roles.others))).table if roles.others else None
+    """The first rows of the columns without a role; those of a type that no feature can have are told later, if they are to be one."""
+    simple = [name for name in roles.others if is_simple(feed.types[name])]
+    return next(iter(feed.read(simple))).table if simple else None
 
 
 def _check_time(feed: Feed, roles: Roles) -> None:
@@ -99,11 +110,17 @@ def _check_time(feed: Feed, roles: Roles) -> None:
         )
 
 
-def _suggestions(feed: Feed, roles: Roles, features: Features, sample: Any) -> dict[str, Any]:
+def _suggestions(feed: Feed, roles: Roles, features: Features, sample: Any, splits: str | None) -> dict[str, Any]:
     import pyarrow.compute as pc
 
-    distinct = {name: pc.count_distinct(sample[name]).as_py() for name in roles.others if is_group_name(name)}
+    distinct = {
+        name: pc.count_distinct(sample[name]).as_py()
+        for name in roles.others
+        if is_group_name(name) and is_simple(feed.types[name])
+    }
     found: dict[str, Any] = suggested(roles, feed.types, distinct, 0 if sample is None else sample.num_rows)
+    if splits is not None and roles.group is None and "group" not in found:
+        found["split"] = {"column": splits}
     if features.guessed:
         found["text"] = features.text
     return found

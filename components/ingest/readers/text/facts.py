@@ -13,6 +13,14 @@ _FREE_WORDS = 3.0
 _FREE_DISTINCT = 0.5
 
 
+def not_utf8(count: int, what: str, first: str) -> str:
+    """A sentence on texts whose bytes are not UTF-8."""
+    return (
+        f"{what} with bytes that are not UTF-8, which became U+FFFD: {count:,}, the first is {first}; if they are Latin-1: "
+        "iconv -f latin1 -t utf-8 OLD > NEW"
+    )
+
+
 def text_facts(texts: pa.Array) -> dict[str, pa.Array]:
     """Characters, words (runs of non-blanks), and the share of U+FFFD among the characters of each text; nulls count 0.
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from kfloop.components.ingest.readers.table.feed import Feed, Rows
 from kfloop.components.ingest.readers.table.scan import SPLIT_OF
+from kfloop.components.ingest.readers.text.facts import not_utf8
 from kfloop.components.ingest.source import FILES_PER_BATCH
 from kfloop.core.artifacts import DIGEST_LENGTH, file_sha256
 from kfloop.errors import InputError
@@ -75,8 +76,22 @@ def open_text_folder(folder: Path) -> Feed:
         digest=_digest(folder, files),
         read=read,
         place=lambda number: f"'{columns['id'][number]}'",
-        notes=(_left_out(left, folder),) if left else (),
+        notes=(*([_left_out(left, folder)] if left else []), *_lost(files, folder)),
     )
+
+
+def _lost(files: list[Path], folder: Path) -> list[str]:
+    """A note on the files whose bytes are not UTF-8."""
+    lost = [path for path in files if not _is_utf8(path)]
+    return [not_utf8(len(lost), "files", f"'{lost[0].relative_to(folder).as_posix()}'")] if lost else []
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _text(path: Path) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from kfloop.components.ingest.labels.columns import LABEL_NAMES
 from kfloop.components.ingest.readers.table.feed import Feed, Rows
+from kfloop.components.ingest.readers.text.facts import REPLACEMENT, not_utf8
 from kfloop.core.artifacts import DIGEST_LENGTH, file_sha256
 from kfloop.errors import ConfigError, InputError
 
@@ -47,9 +48,12 @@ def open_text_lines(path: Path, config: DataConfig, known: Sequence[str] = ()) -
         raise InputError(f"'{path}' is empty", hint="write a label, a TAB and a text on each line")
     names, cut, expected = _cutter(path, config, [line for line in first[:LOOK] if line.strip()], known)
     header = _is_header(cut(first[0]), names)
-    blanks = [at for start, lines in _blocks(path) for at, line in enumerate(lines, start) if not line.strip()]
+    blanks, lost, total = [], [], 0
+    for start, lines in _blocks(path):
+        blanks += [at for at, line in enumerate(lines, start) if not line.strip()]
+        lost += [at for at, line in enumerate(lines, start) if REPLACEMENT in line]
+        total += len(lines)
     skipped_lines = sorted({*blanks, 0}) if header else blanks
-    total = sum(len(lines) for _, lines in _blocks(path))
     skipped = np.array([line - k for k, line in enumerate(skipped_lines)], dtype=np.int64)
 
     def place(number: int) -> str:
@@ -72,8 +76,24 @@ def open_text_lines(path: Path, config: DataConfig, known: Sequence[str] = ()) -
         digest=file_sha256(path)[:DIGEST_LENGTH],
         read=read,
         place=place,
-        notes=(f"line 1 is taken as a header: {first[0].strip()!r}",) if header else (),
+        notes=tuple(_notes(first, config, header=header, lost=lost)),
     )
+
+
+def _notes(first: list[str], config: DataConfig, *, header: bool, lost: list[int]) -> list[str]:
+    """What was guessed, and the lines whose bytes could not be read."""
+    notes = [f"line 1 is taken as a header: {first[0].strip()!r}"] if header else []
+    if config.pattern is None and config.delimiter is None:
+        whole = [line for line in first[:LOOK] if line.strip()]
+        several = sum(line.count(TAB) > 1 for line in whole)
+        if several > len(whole) / 2:
+            notes.append(
+                f"{several} of the first {len(whole)} lines have more than one TAB: one side is taken as the label and all else as the text; "
+                "if there are other fields, set data.pattern, such as '{id}\\t{label}\\t{text}'"
+            )
+    if lost:
+        notes.append(not_utf8(len(lost), "lines", f"line {lost[0] + 1}"))
+    return notes
 
 
 def _blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -121,8 +141,8 @@ def _rows(
 def _cutter(path: Path, config: DataConfig, lines: list[str], known: Sequence[str]) -> tuple[Fields, Cut, str]:
     """Names of the fields, what cuts a line into them, and what a line must have."""
     if config.pattern is not None:
-        return _by_pattern(config.pattern)
-    delimiter = config.delimiter or TAB
+        return _by_pattern(config.pattern.replace("\\t", TAB))
+    delimiter = TAB if (config.delimiter or TAB).lower() in {TAB, "tab", "\\t"} else str(config.delimiter)
     name = "TAB" if delimiter == TAB else f"{delimiter!r}"
     pairs = [(line.partition(delimiter), line.rpartition(delimiter)) for line in lines if delimiter in line]
     if not pairs:
