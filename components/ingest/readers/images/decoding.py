@@ -128,7 +128,9 @@ def _eight_bits(image: Any) -> Any:
 
 def _all_equal(image: Any) -> bool:
     pixels = np.asarray(image)
-    return bool((pixels == pixels[..., :1]).all())
+    if not (pixels[0] == pixels[0, :, :1]).all():  # most pictures with colour have some in their first line
+        return False
+    return all(np.array_equal(pixels[..., 0], pixels[..., channel]) for channel in range(1, pixels.shape[2]))
 
 
 def _reason(error: Exception, path: Path) -> str:
