@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install runtime demo test test-slow test-label-studio lint bench clean
+.PHONY: help install runtime demo test test-slow test-label-studio lint bench bench-data clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ lint: $(STAMP) ## Style, formatting, types, layers
 
 bench: runtime ## Time kfloop against its peers (not part of the tests)
 	$(BIN)/python benchmarks/loop.py
+
+bench-data: $(STAMP) ## Measure ingest, validation and label checks against their peers (10 minutes, 6 GB of disk)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/data.py
 
 clean: ## Remove what building and testing left (not $(VENV), not a workspace)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
