@@ -97,7 +97,7 @@ def run(config: DataConfig, *, out: Path, workspace: Workspace) -> IngestReport:
     info = describe(config, opened)
     decisions = read_corrections(config.corrections)
     cards = earlier_cards(workspace)
-    hasher = _hasher(opened.base)
+    hasher = Hasher.of(opened.base)
     teller = Teller()
     stream = _rows(opened, hasher, decisions, teller)
     first = next(stream, None)
@@ -143,17 +143,6 @@ def _splitter(config: DataConfig, base: Source, columns: Sequence[str], earlier:
     cutoffs = Cutoffs.from_card(earlier, method, config.split)
     times = configured_times(config.split)
     return Splitter(cutoffs if times is None else replace(cutoffs, times=times), base.labels, base.modality)
-
-
-def _hasher(base: Source) -> Hasher:
-    return Hasher(
-        modality=base.modality,
-        task=base.task,
-        labels=base.labels,
-        schema=base.schema,
-        inputs=base.inputs,
-        facts=base.facts,
-    )
 
 
 def _aside(teller: Teller) -> str:

@@ -46,6 +46,18 @@ class Hasher:
         self.head: dict[str, Any] = {"modality": modality, "task": task, "labels": list(labels), "schema": dict(schema)}
         self.inputs, self.facts = list(inputs), list(facts)
 
+    @classmethod
+    def of(cls, rows: Any) -> Hasher:
+        """The hasher of whatever says what its rows are by attributes of these names: an opened source, a version."""
+        return cls(
+            modality=rows.modality,
+            task=rows.task,
+            labels=rows.labels,
+            schema=rows.schema,
+            inputs=rows.inputs,
+            facts=rows.facts,
+        )
+
     def contents(self, table: pa.Table) -> tuple[pa.Array, np.ndarray, np.ndarray]:
         """Content of each row as text, as lanes uint64 [N, 2], and its stable share float64 [N]."""
         import pyarrow as pa

@@ -215,14 +215,7 @@ def verify_version(folder: Path) -> DatasetVersion:
         StateError: It is no version, or not the one its card names.
     """
     version = read_version(folder)
-    hasher = Hasher(
-        modality=version.modality,
-        task=version.task,
-        labels=version.labels,
-        schema=version.schema,
-        inputs=version.inputs,
-        facts=version.facts,
-    )
+    hasher = Hasher.of(version)
     keys: dict[str, list[np.ndarray]] = {}
     for split in version.splits:
         for table in version.batches(split):

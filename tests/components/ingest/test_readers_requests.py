@@ -93,7 +93,7 @@ def test_facts_of_an_image(log: Log) -> None:
     folder, config = log(_said({"r0": "a", "r1": "b"}), shape=(6, 6, 3))
     table, _ = _whole(open_source(folder, config))
     image = _images(12, (6, 6, 3))[0].astype(float)
-    grey = (image @ [299, 587, 114]) // 1000
+    grey = (image @ [77, 150, 29]) // 256
     laplacian = [
         grey[y - 1, x] + grey[y + 1, x] + grey[y, x - 1] + grey[y, x + 1] - 4 * grey[y, x]
         for y in range(1, 5)

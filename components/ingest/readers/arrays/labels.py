@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kfloop.components.ingest.files.items import SPLITS_BY_NAME
 from kfloop.components.ingest.labels.encoding import encode
 from kfloop.components.ingest.labels.plan import LabelScan, plain_labels, settle
 from kfloop.components.ingest.readers.table.kinds import lists_of, normalise
-from kfloop.components.ingest.readers.table.scan import SPLIT_OF
 from kfloop.errors import InputError
 
 if TYPE_CHECKING:
@@ -121,12 +121,12 @@ def split_column(values: np.ndarray, name: str, path: Path) -> np.ndarray:
     names = _texts(values).reshape(-1)
     known, first, back = np.unique(names, return_index=True, return_inverse=True)
     for value, row in zip(known, first, strict=True):
-        if value.strip().lower() not in SPLIT_OF:
+        if value.strip().lower() not in SPLITS_BY_NAME:
             raise InputError(
                 f"'{path}' row {int(row) + 1}, array '{name}': '{value}' is no split",
                 hint="expected train, validation (or val, dev) or test",
             )
-    return np.array([SPLIT_OF[value.strip().lower()] for value in known])[back]
+    return np.array([SPLITS_BY_NAME[value.strip().lower()] for value in known])[back]
 
 
 def _flat(block: Block) -> np.ndarray:

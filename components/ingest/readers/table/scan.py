@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kfloop.components.ingest.files.items import SPLITS_BY_NAME
 from kfloop.components.ingest.labels.plan import LabelScan, plain_labels
 from kfloop.components.ingest.readers.table.ids import IdCheck
 from kfloop.components.ingest.readers.table.kinds import normalise
@@ -18,16 +19,6 @@ if TYPE_CHECKING:
     from kfloop.components.ingest.readers.table.roles import Roles
 
 SPLIT_COLUMNS = frozenset({"split", "subset", "partition", "set"})
-SPLIT_OF = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
 
 
 def scan(feed: Feed, roles: Roles, task: str) -> tuple[LabelScan, bool, list[str]]:
@@ -87,14 +78,14 @@ def official(column: Any, numbers: np.ndarray, name: str, feed: Feed) -> pa.Arra
     known = encoded.dictionary.to_pylist()
     codes = encoded.indices.fill_null(len(known)).to_numpy(zero_copy_only=False)
     for code, value in enumerate(known):
-        if value.lower() not in SPLIT_OF:
+        if value.lower() not in SPLITS_BY_NAME:
             row = int(numbers[np.flatnonzero(codes == code)[0]])
             raise InputError(
                 f"{feed.where} {feed.place(row)}, column '{name}': '{value}' is no split",
                 hint="expected train, validation (or val, dev) or test",
                 column=name,
             )
-    return pa.array([*(SPLIT_OF[value.lower()] for value in known), None], type=pa.string()).take(pa.array(codes))
+    return pa.array([*(SPLITS_BY_NAME[value.lower()] for value in known), None], type=pa.string()).take(pa.array(codes))
 
 
 def splits_named(roles: Roles, sample: pa.Table | None) -> str | None:
@@ -106,7 +97,7 @@ def splits_named(roles: Roles, sample: pa.Table | None) -> str | None:
         return None
     for name in roles.others:
         if name.lower() in SPLIT_COLUMNS and name in sample.column_names and pa.types.is_string(sample[name].type):
-            values = {SPLIT_OF.get(str(value).strip().lower()) for value in sample[name].unique().to_pylist()}
+            values = {SPLITS_BY_NAME.get(str(value).strip().lower()) for value in sample[name].unique().to_pylist()}
             found += [name] if None not in values and {"train", "test"} <= values else []
     return found[0] if len(found) == 1 else None
 

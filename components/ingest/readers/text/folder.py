@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kfloop.components.ingest.files.items import SPLITS_BY_NAME
 from kfloop.components.ingest.readers.table.feed import Feed, Rows
-from kfloop.components.ingest.readers.table.scan import SPLIT_OF
 from kfloop.components.ingest.readers.text.facts import not_utf8
 from kfloop.components.ingest.source import FILES_PER_BATCH
 from kfloop.core.artifacts import DIGEST_LENGTH, file_sha256
@@ -46,7 +46,7 @@ def open_text_folder(folder: Path) -> Feed:
             hint="put the texts of each class into a subfolder named like it",
         )
     parts = [path.relative_to(folder).parts for path in files]
-    official = all(part[0].lower() in SPLIT_OF for part in parts)
+    official = all(part[0].lower() in SPLITS_BY_NAME for part in parts)
     if official and any(len(part) < 3 for part in parts):  # noqa: PLR2004 - split, class, file
         tops = ", ".join(sorted({part[0] for part in parts}))
         raise InputError(
