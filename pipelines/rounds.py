@@ -111,9 +111,10 @@ def training_round(
 
     if until is not None and until not in PARTS:
         raise ConfigError(f"--until: no step is called '{until}'", hint=nearest(until, PARTS))
-    source = inspect(load_config(path).data)
+    config = load_config(path)
+    source = inspect(config.data)  # before the loop is opened: bad data leave nothing behind
     if until not in STEPS_OF_ANY_DATA:
-        _refuse_untrainable(load_config(path), source)
+        _refuse_untrainable(config, source)
     loop = open_loop(path)
     record = _new_record(loop, "training", source.digest)
     record.until = until

@@ -111,6 +111,33 @@ def label_value(text: str, task: str, index: dict[str, int]) -> Any:
     return index[composed(text)]
 
 
+def row_label(item: FileItem, task: str, index: dict[str, int]) -> Any:
+    """The label of a file as it is stored.
+
+    Raises:
+        InputError: It should be a number and is none; the file is set aside, not fatal by itself.
+    """
+    value = label_value(item.label, task, index)
+    if value is None:
+        raise InputError(f"its label '{item.label}' is not a number")
+    return value
+
+
+def row_types(items: Sequence[FileItem], moments: Sequence[Any], task: str) -> dict[str, pa.DataType]:
+    """Arrow types of the columns that every folder of files gives: id, label, and group, time and split where a file has one."""
+    import pyarrow as pa
+
+    types = {"id": pa.string(), "label": label_type(task)}
+    if any(item.group is not None for item in items):
+        types["group"] = pa.string()
+    first = next((moment for moment in moments if moment is not None), None)
+    if first is not None:
+        types["time"] = pa.int64() if isinstance(first, int) else pa.timestamp("us")
+    if any(item.split is not None for item in items):
+        types["split"] = pa.string()
+    return types
+
+
 def label_type(task: str) -> pa.DataType:
     """Arrow type of the label column."""
     import pyarrow as pa

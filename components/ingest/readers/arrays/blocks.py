@@ -6,7 +6,6 @@ unpacked and cut into rows here; only an array in Fortran order is loaded whole.
 
 from __future__ import annotations
 
-import gzip
 import math
 import struct
 import zipfile
@@ -18,6 +17,7 @@ from typing import IO
 
 import numpy as np
 
+from kfloop.components.ingest.readers.table.dialect import open_bytes
 from kfloop.errors import InputError
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -196,7 +196,7 @@ class _Member:
 def _open(path: Path, member: str) -> _Member | IO[bytes]:
     if member:
         return _Member(path, member)
-    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
+    return open_bytes(path)
 
 
 def _read(stream: IO[bytes], count: int) -> bytes:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfloop.components.ingest.files.columns import choose_labels, choose_task, label_type, label_value, times
+from kfloop.components.ingest.files.columns import choose_labels, choose_task, row_label, row_types, times
 from kfloop.components.ingest.files.listing import files_digest, has_files, list_files
 from kfloop.components.ingest.limits import smallest
-from kfloop.components.ingest.readers.audio.decoding import FACTS, UnreadableAudioError, decode, header_rate
+from kfloop.components.ingest.readers.audio.decoding import FACTS, decode, header_rate
 from kfloop.components.ingest.source import FILES_PER_BATCH, Batch, Source
 from kfloop.errors import InputError
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 KIND = "audio_folder"
 SUFFIXES = frozenset({".wav", ".flac"})
+WHOLE = frozenset({"bytes", "rate", "channels"})  # facts that are whole numbers
 HIGHEST_CHOSEN_RATE = 16_000
 SAMPLES_PER_BATCH = 32 * 2**20  # 64 MiB of int16
 
@@ -112,19 +113,22 @@ def _batches(
     rate: int,
     max_seconds: float,
 ) -> Iterator[Batch]:
+    import pyarrow as pa
+
     index = {name: place for place, name in enumerate(labels)}
     moments = times(items) or [None] * len(items)
     rows = zip(items, moments, strict=True)
     aside = list(unlabelled)
-    typed = _types(items, moments, task)
+    facts = {name: pa.int64() if name in WHOLE else pa.float64() for name in FACTS}
+    typed = {"id": pa.string()} | facts | row_types(items, moments, task)
     while chunk := list(islice(rows, FILES_PER_BATCH)):
         columns: dict[str, list[Any]] = {name: [] for name in typed}
         pieces: list[Any] = []
         held = 0
         for item, moment in chunk:
             try:
-                label, audio = _label(item, task, index), decode(item.path, rate, max_seconds)
-            except UnreadableAudioError as error:
+                label, audio = row_label(item, task, index), decode(item.path, rate, max_seconds)
+            except InputError as error:
                 aside.append({"id": item.id, "reason": error.message})
                 continue
             row = {"id": item.id, "label": label, "group": item.group, "time": moment, "split": item.split}
@@ -139,30 +143,6 @@ def _batches(
         aside = []
     if aside:
         yield Batch(table=_table({name: [] for name in typed}, typed, []), quarantined=aside)
-
-
-def _label(item: FileItem, task: str, index: dict[str, int]) -> Any:
-    value = label_value(item.label, task, index)
-    if value is None:
-        raise UnreadableAudioError(f"its label '{item.label}' is not a number")
-    return value
-
-
-def _types(items: Sequence[FileItem], moments: list[Any], task: str) -> dict[str, pa.DataType]:
-    """Arrow types of every column but the samples; group, time and split only where a file has one."""
-    import pyarrow as pa
-
-    types: dict[str, pa.DataType] = {"id": pa.string()}
-    types |= {name: pa.int64() if name in {"bytes", "rate", "channels"} else pa.float64() for name in FACTS}
-    types["label"] = label_type(task)
-    if any(item.group is not None for item in items):
-        types["group"] = pa.string()
-    first = next((moment for moment in moments if moment is not None), None)
-    if first is not None:
-        types["time"] = pa.int64() if isinstance(first, int) else pa.timestamp("us")
-    if any(item.split is not None for item in items):
-        types["split"] = pa.string()
-    return types
 
 
 def _table(columns: dict[str, list[Any]], types: dict[str, pa.DataType], pieces: list[Any]) -> pa.Table:

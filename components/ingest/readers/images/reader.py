@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfloop.components.ingest.files.columns import choose_labels, choose_task, label_type, label_value, times
+from kfloop.components.ingest.files.columns import choose_labels, choose_task, row_label, row_types, times
 from kfloop.components.ingest.files.listing import files_digest, has_files, list_files
 from kfloop.components.ingest.limits import smallest
-from kfloop.components.ingest.readers.images.decoding import UnreadableImageError, all_grey, choose_side, decode
+from kfloop.components.ingest.readers.images.decoding import all_grey, choose_side, decode
 from kfloop.components.ingest.readers.images.facts import FACTS, fact_types, picture_facts
 from kfloop.components.ingest.source import FILES_PER_BATCH, Batch, Source
 from kfloop.core.versions import image_column
+from kfloop.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -90,7 +91,7 @@ def _batches(
 ) -> Iterator[Batch]:
     index = {name: place for place, name in enumerate(labels)}
     told = times(items) or [None] * len(items)
-    types = _types(items, told, task)
+    types = row_types(items, told, task) | fact_types()
     rows = zip(items, told, strict=True)
     aside = [{"id": name, "reason": reason} for name, reason in unlabelled]
     while chunk := list(islice(rows, FILES_PER_BATCH)):
@@ -98,8 +99,8 @@ def _batches(
         images = np.empty((len(chunk), *shape), dtype=np.uint8)
         for item, moment in chunk:
             try:
-                label, picture = _label(item, task, index), decode(item.path, shape[0], shape[2])
-            except UnreadableImageError as error:
+                label, picture = row_label(item, task, index), decode(item.path, shape[0], shape[2])
+            except InputError as error:
                 aside.append({"id": item.id, "label": item.label, "reason": error.message})
                 continue
             images[len(columns["id"])] = picture.pixels
@@ -109,28 +110,6 @@ def _batches(
         table = {name: _array(values, types[name]) for name, values in columns.items()}
         yield Batch(table=_table(images[: len(columns["id"])], table), quarantined=aside)
         aside = []
-
-
-def _label(item: FileItem, task: str, index: dict[str, int]) -> Any:
-    value = label_value(item.label, task, index)
-    if value is None:
-        raise UnreadableImageError(f"its label '{item.label}' is not a number")
-    return value
-
-
-def _types(items: Sequence[FileItem], told: Sequence[Any], task: str) -> dict[str, pa.DataType]:
-    """Arrow types of every column but the pixels; group, time and split only where a file has one."""
-    import pyarrow as pa
-
-    types = {"id": pa.string(), "label": label_type(task)} | fact_types()
-    if any(item.group is not None for item in items):
-        types["group"] = pa.string()
-    first = next((moment for moment in told if moment is not None), None)
-    if first is not None:
-        types["time"] = pa.int64() if isinstance(first, int) else pa.timestamp("us")
-    if any(item.split is not None for item in items):
-        types["split"] = pa.string()
-    return types
 
 
 def digits_source(config: DataConfig) -> Source:
