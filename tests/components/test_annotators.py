@@ -12,12 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from kfloop.components.check_labels.annotators.agreement import agreement_by_class, krippendorff_alpha
-from kfloop.components.check_labels.annotators.consensus import Votes, dawid_skene, majority
+from kfloop.components.check_labels.annotators.consensus import Votes, dawid_skene
 from kfloop.components.check_labels.annotators.study import AnnotatorReport, study_votes
 from kfloop.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def majority(votes: Votes) -> np.ndarray:
+    """Most frequent answer for each item; a tie goes to the class that is said more often over all, then to the first."""
+    counts = votes.counts()
+    common = counts.sum(axis=0)
+    return np.asarray(np.argmax(counts + 0.5 * common / max(float(common.sum()), 1.0), axis=1), dtype=np.int64)
 
 
 def table(rows: list[tuple[str | None, str | None, str | None]]) -> pa.Table:

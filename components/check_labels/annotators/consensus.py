@@ -76,13 +76,6 @@ class Consensus:
     converged: bool
 
 
-def majority(votes: Votes) -> Ints:
-    """Most frequent answer for each item; a tie goes to the class that is said more often over all, then to the first."""
-    counts = votes.counts()
-    common = counts.sum(axis=0)
-    return np.asarray(np.argmax(counts + 0.5 * common / max(float(common.sum()), 1.0), axis=1), dtype=np.int64)
-
-
 def dawid_skene(votes: Votes, *, iterations: int = ITERATIONS) -> Consensus:
     """Consensus by EM from the majority.
 
