@@ -16,7 +16,9 @@ from kfloop.components.ingest.readers.images.decoding import UnreadableImageErro
 from kfloop.components.ingest.readers.images.reader import digit_arrays
 from kfloop.components.ingest.sources import inspect
 from kfloop.core.config import DataConfig
+from kfloop.core.sections import SeriesConfig
 from kfloop.core.versions import SPLITS, read_version, verify_version
+from kfloop.core.windows import count_windows
 from kfloop.core.workspace import Workspace
 from kfloop.errors import InputError
 from kfloop.testing.harness import Harness
@@ -318,3 +320,24 @@ def test_the_component_publishes_and_tracks(tmp_path: Path, workspace: Workspace
     assert done.artifacts["dataset"].name == done.value == done.metadata["dataset"]["digest"]
     assert verify_version(done.artifacts["dataset"]).digest == done.value
     assert (workspace.kfloop_dir / "dvc" / "datasets" / f"{done.value}.dvc").is_file()
+
+
+def test_windows_of_a_series_lie_in_one_split_and_look_only_back(do: Callable[..., Any], tmp_path: Path) -> None:
+    lines = [
+        "time,load,heat",
+        *(f"2024-01-{1 + hour // 24:02d}T{hour % 24:02d}:00:00,{hour},{-hour}" for hour in range(700)),
+    ]
+    (tmp_path / "load.csv").write_text("\n".join(lines))
+    config = DataConfig(source=str(tmp_path / "load.csv"), series=SeriesConfig(context=24, horizon=6, stride=2))
+    version = read_version(do(config)[1])
+    for split in SPLITS:
+        hours = version.table(split)["load"].to_numpy()
+        inputs, targets, starts = version.windows(split)
+        assert inputs.shape[1:] == (24, 2)
+        assert targets.shape[1:] == (6, 2)
+        assert len(starts) == count_windows(len(hours), 24, 6, 2) > 0
+        assert (targets[:, 0, 0] == inputs[:, -1, 0] + 1).all()
+        assert inputs[:, :, 0].min() >= hours.min()
+        assert targets[:, :, 0].max() <= hours.max()
+    with pytest.raises(InputError, match="only a time series has windows"):
+        read_version(do(DataConfig(limit=300))[1]).windows("train")

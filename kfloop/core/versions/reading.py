@@ -11,6 +11,7 @@ import numpy as np
 from kfloop.core.versions.keys import Hasher
 from kfloop.core.versions.splitting import CODES, SPLITS
 from kfloop.core.versions.writing import CARD
+from kfloop.core.windows import windows
 from kfloop.errors import InputError, StateError
 
 if TYPE_CHECKING:
@@ -163,6 +164,26 @@ class DatasetVersion:
             name = pa.DictionaryArray.from_arrays(np.zeros(table.num_rows, np.int32), pa.array([split]))
             parts.append(table.append_column("split", name.dictionary_decode()))
         return pa.concat_tables(parts)
+
+    def windows(self, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Windows of a time series that lie in one split as a whole; see :func:`kfloop.core.windows.windows`.
+
+        Returns:
+            Inputs [N, context, channels], targets [N, horizon, channels], first row of each window int64 [N].
+
+        Raises:
+            InputError: The version holds something else.
+        """
+        if self.modality != "series":
+            raise InputError(
+                f"dataset version '{self.digest}' holds {self.modality} rows: only a time series has windows",
+                hint="read its rows with table()",
+                modality=self.modality,
+            )
+        told, table = self.schema["series"], self.table(split)
+        values = np.stack([table[name].to_numpy() for name in told["channels"]], axis=1)
+        groups = np.array(table["group"].to_pylist()) if "group" in table.column_names else None
+        return windows(values, groups, told["context"], told["horizon"], told["stride"])
 
     def beside(self, name: str) -> pa.Table | None:
         """A table beside the rows, such as ``edges`` or ``votes``; null where there is none."""
