@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from kfloop.core.artifacts import sha256_text
 from kfloop.core.execution import TELEMETRY_OFF
 from kfloop.core.lifetime import RUN_PID_VARIABLE
+from kfloop.core.progress import read_progress
 from kfloop.core.records import step_records
 from kfloop.core.workspace import RUN_ID_VARIABLE
 from kfloop.errors import ConfigError, StateError, TerminalError
@@ -27,6 +28,7 @@ from kfloop.errors import ConfigError, StateError, TerminalError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kfloop.core.progress import Progress
     from kfloop.core.records import StepRecord
     from kfloop.core.state import State
     from kfloop.core.workspace import Workspace
@@ -97,7 +99,7 @@ def run_pipeline(
         with log.open("ab") as stream:
             worker = _start(order_file, run_id, stream)
             try:
-                _follow(worker, state, run_id, plan_file, progress)
+                _follow(worker, state, run_id, folder, plan_file, progress)
             finally:
                 _end_group(worker)
         plan = _plan(plan_file)
@@ -176,10 +178,11 @@ def _follow(
     worker: subprocess.Popen[bytes],
     state: State,
     run_id: str,
+    folder: Path,
     plan_file: Path,
     progress: Callable[[list[StepRecord]], None] | None,
 ) -> None:
-    seen = -1
+    seen: tuple[int, Progress | None] = (-1, None)
     while True:
         try:
             worker.wait(POLL_SECONDS)
@@ -190,9 +193,10 @@ def _follow(
         if progress is not None:
             events = state.runs.events(run_id)
             plan = _plan(plan_file)
-            if plan and len(events) != seen:
-                seen = len(events)
-                progress(step_records(plan, events, ended=False))
+            now = (len(events), read_progress(folder))
+            if plan and now != seen:
+                seen = now
+                progress(step_records(plan, events, ended=False, progress=now[1]))
         if ended:
             return
 

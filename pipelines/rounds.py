@@ -43,7 +43,6 @@ ENDINGS = {
 }
 STEPS_OF_ANY_DATA = ("ingest", "validate_data", "check_labels")
 PARTS = (*STEPS_OF_ANY_DATA, "train", "package", "incumbent", "evaluate", "bless", "gate")
-TRAINABLE = ("image", "multiclass")
 PAIRS = {"conflicting": "are alike but labelled differently", "leaking": "leak across splits"}
 REPEATABLE = ("succeeded", "rejected", "held")
 NAMED_VERSIONS = (
@@ -147,15 +146,16 @@ def monitoring_round(path: Path, *, progress: Callable[[list[StepRecord]], None]
 
 
 def _refuse_untrainable(config: LoopConfig, source: SourceInfo) -> None:
-    """Say before the first step what the train step could only say after minutes."""
-    if (source.modality, source.task) != TRAINABLE:
-        raise ConfigError(
-            f"train.family '{config.train.family}' learns classes of images, but '{source.uri}' holds {source.modality} rows "
-            f"for {source.task}",
-            hint="ingest, validation and label checks work on them: kfloop run --until check_labels",
-            modality=source.modality,
-            task=source.task,
-        )
+    """Say before the first step what the train step could only say after minutes.
+
+    Raises:
+        ConfigError: ``train.family`` does not learn this from such data.
+    """
+    from kfloop.core.families import choose_family, objective_of
+
+    train = config.train
+    if train.model is None and train.finetune is None:
+        choose_family(source.modality, objective_of(source.task, train.family), train.family)
 
 
 @contextlib.contextmanager

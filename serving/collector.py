@@ -1,7 +1,8 @@
 """The collector: takes log packets from the served model and writes Parquet by model and hour, off the answer's path.
 
-Columns: request_id string, ts_ns int64, model string, version int64, image fixed-size list of uint8, probabilities and embedding lists of
-float32, latency_us int64. Files appear by rename and are never changed.
+Columns: request_id string, ts_ns int64, model string, version int64, latency_us int64, and the tensors, each row flat: for image classifiers
+image (fixed-size list of uint8), probabilities and embedding (lists of float32), for all others ``input.NAME`` and ``output.NAME``. Files
+appear by rename and are never changed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ FLUSH_SECONDS = 1.0
 FLUSH_PACKETS = 256
 LONGEST_QUEUE = 4096
 FLUSH_WORD = b"flush"
-DTYPES = (np.uint8, np.float32, np.float32)
+TYPES = frozenset({"uint8", "int16", "int32", "int64", "float32", "float64", "bool"})
 
 
 class Collector:
@@ -77,16 +78,18 @@ class Collector:
         """Write everything received so far."""
         with self._writing:
             packets = [self._queue.popleft() for _ in range(len(self._queue))]
-            by_model: dict[str, list[tuple[dict[str, Any], list[np.ndarray]]]] = {}
+            alike: dict[tuple[Any, ...], list[tuple[dict[str, Any], list[np.ndarray]]]] = {}
             for packet in packets:
                 try:
                     head, arrays = parse(packet)
-                except (ValueError, KeyError, struct.error):  # not one of ours: counted, and the rest is written
+                except (ValueError, KeyError, TypeError, struct.error):  # not one of ours: counted, the rest is written
                     self.dropped += 1
                     continue
                 if not head["ids"][0].startswith(GOLDEN_ID):
-                    by_model.setdefault(head["model"], []).append((head, arrays))
-            for model, rows in by_model.items():
+                    # Two versions may differ in the shapes of their rows.
+                    shapes = tuple((array.dtype.str, array.shape[1:]) for array in arrays)
+                    alike.setdefault((head["model"], tuple(head["names"]), shapes), []).append((head, arrays))
+            for (model, *_), rows in alike.items():
                 self._write_file(model, rows)
 
     def _listen(self) -> None:
@@ -151,44 +154,48 @@ class Collector:
 
 
 def parse(packet: bytes) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Head and arrays (image, probabilities, embedding) of one packet."""
+    """Head and tensors of one packet."""
     (length,) = struct.unpack_from("<I", packet)
     head = json.loads(packet[4 : 4 + length])
     arrays, start = [], 4 + length
-    for shape, dtype in zip(head["shapes"], DTYPES, strict=True):
-        count = int(np.prod(shape))
+    for _, shape, name in zip(head["names"], head["shapes"], head["dtypes"], strict=True):
+        if name not in TYPES:
+            message = f"type {name}"
+            raise ValueError(message)
+        dtype, count = np.dtype(name), int(np.prod(shape))
         arrays.append(np.frombuffer(packet, dtype, count, start).reshape(shape))
-        start += count * np.dtype(dtype).itemsize
+        start += count * dtype.itemsize
     return head, arrays
 
 
 def as_table(rows: list[tuple[dict[str, Any], list[np.ndarray]]]) -> Any:
-    """Rows of one model as an Arrow table."""
+    """Rows of one model and of the same shapes as an Arrow table."""
     import pyarrow as pa
-
-    images, probabilities, embeddings = (np.concatenate([arrays[i] for _, arrays in rows]) for i in range(3))
-    count = len(images)
-    flat = images.reshape(count, -1)
 
     def repeated(key: str) -> list[Any]:
         return [head[key] for head, _ in rows for _ in head["ids"]]
 
+    names = rows[0][0]["names"]
+    tensors = [np.concatenate([arrays[place] for _, arrays in rows]) for place in range(len(names))]
     return pa.table(
         {
             "request_id": pa.array([identity for head, _ in rows for identity in head["ids"]], pa.string()),
             "ts_ns": pa.array(repeated("ts_ns"), pa.int64()),
             "model": pa.array(repeated("model"), pa.string()),
             "version": pa.array(repeated("version"), pa.int64()),
-            "image": pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1]),
-            "probabilities": pa.FixedSizeListArray.from_arrays(
-                pa.array(probabilities.reshape(-1)), probabilities.shape[1]
-            ).cast(pa.list_(pa.float32())),
-            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), embeddings.shape[1]).cast(
-                pa.list_(pa.float32())
-            ),
+            **{name: _lists(name, tensor) for name, tensor in zip(names, tensors, strict=True)},
             "latency_us": pa.array(repeated("latency_us"), pa.int64()),
         }
     )
+
+
+def _lists(name: str, tensor: np.ndarray) -> Any:
+    """A tensor as a column, each row flat; what a model gives are lists of any length, because versions may differ in it."""
+    import pyarrow as pa
+
+    flat = tensor.reshape(len(tensor), -1)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
+    return column if name == "image" or name.startswith("input.") else column.cast(pa.list_(column.type.value_type))
 
 
 def flush(workspace: Workspace, timeout: float = 10.0) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
+from kfloop.core.scoring import difference, unit_of
 from kfloop.errors import ServerUnavailable, ServingError
 from kfloop.serving.endpoint import KEY_HEADER
 from kfloop.serving.repository import set_versions
@@ -27,8 +29,9 @@ class GoldenResult:
     """Golden answers of one version, compared by value.
 
     Attributes:
-        n: Number of golden images.
-        max_abs_diff: Largest absolute difference over all outputs; infinite when an output has another shape or is not finite.
+        n: Number of golden answers.
+        max_abs_diff: Largest difference over all outputs: absolute for probabilities, else in units of the output's largest magnitude;
+            infinite when an output has another shape or is not finite.
         tolerance: Largest difference allowed.
         passed: Whether the answers are right.
     """
@@ -96,19 +99,20 @@ class Control:
     def golden(
         self, model: str, version: int, golden: Path, *, tolerance: float, protocol: str = "http"
     ) -> GoldenResult:
-        """Send the golden images to one version and compare its answers by value.
+        """Send the golden request to one version and compare its answers by value.
 
         A status is not enough: with a mismatched NumPy the server answers zeros, or nothing, with HTTP 200.
+
+        Raises:
+            ServingError: The server refused it, or the file proves nothing.
         """
         from kfloop.serving.client import infer
 
-        with np.load(golden, allow_pickle=False) as arrays:
-            images, expected = arrays["images"], {name: arrays[name] for name in ("probabilities", "embedding")}
-        if not len(images):
-            raise ServingError(f"'{golden}' holds no golden images", hint="package the model again")
-        answers = infer(self._endpoint, model, images, version=version, protocol=protocol, request_id=GOLDEN_ID)
-        worst = max(_difference(answers[name], value) for name, value in expected.items())
-        return GoldenResult(n=len(images), max_abs_diff=worst, tolerance=tolerance, passed=worst <= tolerance)
+        inputs, expected = read_golden(golden)
+        answers = infer(self._endpoint, model, inputs, version=version, protocol=protocol, request_id=GOLDEN_ID)
+        worst = max(difference(value, answers[name], unit_of(name, value)) for name, value in expected.items())
+        count = len(next(iter(expected.values())))
+        return GoldenResult(n=count, max_abs_diff=worst, tolerance=tolerance, passed=worst <= tolerance)
 
     def _call(self, method: Any, *arguments: Any, **options: Any) -> Any:
         from tritonclient.utils import InferenceServerException
@@ -125,10 +129,22 @@ class Control:
             ) from error
 
 
-def _difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """Largest absolute difference; infinite for nothing, another shape, or numbers that are none, on either side."""
-    if not found.size or found.shape != expected.shape:
-        return float("inf")
-    if not (np.isfinite(found).all() and np.isfinite(expected).all()):
-        return float("inf")
-    return float(np.abs(found.astype(np.float64) - expected).max())
+def read_golden(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Inputs and expected outputs, by name, of a package's golden request.
+
+    Raises:
+        ServingError: The file holds none.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            inputs, outputs = (
+                {name.removeprefix(f"{side}."): arrays[name] for name in arrays.files if name.startswith(f"{side}.")}
+                for side in ("input", "output")
+            )
+    except (OSError, ValueError, BadZipFile) as error:
+        raise ServingError(
+            f"'{path}' cannot be read as golden answers: {error}", hint="package the model again"
+        ) from error
+    if not inputs or not outputs or not all(len(array) for array in outputs.values()):
+        raise ServingError(f"'{path}' holds no golden answers", hint="package the model again")
+    return inputs, outputs

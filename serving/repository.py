@@ -5,62 +5,48 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfloop.core.artifacts import file_sha256
+from kfloop.core.scoring import ENCODER, GOLDEN, MODEL
+from kfloop.core.signature import SIGNATURE, read_signature
 from kfloop.errors import ServingError, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-PACKAGE_FILES = ("model.onnx", "signature.json", "golden.npz")
+    from kfloop.core.signature import Port, Signature
+
+PACKAGE_FILES = (MODEL, SIGNATURE, ENCODER, GOLDEN)
 CONFIG = "config.pbtxt"
 SERVED = "served.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Signature:
-    """What a model takes and gives: image shape (H, W, C), labels, embedding width, largest batch."""
-
-    image_shape: tuple[int, int, int]
-    labels: tuple[str, ...]
-    embedding: int
-    max_batch_size: int
-
-
-def read_signature(folder: Path) -> Signature:
-    """The signature of a package or version folder.
-
-    Raises:
-        ServingError: It is missing or malformed.
-    """
-    try:
-        raw = json.loads((folder / "signature.json").read_text(encoding="utf-8"))
-        shapes = {tensor["name"]: tensor["shape"] for tensor in [*raw["inputs"], *raw["outputs"]]}
-        height, width, channels = (int(size) for size in shapes["image"][1:])
-        return Signature(
-            image_shape=(height, width, channels),
-            labels=tuple(raw["labels"]),
-            embedding=int(shapes["embedding"][1]),
-            max_batch_size=int(raw["max_batch_size"]),
-        )
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise ServingError(
-            f"'{folder}' has no usable signature.json: {error}", hint="package the model again"
-        ) from error
+TRITON_TYPES = {
+    "uint8": "TYPE_UINT8",
+    "int16": "TYPE_INT16",
+    "int32": "TYPE_INT32",
+    "int64": "TYPE_INT64",
+    "float32": "TYPE_FP32",
+    "float64": "TYPE_FP64",
+    "bool": "TYPE_BOOL",
+}
 
 
 def add_version(repository: Path, model: str, version: int, package: Path) -> Path:
     """Put a package into the repository as a version; repeating it with the same package does nothing.
 
     Raises:
-        StateError: The version is there with other content.
+        StateError: The version is there with other content, or a file of the package is missing.
     """
     place = repository / model / str(version)
+    missing = [name for name in PACKAGE_FILES if not (package / name).is_file()]
+    if missing:
+        raise StateError(
+            f"the package '{package}' has no {', '.join(missing)}",
+            hint="bring the store back from a backup, or package the checkpoint again: kfloop run --force",
+        )
     if place.is_dir():
-        if file_sha256(place / "model.onnx") != file_sha256(package / "model.onnx"):
+        if file_sha256(place / MODEL) != file_sha256(package / MODEL):
             raise StateError(
                 f"version {version} of model '{model}' is in the repository with other content",
                 hint="a version is never overwritten; register the model again to get a new number",
@@ -84,14 +70,15 @@ def set_versions(repository: Path, model: str, served: Sequence[int], default: i
     Writes ``config.pbtxt`` and ``served.json``, each by rename.
 
     Raises:
-        ServingError: A version is not in the repository, or the configuration is invalid.
+        ServingError: A version is not in the repository, or the versions cannot be served side by side.
+        StateError: The signature of a version cannot be read.
     """
     folder = repository / model
     missing = [version for version in served if not (folder / str(version)).is_dir()]
     if missing or default not in served:
         raise ServingError(f"model '{model}': versions {missing or [default]} are not in the repository '{repository}'")
-    signature = read_signature(folder / str(default))
-    _replace(folder / CONFIG, config_text(model, signature, served))
+    signatures = {version: read_signature(folder / str(version)) for version in served}
+    _replace(folder / CONFIG, config_text(model, signatures))
     _replace(folder / SERVED, json.dumps({"default": default, "versions": sorted(served)}))
 
 
@@ -109,6 +96,7 @@ def served_signature(repository: Path, model: str) -> Signature:
 
     Raises:
         ServingError: No version is served.
+        StateError: Its signature cannot be read.
     """
     default, _ = served(repository, model)
     if default is None:
@@ -116,31 +104,76 @@ def served_signature(repository: Path, model: str) -> Signature:
     return read_signature(repository / model / str(default))
 
 
-def config_text(model: str, signature: Signature, served_versions: Sequence[int]) -> str:
-    """``config.pbtxt`` for the embedded server, built through Triton's own schema and read back as a check."""
+def config_text(model: str, signatures: Mapping[int, Signature]) -> str:
+    """``config.pbtxt`` for the embedded server, built through Triton's own schema and read back as a check.
+
+    Triton has one configuration for all versions of a model: an axis in which they differ may have any length there, and each
+    version checks its own (``model/model.py``).
+
+    Args:
+        model: Name of the model.
+        signatures: Signature of each version that is held.
+
+    Raises:
+        ServingError: The versions differ in more than the lengths of axes.
+    """
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as schema
 
-    config: Any = schema.ModelConfig(name=model, backend="python", max_batch_size=signature.max_batch_size)
-    config.input.add(name="image", data_type=schema.TYPE_UINT8, dims=signature.image_shape)
-    config.output.add(name="probabilities", data_type=schema.TYPE_FP32, dims=[len(signature.labels)])
-    config.output.add(name="embedding", data_type=schema.TYPE_FP32, dims=[signature.embedding])
+    every = list(signatures.values())
+    config: Any = schema.ModelConfig(name=model, backend="python")
+    config.max_batch_size = max(signature.max_batch_size for signature in every)
+    if len({signature.batched for signature in every}) > 1:
+        raise _unlike(model, signatures)
+    for side in ("inputs", "outputs"):
+        for ports in _side_by_side(model, signatures, side):
+            _add_port(getattr(config, side.removesuffix("s")), ports, schema)
     config.instance_group.add(kind=schema.ModelInstanceGroup.KIND_CPU, count=1)
-    # Dynamic batching without a queue policy: with timeouts in the queue, the batcher of 2.51 now and then misses that an instance is free
-    # and holds requests back for its idle wait of half a second.
-    config.dynamic_batching.SetInParent()
-    config.version_policy.specific.versions.extend(sorted(served_versions))
+    if config.max_batch_size:
+        # Dynamic batching without a queue policy: with timeouts in the queue, the batcher of 2.51 now and then misses that an instance
+        # is free and holds requests back for its idle wait of half a second.
+        config.dynamic_batching.SetInParent()
+    config.version_policy.specific.versions.extend(sorted(signatures))
     config.parameters["intra_op_threads"].string_value = "1"
-    if (
-        min(signature.image_shape) < 1
-        or not signature.labels
-        or signature.max_batch_size < 1
-        or signature.embedding < 1
-    ):
-        raise ServingError(f"model '{model}' cannot be served with signature {signature}", hint="package it again")
     text = text_format.MessageToString(config)
     text_format.Parse(text, schema.ModelConfig())
     return str(text)
+
+
+def _side_by_side(model: str, signatures: Mapping[int, Signature], side: str) -> list[tuple[Port, ...]]:
+    """The ports of all versions, those of one name together."""
+    rows = list(zip(*(getattr(signature, side) for signature in signatures.values()), strict=False))
+    lengths = {len(getattr(signature, side)) for signature in signatures.values()}
+    if len(lengths) > 1 or any(len({(port.name, port.dtype, len(port.shape)) for port in row}) > 1 for row in rows):
+        raise _unlike(model, signatures)
+    return rows
+
+
+def _add_port(ports: Any, versions: tuple[Port, ...], schema: Any) -> None:
+    """One input or output; Triton knows no example without axes: it sees a number as one axis of length 1."""
+    first = versions[0]
+    axes = zip(*(port.shape for port in versions), strict=True)
+    dims = [lengths[0] if len(set(lengths)) == 1 else -1 for lengths in axes]
+    if first.dtype not in TRITON_TYPES or 0 in dims:
+        raise ServingError(
+            f"tensor '{first.name}' of type {first.dtype} and shape {list(first.shape)} cannot be served",
+            hint=f"types are {', '.join(TRITON_TYPES)}, and no axis may have length 0",
+        )
+    added = ports.add(name=first.name, data_type=schema.DataType.Value(TRITON_TYPES[first.dtype]), dims=dims or [1])
+    if not dims:
+        added.reshape.SetInParent()
+
+
+def _unlike(model: str, signatures: Mapping[int, Signature]) -> ServingError:
+    told = "; ".join(
+        f"version {version} takes {[port.name for port in signature.inputs]} "
+        f"and gives {[port.name for port in signature.outputs]}"
+        for version, signature in sorted(signatures.items())
+    )
+    return ServingError(
+        f"the versions of model '{model}' cannot be served side by side: {told}",
+        hint="a model that takes or gives something else needs a loop of its own: change 'name' in the loop file",
+    )
 
 
 def _replace(path: Path, text: str) -> None:

@@ -13,12 +13,19 @@ from pydantic import BaseModel
 from kfloop.cli.main import COMMANDS, cli
 from kfloop.core.config import LoopConfig, load_config
 from kfloop.core.execution import TELEMETRY_OFF
+from kfloop.core.families import FAMILIES, family_module
+from kfloop.core.sections import FinetuneConfig, SearchConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+LOOP_FILE = ROOT / "docs" / "loop-file.md"
 COMPONENTS = sorted(path.parent for path in (ROOT / "components").glob("*/component.py"))
 FOLDERS = ("components", "pipelines", "serving", "examples")
-PAGES = [README, *sorted(page for folder in FOLDERS for page in (ROOT / folder).rglob("README.md"))]
+PAGES = [
+    README,
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(page for folder in FOLDERS for page in (ROOT / folder).rglob("README.md")),
+]
 EXAMPLES = sorted((ROOT / "examples").glob("*/loop.yaml"))
 LONGEST_README = 340
 # What a component's page must speak of, whatever the wording: the first column or a bold word.
@@ -36,7 +43,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def loop_blocks() -> list[str]:
-    return [block for block in blocks(README, "yaml") if re.search(r"^name:", block, flags=re.MULTILINE)]
+    return [block for block in blocks(LOOP_FILE, "yaml") if re.search(r"^name:", block, flags=re.MULTILINE)]
 
 
 def keys_of(content: Any, prefix: str = "") -> set[str]:
@@ -67,21 +74,30 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for part in getattr(annotation, "__args__", ()) for model in models_in(part)]
 
 
-def test_the_readme_has_one_loop_file_and_it_loads(tmp_path: Path) -> None:
+def test_the_page_has_one_loop_file_and_it_loads(tmp_path: Path) -> None:
     (block,) = loop_blocks()
     path = tmp_path / "loop.yaml"
     path.write_text(block, encoding="utf-8")
     assert load_config(path).gate.rules is not None
 
 
-def test_the_readme_names_every_key_of_a_loop_file() -> None:
+def test_the_page_names_every_key_of_a_loop_file() -> None:
     (block,) = loop_blocks()
     derived = {"monitor.fresh", "validation.requests_digest"}  # filled in by kfloop, nobody writes them
-    derived |= {"data.dvc.repo", "data.dvc.rev"}  # data.dvc is null by default: a comment shows its keys
-    assert keys_of(yaml.safe_load(block)) == fields_of(LoopConfig) - derived
+    # These are null by default: a comment shows their keys.
+    null = ("data.dvc.", "train.finetune.", "train.search.")
+    fields = {name for name in fields_of(LoopConfig) if not name.startswith(null)}
+    assert keys_of(yaml.safe_load(block)) == fields - derived
 
 
-def test_the_readme_gives_the_defaults() -> None:
+def test_keys_that_are_null_stand_in_a_comment() -> None:
+    text = LOOP_FILE.read_text(encoding="utf-8")
+    for section in (FinetuneConfig, SearchConfig):
+        line = next(line for line in text.splitlines() if all(f"{name}:" in line for name in section.model_fields))
+        assert "null" in line
+
+
+def test_the_page_gives_the_defaults() -> None:
     (block,) = loop_blocks()
     written = yaml.safe_load(block)
     defaults = LoopConfig(name="photos").model_dump(mode="json")
@@ -98,8 +114,20 @@ def test_there_are_examples() -> None:
 def test_example_loads(path: Path) -> None:
     config = load_config(path)
     written = set(yaml.safe_load(path.read_text(encoding="utf-8")))
-    assert written == set(LoopConfig.model_fields), "an example shows every section"
-    assert config.name == path.parent.name
+    assert {"name", "data", "train", "gate"} <= written
+    assert config.gate.rules, "an example says what a model must achieve"
+
+
+def test_one_example_shows_every_section_and_every_family_has_one() -> None:
+    loaded = {path.parent.name: load_config(path) for path in EXAMPLES}
+    digits = yaml.safe_load((ROOT / "examples" / "digits" / "loop.yaml").read_text(encoding="utf-8"))
+    assert set(digits) == set(LoopConfig.model_fields)
+    assert {config.train.family for config in loaded.values()} >= set(FAMILIES)
+    assert len({config.name for config in loaded.values()}) == len(loaded)
+    listed = set(
+        re.findall(r"^\| `(\w+)/`", (ROOT / "examples" / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    )
+    assert listed == set(loaded)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -139,6 +167,14 @@ def test_a_component_page_has_all_subjects(folder: Path) -> None:
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert text.startswith(f"# {folder.name}\n")
     assert [name for name, pattern in SUBJECTS.items() if not re.search(pattern, text)] == []
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_the_options_of_a_family_are_named(family: str) -> None:
+    text = (ROOT / "components" / "train" / "README.md").read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if line.startswith(f"| `{family}` |"))
+    missing = [name for name in family_module(family).Options.model_fields if f"`{name}`" not in line]
+    assert missing == []
 
 
 def test_every_component_is_listed() -> None:

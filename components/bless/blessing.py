@@ -14,18 +14,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from kfloop.components.bless.oddities import odd_requests, refused
+from kfloop.components.bless.oddities import far_requests, odd_requests, refused, survived
 from kfloop.components.bless.timing import Timing, time_requests
 from kfloop.core.artifacts import read_report, write_report
-from kfloop.errors import ServerUnavailable, ServingError
-from kfloop.serving.control import Control, GoldenResult
-from kfloop.serving.repository import add_version, read_signature, set_versions
+from kfloop.core.scoring import GOLDEN
+from kfloop.core.signature import read_signature
+from kfloop.errors import ServerUnavailable, ServingError, StateError
+from kfloop.serving.control import Control, GoldenResult, read_golden
+from kfloop.serving.repository import add_version, set_versions
 from kfloop.serving.server import start_server
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from kfloop.core.sections import BlessConfig
+    from kfloop.core.signature import Signature
     from kfloop.core.workspace import Workspace
     from kfloop.serving.server import Server
 
@@ -45,11 +48,12 @@ class BlessingReport:
         passed: Whether nothing failed.
         triton_version: Version of tritonserver.
         load_seconds: From the load request to readiness.
-        golden: Number, largest difference, tolerance, whether passed, and the difference by protocol.
+        golden: Number, largest difference (absolute for probabilities, else in units of the output's largest magnitude), tolerance,
+            whether passed, and the difference by protocol.
         latency_ms: p50, p95, p99, number of requests and clients.
         throughput_rps: Requests per second during the timing.
         memory_mb: Resident memory of server and backend, in MiB.
-        odd_requests: Answer to each odd request: ``refused`` or what was wrong.
+        odd_requests: Answer to each odd request: ``refused``, ``survived`` (numbers out of range) or what was wrong.
         log_tail: Last lines of the server's log.
         failures: What failed, in sentences.
     """
@@ -102,7 +106,7 @@ def run(config: BlessConfig, *, dataset: Path, model: Path, out: Path, workspace
         with start_server(repository, Path(folder) / "triton.log", timeout=config.timeout_seconds) as server:
             try:
                 _try(trial, config, server, repository, model)
-            except (ServingError, ServerUnavailable, OSError, KeyError, ValueError) as error:
+            except (ServingError, ServerUnavailable, StateError, OSError, KeyError, ValueError) as error:
                 trial.failures.append(f"{type(error).__name__}: {error}")
             tail = tuple(server.log_tail(LOG_LINES))
     report = _report(trial, config, model, dataset, tail)
@@ -123,20 +127,20 @@ def _try(trial: _Trial, config: BlessConfig, server: Server, repository: Path, p
     _check_golden(trial, config, control, package, "")
     if trial.failures:
         return
-    for name, body in odd_requests(read_signature(package)).items():
-        trial.odd[name] = refused(server.endpoint, MODEL, body, config.timeout_seconds) or "refused"
-        if trial.odd[name] != "refused":
-            trial.failures.append(f"request with {name}: {trial.odd[name]}")
+    signature = read_signature(package)
+    for requests, check, good in ((odd_requests, refused, "refused"), (far_requests, survived, "survived")):
+        for name, body in requests(signature).items():
+            trial.odd[name] = check(server.endpoint, MODEL, body, config.timeout_seconds) or good
+            if trial.odd[name] != good:
+                trial.failures.append(f"request with {name}: {trial.odd[name]}")
     _check_golden(trial, config, control, package, " after odd requests")
-    with np.load(package / "golden.npz", allow_pickle=False) as arrays:
-        images = arrays["images"]
-    trial.timing = _timed(config, server, images)
+    trial.timing = _timed(config, server, signature, read_golden(package / GOLDEN)[0])
     trial.memory_mb = _memory(server)
 
 
 def _check_golden(trial: _Trial, config: BlessConfig, control: Control, package: Path, when: str) -> None:
     for protocol in ("http", "grpc"):
-        result = control.golden(MODEL, VERSION, package / "golden.npz", tolerance=config.tolerance, protocol=protocol)
+        result = control.golden(MODEL, VERSION, package / GOLDEN, tolerance=config.tolerance, protocol=protocol)
         before = trial.golden.get(protocol)
         trial.golden[protocol] = max(before or result, result, key=lambda found: found.max_abs_diff)
         if not result.passed:
@@ -145,14 +149,15 @@ def _check_golden(trial: _Trial, config: BlessConfig, control: Control, package:
             )
 
 
-def _timed(config: BlessConfig, server: Server, images: np.ndarray) -> Timing:
+def _timed(config: BlessConfig, server: Server, signature: Signature, inputs: dict[str, np.ndarray]) -> Timing:
     from tritonclient.utils import InferenceServerException
 
     try:
         return time_requests(
             server.endpoint,
             MODEL,
-            images,
+            signature,
+            inputs,
             requests=config.requests,
             concurrency=config.concurrency,
             timeout=config.timeout_seconds,

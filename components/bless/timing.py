@@ -1,4 +1,4 @@
-"""Timing: latency and throughput of single images at a given concurrency, one client per thread."""
+"""Timing: latency and throughput of single examples at a given concurrency, one client per thread."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kfloop.serving.client import request_tensors
 from kfloop.serving.control import GOLDEN_ID
 
 if TYPE_CHECKING:
+    from kfloop.core.signature import Signature
     from kfloop.serving.endpoint import Endpoint
 
 WARM_UP = 8  # requests per client before the clock starts
@@ -39,14 +41,22 @@ class Timing:
 
 
 def time_requests(
-    endpoint: Endpoint, model: str, images: np.ndarray, *, requests: int, concurrency: int, timeout: float
+    endpoint: Endpoint,
+    model: str,
+    signature: Signature,
+    inputs: dict[str, np.ndarray],
+    *,
+    requests: int,
+    concurrency: int,
+    timeout: float,
 ) -> Timing:
-    """Send ``requests`` single images over HTTP, the protocol of kfloop's client.
+    """Send ``requests`` requests over HTTP, the protocol of kfloop's client.
 
     Args:
         endpoint: The server.
         model: Name of the served model.
-        images: uint8 [N, H, W, C]; taken in turn.
+        signature: What it takes.
+        inputs: Tensors by name; their examples are taken in turn, one for each request, or all at once for graphs.
         requests: Number of timed requests.
         concurrency: Number of clients.
         timeout: Longest wait for one answer, in seconds.
@@ -55,9 +65,14 @@ def time_requests(
         InferenceServerException: A request failed.
     """
     shares = [requests // concurrency + (client < requests % concurrency) for client in range(concurrency)]
+    singles = _singles(signature, inputs)
     started = time.perf_counter()
     with ThreadPoolExecutor(concurrency) as pool:
-        parts = list(pool.map(lambda share: _client(endpoint, model, images, share, timeout), [s for s in shares if s]))
+        parts = list(
+            pool.map(
+                lambda share: _client(endpoint, model, signature, singles, share, timeout), [s for s in shares if s]
+            )
+        )
     wall = time.perf_counter() - started
     seconds = np.concatenate(parts)
     p50, p95, p99 = (float(value) for value in np.percentile(seconds, (50, 95, 99)) * 1000)
@@ -65,7 +80,22 @@ def time_requests(
     return Timing(p50=p50, p95=p95, p99=p99, n=len(seconds), concurrency=concurrency, throughput_rps=sent / wall)
 
 
-def _client(endpoint: Endpoint, model: str, images: np.ndarray, share: int, timeout: float) -> np.ndarray:
+def _singles(signature: Signature, inputs: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Single examples; all at once where there is no batch axis."""
+    if not signature.batched:
+        return [inputs]
+    count = len(next(iter(inputs.values())))
+    return [{name: array[row : row + 1] for name, array in inputs.items()} for row in range(count)]
+
+
+def _client(
+    endpoint: Endpoint,
+    model: str,
+    signature: Signature,
+    singles: list[dict[str, np.ndarray]],
+    share: int,
+    timeout: float,
+) -> np.ndarray:
     """Seconds of each of ``share`` requests of one client."""
     from tritonclient import http
 
@@ -73,11 +103,9 @@ def _client(endpoint: Endpoint, model: str, images: np.ndarray, share: int, time
     client = http.InferenceServerClient(endpoint.http, connection_timeout=timeout, network_timeout=timeout)
     try:
         for number in range(-WARM_UP, share):
-            image = images[number % len(images)][None]
-            tensor = http.InferInput("image", list(image.shape), "UINT8")
-            tensor.set_data_from_numpy(image, binary_data=True)
+            tensors = request_tensors(http, signature, singles[number % len(singles)], binary_data=True)
             before = time.perf_counter()
-            client.infer(model, [tensor], request_id=GOLDEN_ID)
+            client.infer(model, tensors, request_id=GOLDEN_ID)
             if number >= 0:
                 seconds.append(time.perf_counter() - before)
     finally:

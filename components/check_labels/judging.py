@@ -17,6 +17,8 @@ from kfloop.components.check_labels.targets import predict_numbers
 from kfloop.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from kfloop.components.check_labels.learners import Learner
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
+ROW_BY_ROW = ("image", "audio", "text", "table", "vector")
 MOST_SET_CLASSES = 30  # beyond, one fast model for each class
 
 
@@ -70,12 +73,12 @@ def judge(rows: Rows, features: NDArray[np.floating], version: DatasetVersion, c
         config: The ``labels`` section.
 
     Raises:
-        ConfigError: ``probabilities: model`` for something that kfloop's families do not take yet.
+        ConfigError: ``probabilities: model`` for data that is not judged row by row, or has no single class.
     """
-    if config.probabilities == "model" and (version.modality != "image" or rows.task != "multiclass"):
+    if config.probabilities == "model" and (version.modality not in ROW_BY_ROW or rows.task != "multiclass"):
         raise ConfigError(
-            f"labels.probabilities is 'model', but the data is {version.modality} for {rows.task}: the model family 'cnn' "
-            "takes images with one class each, whatever train.family says",
+            f"labels.probabilities is 'model', but the data is {version.modality} for {rows.task}: models judge the labels of "
+            f"{', '.join(ROW_BY_ROW)} data with one class each",
             hint="set labels.probabilities: stand_in",
         )
     folds = folds_for(len(rows), config.folds)
@@ -94,10 +97,7 @@ def _classes(rows: Rows, features: Any, version: DatasetVersion, config: LabelsC
     fold = fold_of_rows(given, rows.cluster, folds=folds, seed=config.seed)
     learner: Learner
     if config.probabilities == "model":
-        from kfloop.core.crossfit import NetworkLearner
-
-        images = np.concatenate([version.split(name).images for name in version.splits])
-        learner = NetworkLearner(images, given, rows.names, seed=config.seed)
+        learner = _network_learner(version, given, rows.names, config.seed)
     else:
         learner = StandIn(features, given, k, modality=version.modality, seed=config.seed)
     found = cross_fit(learner, given, k, fold, order=_order(rows, config), settled=settled)
@@ -117,6 +117,17 @@ def _classes(rows: Rows, features: Any, version: DatasetVersion, config: LabelsC
         doubted=checked & ~settled & (suggested != given),
         joint=confident_joint(given[checked], probabilities[checked], settled[checked]),
     )
+
+
+def _network_learner(version: DatasetVersion, given: NDArray[np.int64], names: Sequence[str], seed: int) -> Learner:
+    """The modality's usual model family, on all rows in order."""
+    from kfloop.core.crossfit import NetworkLearner
+    from kfloop.core.encoding import fit_encoder
+
+    encoder = fit_encoder(version)
+    parts = [encoder.encode(version.table(split)) for split in version.splits]
+    inputs = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    return NetworkLearner(inputs, given, names, encoder, seed=seed)
 
 
 def _sets(rows: Rows, features: Any, version: DatasetVersion, config: LabelsConfig, folds: int) -> Judgement:

@@ -5,23 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kfloop.components.evaluate.baselines import baseline_probabilities
-from kfloop.components.evaluate.scoreboard import Board, misclassified, slices_of
-from kfloop.core.artifacts import read_report, write_report
-from kfloop.core.scoring import PackagedModel
-from kfloop.core.statistics.classification import confusion
-from kfloop.core.store import Store
-from kfloop.errors import StateError, TerminalError
+from kfloop.components.evaluate.measuring import n_slices, statistics_of, task_of
+from kfloop.components.evaluate.opening import (
+    Contestant,
+    champion_digest,
+    champion_folder,
+    check_same_task,
+    contestant,
+)
+from kfloop.components.evaluate.scoreboard import Board
+from kfloop.components.evaluate.showing import Shown, shown, write_shown
+from kfloop.core.artifacts import write_report
+from kfloop.core.statistics.metrics import directions, primary
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from kfloop.core.sections import EvaluateConfig
-    from kfloop.core.versions import DatasetVersion, Split
+    from kfloop.core.statistics.bootstrap import Replicates
+    from kfloop.core.versions import DatasetVersion
     from kfloop.core.workspace import Workspace
+
+    Found = dict[str, Replicates]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,27 +35,61 @@ class EvaluationReport:
 
     Attributes:
         dataset_digest: Dataset version whose test rows were scored.
+        objective: What was learned.
+        modality: What an example is.
+        primary: Name of the main figure.
+        direction: ``higher`` or ``lower`` is better, by figure.
         n_test: Number of test rows.
+        block: Neighbouring rows that were resampled together, because their windows overlap; 1 for independent ones.
         challenger: Digest, ``overall`` metrics and ``slices`` of the challenger.
         champion: The same of the champion; null when there is none.
-        baseline: The same of the baseline; null when it is switched off.
-        differences: Challenger minus ``champion`` and ``baseline``, paired on the same resamples.
+        baseline: The same of the baseline, its ``kind`` and the rows it was fitted on; null when it is switched off.
+        differences: Challenger minus ``champion`` and ``baseline``, paired on the same resamples; ``relative`` holds errors as shares
+            of the other's error.
         overlap: Test rows that each model was trained on; ``champion`` is null when there is none.
-        confusion: Counts, true class by predicted class, of the challenger.
+        confusion: Counts, true class by predicted class, of the challenger; null without classes.
+        calibration: Confidence and accuracy of rows of like confidence, by model; null without classes.
         labels: Class names.
-        examples: The challenger's most confident mistakes.
+        examples: The challenger's worst mistakes.
     """
 
     dataset_digest: str
+    objective: str
+    modality: str
+    primary: str
+    direction: dict[str, str]
     n_test: int
+    block: int
     challenger: dict[str, Any]
     champion: dict[str, Any] | None
     baseline: dict[str, Any] | None
     differences: dict[str, Any]
     overlap: dict[str, int | None]
-    confusion: list[list[int]]
+    confusion: list[list[int]] | None
+    calibration: dict[str, list[dict[str, float]]] | None
     labels: list[str]
     examples: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What every model scored.
+
+    Attributes:
+        board: How it was resampled.
+        ours: Replicates of the challenger.
+        theirs: Those of the champion.
+        simple: Those of the baseline.
+        simple_facts: ``kind`` of the baseline and what it was fitted on.
+        shown: What the report shows of it.
+    """
+
+    board: Board
+    ours: Found
+    theirs: Found | None
+    simple: Found | None
+    simple_facts: dict[str, Any]
+    shown: Shown
 
 
 def run(
@@ -63,124 +102,100 @@ def run(
         dataset: Dataset version.
         model: Package of the challenger.
         incumbent: Folder whose report names the champion.
-        out: Empty folder for ``report.json``.
+        out: Empty folder for ``report.json`` and what the report shows beside it.
         workspace: The loop's places; the champion's package is taken from its store.
 
     Raises:
         StateError: A champion is named and its package is not in the store, or a package is damaged.
-        TerminalError: A model takes other images or knows other classes than the dataset has; no test rows.
+        TerminalError: A model takes other rows or knows other classes than the dataset has; challenger and champion do different
+            things; no test rows.
+        ConfigError: The baseline does not fit the task.
     """
     from kfloop.core.versions import read_version
 
     version = read_version(dataset)
-    test = version.split("test")
-    if not len(test.ids):
-        raise TerminalError(
-            "the test split has no rows, so nothing can be compared", hint="add examples, or raise data.split.test"
-        )
-    challenger = _opened(model, "challenger", version)
-    champion_digest = _champion_digest(incumbent)
+    challenger = contestant(model, "challenger", version)
+    digest = champion_digest(incumbent)
     champion = None
-    if champion_digest is not None:
-        champion = _opened(_champion_folder(workspace, champion_digest), "champion", version)
+    if digest is not None:
+        champion = contestant(champion_folder(workspace, digest), "champion", version)
+        check_same_task(challenger, champion)
+    objective = challenger.model.signature.objective
+    if objective == "generation":
+        from kfloop.components.evaluate.generating import compare_generators
 
-    board = Board(labels=test.labels, slices=slices_of(test.labels, test.origin, version.labels), config=config)
-    probabilities = challenger.score(test.images).probabilities
-    ours = board.resample(probabilities)
-    theirs = board.resample(champion.score(test.images).probabilities) if champion else None
-    simple = _baseline(config, version, test)
-    simple_replicates = board.resample(simple) if simple is not None else None
-    report = EvaluationReport(
-        dataset_digest=version.digest,
-        n_test=len(test.ids),
-        challenger={"digest": _package_digest(model), **board.scores(ours)},
-        champion={"digest": champion_digest, **board.scores(theirs)} if theirs else None,
-        baseline={"digest": None, "kind": config.baseline, **board.scores(simple_replicates)}
-        if simple_replicates
-        else None,
-        differences={
-            "champion": board.differences(ours, theirs) if theirs else None,
-            "baseline": board.differences(ours, simple_replicates) if simple_replicates else None,
-        },
-        overlap={"challenger": _overlap(challenger, test), "champion": _overlap(champion, test) if champion else None},
-        confusion=confusion(test.labels, probabilities).tolist(),
-        labels=list(version.labels),
-        examples=misclassified(test.ids, test.labels, probabilities, version.labels),
-    )
+        found = compare_generators(config, version, challenger, champion)
+    else:
+        found = _compare(config, version, challenger, champion)
+    report = _report(version, challenger, champion, digest, found)
+    write_shown(out, found.shown)
     write_report(out, report)
     return report
 
 
-def _baseline(config: EvaluateConfig, version: DatasetVersion, test: Split) -> NDArray[np.float64] | None:
-    if config.baseline == "none":
-        return None
-    train = version.split("train")
-    return baseline_probabilities(
-        config.baseline, train.images, train.labels, test.images, len(version.labels), config.seed
+def _compare(
+    config: EvaluateConfig, version: DatasetVersion, challenger: Contestant, champion: Contestant | None
+) -> Comparison:
+    """All models on the test rows."""
+    from kfloop.components.evaluate.baselines import fit_baseline
+
+    task = task_of(version, challenger.model.signature.objective, challenger.test)
+    answers = {"challenger": challenger.answer()}
+    if champion is not None:
+        answers["champion"] = champion.answer()
+    baseline = fit_baseline(config.baseline, version, challenger, seed=config.seed)
+    if baseline is not None:
+        answers["baseline"] = baseline.answer
+    statistics = {name: statistics_of(task, answer) for name, answer in answers.items()}
+    board = Board(
+        objective=task.objective,
+        n=len(task.target),
+        n_slices=n_slices(statistics["challenger"]),
+        config=config,
+        block=task.block,
+    )
+    found = {name: board.resample(item) for name, item in statistics.items()}
+    return Comparison(
+        board=board,
+        ours=found["challenger"],
+        theirs=found.get("champion"),
+        simple=found.get("baseline"),
+        simple_facts=baseline.facts if baseline else {},
+        shown=shown(task, challenger.test, answers),
     )
 
 
-def _opened(folder: Path, role: str, version: DatasetVersion) -> PackagedModel:
-    """The package, after a check that it is about this dataset's images and classes."""
-    model = PackagedModel(folder)
-    if model.image_shape != tuple(version.image_shape):
-        raise TerminalError(
-            f"the {role} '{folder.name}' takes images {list(model.image_shape)} (height, width, channels), but dataset "
-            f"'{version.digest}' has {list(version.image_shape)}: they cannot be compared on the same rows",
-            hint="set data.image_size and data.channels back to the model's, or start a new loop under another name",
-            role=role,
-            expected=list(model.image_shape),
-            observed=list(version.image_shape),
-        )
-    if model.labels != list(version.labels):
-        differing = sorted(set(model.labels) ^ set(version.labels)) or "another order"
-        raise TerminalError(
-            f"the {role} '{folder.name}' knows {len(model.labels)} classes, dataset '{version.digest}' has "
-            f"{len(version.labels)}; they differ in {differing}",
-            hint="a changed list of classes is another task: start a new loop under another name",
-            role=role,
-        )
-    return model
+def _report(
+    version: DatasetVersion,
+    challenger: Contestant,
+    champion: Contestant | None,
+    digest: str | None,
+    found: Comparison,
+) -> EvaluationReport:
+    board, objective = found.board, found.board.objective
+    measured = found.ours
+    return EvaluationReport(
+        dataset_digest=version.digest,
+        objective=objective,
+        modality=version.modality,
+        primary=primary(objective),
+        direction={name: way for name, way in directions(objective).items() if _is_measured(name, measured)},
+        n_test=board.n,
+        block=board.block,
+        challenger={"digest": challenger.digest, **board.scores(found.ours)},
+        champion={"digest": digest, **board.scores(found.theirs)} if found.theirs else None,
+        baseline={"digest": None, **found.simple_facts, **board.scores(found.simple)} if found.simple else None,
+        differences={
+            "champion": board.differences(found.ours, found.theirs) if found.theirs else None,
+            "baseline": board.differences(found.ours, found.simple) if found.simple else None,
+        },
+        overlap={"challenger": challenger.overlap(), "champion": champion.overlap() if champion else None},
+        confusion=found.shown.confusion,
+        calibration=found.shown.calibration,
+        labels=list(version.labels),
+        examples=found.shown.examples,
+    )
 
 
-def _champion_digest(incumbent: Path) -> str | None:
-    """The champion named by ``incumbent``; null only when it says so itself."""
-    try:
-        digest = read_report(incumbent)["champion_digest"]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise StateError(
-            f"'{incumbent}' does not say who is champion ({error!r}), which is not the same as having none",
-            hint="run the step 'incumbent' again: kfloop run",
-        ) from error
-    if digest is not None and not (isinstance(digest, str) and digest):
-        raise StateError(
-            f"'{incumbent}' names the champion {digest!r}, expected a digest or null", hint="kfloop status"
-        )
-    return digest
-
-
-def _champion_folder(workspace: Workspace, digest: str) -> Path:
-    store = Store(workspace.store)
-    if not store.has("models", digest):
-        raise StateError(
-            f"the champion '{digest}' is not in the store at '{store.path('models', digest)}'; without it the challenger "
-            "cannot be compared",
-            hint="bring the store back from a backup, or promote another version with: kfloop rollback",
-            digest=digest,
-        )
-    return store.path("models", digest)
-
-
-def _package_digest(folder: Path) -> str:
-    try:
-        return str(read_report(folder)["digest"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise StateError(
-            f"the package '{folder}' has no readable report: {error!r}", hint="package the checkpoint again: kfloop run"
-        ) from error
-
-
-def _overlap(model: PackagedModel, test: Split) -> int:
-    """Number of test rows whose pixels the model was trained on."""
-    seen = model.train_content()
-    return sum(content in seen for content in test.content.tolist())
+def _is_measured(metric: str, found: Found) -> bool:
+    return any(name.rsplit("/", 1)[-1] == metric for name in found)

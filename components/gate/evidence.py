@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfloop.components.gate.verdicts import Measurement, number
 from kfloop.core.artifacts import canonical_json, read_report, sha256_text
+from kfloop.errors import nearest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,30 +136,46 @@ def _blessed(evidence: Evidence, metric: str) -> Measurement:
 def _evaluated(evidence: Evidence, rule: Rule, name: str) -> Measurement:
     if rule.versus == "absolute":
         return _metric(evidence, ("challenger",), rule.metric, name)
-    difference = _metric(evidence, ("differences", rule.versus), rule.metric, name)
+    if (wrong := _wrong_way(evidence, rule)) is not None:
+        return Measurement(missing=wrong)
+    place = ("differences", rule.versus, "relative") if rule.relative else ("differences", rule.versus)
+    difference = _metric(evidence, place, rule.metric, name)
     if difference.value is None:
         return difference
     ours = _metric(evidence, ("challenger",), rule.metric, name)
     theirs = _metric(evidence, (rule.versus,), rule.metric, name)
     if ours.value is None or theirs.value is None:
         return Measurement(missing=ours.missing or theirs.missing)
-    if not math.isclose(difference.value, ours.value - theirs.value, rel_tol=0.0, abs_tol=_CONSISTENT):
+    unit = abs(theirs.value) if rule.relative else 1.0
+    expected = ours.value - theirs.value
+    if not math.isclose(difference.value * unit, expected, rel_tol=_CONSISTENT, abs_tol=_CONSISTENT * min(1.0, unit)):
+        share = " as a share of it" if rule.relative else ""
         return Measurement(
             missing=f"the difference {difference.value:+.4g} is not challenger {ours.value:.4g} minus {rule.versus} "
-            f"{theirs.value:.4g} (are the roles swapped?)"
+            f"{theirs.value:.4g}{share} (are the roles swapped?)"
         )
     return difference
 
 
+def _wrong_way(evidence: Evidence, rule: Rule) -> str | None:
+    """Why a comparison is bounded on the side that does not matter; null when it is not."""
+    better = evidence.at("evaluate", "direction", rule.metric)
+    wanted = {"higher": "at_least", "lower": "at_most"}.get(str(better))
+    if wanted is None or getattr(rule, wanted) is not None:
+        return None
+    return f"{better} {rule.metric} is better, so a comparison needs {wanted}"
+
+
 def _metric(evidence: Evidence, place: tuple[str, ...], metric: str, name: str) -> Measurement:
-    who = f"the {place[-1]}'s difference" if len(place) > 1 else f"the {place[0]}"
+    who = f"the {place[1]}'s difference" if len(place) > 1 else f"the {place[0]}"
     if not isinstance(evidence.at("evaluate", *place), dict):
         return Measurement(missing=f"{who} was not evaluated")
     block = evidence.at("evaluate", *place, *(("overall",) if name == "overall" else ("slices", name)))
     if not isinstance(block, dict):
         return Measurement(missing=f"{who} has no slice '{name}'")
     if metric not in block:
-        return Measurement(missing=f"{who} has no metric '{metric}' on '{name}'")
+        near = nearest(metric, [str(key) for key in block])
+        return Measurement(missing=f"{who} has no metric '{metric}' on '{name}'{f' ({near})' if near else ''}")
     return _estimate(block[metric], f"{metric} of {who} on '{name}' could not be computed")
 
 

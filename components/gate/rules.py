@@ -10,59 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kfloop.components.gate.evidence import measure
+from kfloop.components.gate.defaults import default_rules
+from kfloop.components.gate.evidence import measure, text
 from kfloop.components.gate.verdicts import Bar, Verdict, judge
 
 if TYPE_CHECKING:
     from kfloop.components.gate.evidence import Evidence
     from kfloop.core.sections import GateConfig, Rule
-
-SMALL_TEST_SET = 100  # test rows below which a calibration error is mostly the noise of nearly empty bins
-
-
-def default_rules(n_test: int) -> tuple[Rule, ...]:
-    """The rules of image classification when the loop file names none.
-
-    How the numbers were chosen (``tests/components/test_gate.py`` simulates them on 360 test rows):
-    against the champion the whole 95 % interval of the paired difference must stay above -5 points. At 97 % accuracy an
-    equal model passes in 99.9 % of rounds, one 3 points worse in 40 %, 5 points worse in 4 % (nominally 2.5 %: the
-    percentile bootstrap is a little narrow), 7 points worse in less than 1 %. On freshly labelled rows the interval must lie
-    above zero: a tie is no reason to replace the champion (.001 rather than 0, since rules are inclusive).
-    The baseline rule is a sanity check on the point estimate, so that it can be passed with a dozen test rows.
-
-    Args:
-        n_test: Number of test rows; under 100 the calibration rule only warns.
-    """
-    from kfloop.core.sections import Rule
-
-    return (
-        Rule(metric="accuracy", at_least=0.8),
-        Rule(metric="accuracy", at_least=0.6, use="interval"),
-        Rule(metric="accuracy", slice="class:*", at_least=0.5, min_n=3),
-        Rule(metric="ece", at_most=0.1, mode="enforce" if n_test >= SMALL_TEST_SET else "warn"),
-        Rule(metric="accuracy", versus="baseline", at_least=-0.02),
-        Rule(metric="accuracy", versus="champion", at_least=-0.05, use="interval"),
-        Rule(
-            metric="accuracy",
-            versus="champion",
-            slice="origin:base",
-            at_least=-0.05,
-            use="interval",
-            when="slice_exists",
-        ),
-        Rule(
-            metric="accuracy",
-            versus="champion",
-            slice="origin:fresh",
-            at_least=0.001,
-            use="interval",
-            min_n=20,
-            when="slice_exists",
-        ),
-        Rule(metric="p95_ms", source="bless", at_most=100.0),
-        Rule(metric="noise", source="labels", at_most=0.2, mode="warn"),
-        Rule(metric="leakage", source="labels", at_most=0.02),
-    )
 
 
 def rules_of(config: GateConfig, evidence: Evidence) -> tuple[Rule, ...]:
@@ -70,7 +24,11 @@ def rules_of(config: GateConfig, evidence: Evidence) -> tuple[Rule, ...]:
     if config.rules is not None:
         return config.rules
     n_test = evidence.at("evaluate", "n_test")
-    return default_rules(n_test if isinstance(n_test, int) else 0)
+    return default_rules(
+        text(evidence.at("evaluate", "objective")) or "classification",
+        text(evidence.at("evaluate", "modality")) or "image",
+        n_test if isinstance(n_test, int) else 0,
+    )
 
 
 def apply_rules(rules: tuple[Rule, ...], evidence: Evidence) -> tuple[list[Verdict], list[str]]:
@@ -94,10 +52,11 @@ def apply_rules(rules: tuple[Rule, ...], evidence: Evidence) -> tuple[list[Verdi
 
 
 def rule_name(rule: Rule, name: str) -> str:
-    """A rule's name, made of what it says: ``accuracy[class:3] vs champion >= -0.05 (interval)``."""
+    """A rule's name, made of what it says: ``accuracy[class:3] vs champion >= -0.05 (interval)``, ``rmse vs champion <= +5%``."""
     place = "" if name == "overall" else f"[{name}]"
     versus = "" if rule.versus == "absolute" else f" vs {rule.versus}"
-    bound = f">= {rule.at_least:g}" if rule.at_least is not None else f"<= {rule.at_most:g}"
+    sign, number = (">=", rule.at_least) if rule.at_least is not None else ("<=", rule.at_most)
+    bound = f"{sign} {100 * (number or 0.0):+g}%" if rule.relative else f"{sign} {number:g}"
     return f"{rule.metric}{place}{versus} {bound}{' (interval)' if rule.use == 'interval' else ''}"
 
 
@@ -116,7 +75,8 @@ def _bar(rule: Rule, name: str) -> Bar:
     if bound is None:  # the model of a rule demands exactly one
         message = f"rule on {rule.metric!r} has no bound"
         raise AssertionError(message)
-    who = "" if rule.versus == "absolute" else f", challenger minus {rule.versus},"
+    joined = "relative to" if rule.relative else "minus"
+    who = "" if rule.versus == "absolute" else f", challenger {joined} {rule.versus},"
     where = "" if name == "overall" else f" on {name}"
     return Bar(
         rule=rule_name(rule, name),
@@ -127,5 +87,6 @@ def _bar(rule: Rule, name: str) -> Bar:
         interval=rule.use == "interval",
         min_n=rule.min_n,
         difference=rule.versus != "absolute",
+        relative=rule.relative,
         mode="warn" if rule.mode == "warn" else "enforce",
     )

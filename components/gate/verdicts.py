@@ -11,15 +11,16 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from kfloop.core.statistics.metrics import METRICS
+
 Outcome = Literal["pass", "fail", "not_evaluated"]
 
 # Values outside of these ranges are not measurements but defects of the step that wrote them.
 _RANGES: dict[str, tuple[float, float]] = {
-    "accuracy": (0.0, 1.0),
-    "macro_f1": (0.0, 1.0),
-    "ece": (0.0, 1.0),
+    name: (metric.low, metric.high) for metrics in METRICS.values() for name, metric in metrics.items()
+} | {
     "noise": (0.0, 1.0),
-    "log_loss": (0.0, math.inf),
+    "leakage": (0.0, 1.0),
     "p50_ms": (0.0, math.inf),
     "p95_ms": (0.0, math.inf),
     "p99_ms": (0.0, math.inf),
@@ -63,6 +64,7 @@ class Bar:
         interval: Whether the worse end of the interval is judged instead of the point estimate.
         min_n: Smallest number of examples that counts as evidence.
         difference: Whether the measurement is a difference of two models.
+        relative: Whether it is a share of the other model's value.
         mode: ``enforce`` or ``warn``.
     """
 
@@ -74,6 +76,7 @@ class Bar:
     interval: bool = False
     min_n: int = 1
     difference: bool = False
+    relative: bool = False
     mode: str = "enforce"
 
 
@@ -199,6 +202,8 @@ _REQUEST_METRICS = frozenset({"p50_ms", "p95_ms", "p99_ms", "throughput_rps"})
 def _text(value: float | None, bar: Bar) -> str:
     if value is None:
         return "unknown"
+    if bar.relative:
+        return f"{100 * value:+.4g}%" if value else "0%"
     return f"{value:+.4g}" if bar.difference and value else f"{value:.4g}"
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kfloop.components.ingest.readers.images import reader as images
 from kfloop.components.ingest.readers.images.reader import DIGITS, digits_source
 from kfloop.components.ingest.revisions import fetch
+from kfloop.components.ingest.samples import is_sample, sample_path
 from kfloop.core.artifacts import DIGEST_LENGTH, file_sha256
 from kfloop.errors import InputError, nearest
 
@@ -115,12 +116,14 @@ def open_sources(config: DataConfig) -> Opened:
         base = digits_source(config)
         return Opened(base=base, fresh=_fresh(config, base), commit=None)
     path, commit = Path(config.source), None
+    if is_sample(config.source) and config.dvc is None:
+        path = sample_path(config.source)
     if config.dvc is not None:
         fetched = fetch(config.dvc, config.source)
         path, commit = fetched.path, fetched.commit
     if not path.exists():
         raise InputError(
-            f"data.source '{config.source}' does not exist: expected 'digits' or {LAYOUTS}",
+            f"data.source '{config.source}' does not exist: expected 'digits', 'sample:NAME' or {LAYOUTS}",
             hint=f"{_meant(path)}paths are relative to the loop file (kfloop init: to the current folder)",
             source=config.source,
         )
@@ -183,7 +186,7 @@ def _fresh(config: DataConfig, base: Source) -> Source | None:
     path = Path(config.fresh)
     if not path.exists() or (path.is_file() and not path.stat().st_size):
         return None
-    folder = config.source == DIGITS or Path(config.source).is_dir()
+    folder = config.source == DIGITS or Path(base.uri).is_dir()
     if folder and path.is_file():
         raise InputError(
             f"data.fresh '{config.fresh}' is a file: expected a folder of labelled rows, as data.source is one",

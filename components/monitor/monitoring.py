@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from kfloop.components.monitor.sampling import write_samples
 from kfloop.components.monitor.sizing import Sizes, measure
 from kfloop.components.monitor.traffic import Traffic, read_traffic
 from kfloop.core.artifacts import canonical_json, read_report, sha256_text, write_report
+from kfloop.core.signature import read_signature
 from kfloop.core.state import open_state
 from kfloop.core.store import Store
 from kfloop.core.workspace import run_id
@@ -36,6 +36,7 @@ BATCHES_SIZED = 4
 """Effects are those of the latest rows: enough to be stable, few enough not to dilute a recent change."""
 MOST_UNUSABLE = 0.5
 MONTH_SECONDS = 30 * 24 * 3600
+WATCHED = ("image", "classification")
 DECIDED = ("succeeded", "rejected", "held")
 
 
@@ -92,6 +93,16 @@ def after_publish(path: Path, workspace: Workspace) -> None:
 
 def _watch(config: MonitorConfig, champion: Entry, state: State, *, out: Path, workspace: Workspace) -> MonitorReport:
     package = Store(workspace.store).require("models", champion.model_digest)
+    signature = read_signature(package)
+    if (signature.modality, signature.objective) != WATCHED:
+        return MonitorReport(
+            outcome="not_evaluated",
+            reason=f"the champion does {signature.objective} of {signature.modality} data; traffic is judged for "
+            f"{WATCHED[1]} of {WATCHED[0]} data",
+            champion_digest=champion.model_digest,
+            champion_version=champion.version,
+            threshold=1 / config.false_alarm,
+        )
     embedding, probabilities = _reference(package)
     projection = fit_projection(embedding, probabilities)
     test = projection.betting(level=config.false_alarm, tolerance=config.tolerance, batch=config.batch)
@@ -112,7 +123,7 @@ def _watch(config: MonitorConfig, champion: Entry, state: State, *, out: Path, w
 
     problem, quality = _quality(config, traffic, usable, unseen, memory.betting.rows)
     latest = np.flatnonzero(usable)[-max(BATCHES_SIZED * config.batch, config.min_rows) :]
-    sizes = measure(projection, (embedding, probabilities), traffic, latest, _labels(package))
+    sizes = measure(projection, (embedding, probabilities), traffic, latest, list(signature.labels))
     fresh = count_fresh_labels(config.fresh, package, workspace) if memory.betting.alarm_row is not None else None
     fingerprint = sha256_text(canonical_json([champion.model_digest, "drift", memory.betting.alarm_row, fresh]))
     conclusion = _conclude(config, memory, sizes, fresh, problem, int(unseen.sum()), fingerprint, state, workspace.loop)
@@ -214,8 +225,3 @@ def _reference(package: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     except (OSError, KeyError, ValueError) as error:
         message = f"the champion's reference '{path.name}' cannot be read: {error}"
         raise StateError(message, hint="The package was changed after it was published; restore the store.") from error
-
-
-def _labels(package: Path) -> list[str]:
-    signature = json.loads((package / "signature.json").read_text(encoding="utf-8"))
-    return [str(label) for label in signature["labels"]]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from kfloop.core.signature import read_signature
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,8 +31,7 @@ def write_samples(out: Path, package: Path, traffic: Traffic, rows: NDArray[np.i
     Returns:
         Number of images written.
     """
-    signature = json.loads((package / "signature.json").read_text(encoding="utf-8"))
-    shape = tuple(int(size) for size in signature["inputs"][0]["shape"][1:])
+    shape = read_signature(package).inputs[0].shape
     chosen = [
         (row, image) for row in rows[::-1][: 4 * MOST] if (image := _image(traffic.images[row], shape)) is not None
     ]

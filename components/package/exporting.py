@@ -1,4 +1,4 @@
-"""ONNX export of a network, and the proof that the graph answers like torch."""
+"""ONNX export of a network, whatever it takes and gives."""
 
 from __future__ import annotations
 
@@ -6,88 +6,89 @@ import contextlib
 import io
 import logging
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from kfloop.core.scoring import INPUT, OUTPUTS, open_session, run_session
+from kfloop.components.package.looping import CARRIED, NUMBER, RESULT, looped
 from kfloop.errors import TerminalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
+    from kfloop.core.signature import Signature
+
 OPSET = 18  # what the exporter writes without converting; every onnxruntime of the last three years runs it
-BATCH_SIZES = (1, 2, 7, 32)  # the example has another size: exports were seen that are right at one size alone
 RANDOM_NODES = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
+OUTPUT = "output."  # what the exporter calls an output: under its own name it may clash with a value inside
+SAME_LENGTH = {"graph": "node"}  # inputs without a batch axis that are as long as another one, by name
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parity:
-    """Largest difference between torch and the graph for one output at one batch size.
-
-    Attributes:
-        output: Name of the output.
-        batch_size: Images in the call.
-        max_abs_diff: Largest absolute difference.
-    """
-
-    output: str
-    batch_size: int
-    max_abs_diff: float
-
-
-def export_network(network: nn.Module, image_shape: tuple[int, int, int], path: Path) -> None:
-    """Write ``network`` (images to logits and embedding) as a graph of images to probabilities and embedding.
+def export_network(served: nn.Module, signature: Signature, example: Sequence[NDArray[np.generic]], path: Path) -> None:
+    """Write a network as it is served (``kfloop.core.families.heads.Served``) as a graph.
 
     The file holds the computation alone: stack traces and other metadata are stripped, so that the same weights give the
     same bytes.
 
+    Args:
+        served: The network, in evaluation mode.
+        signature: Names of its inputs and outputs, and which axes may have any length.
+        example: Inputs it is traced with; at least two examples, because one is a length like no other.
+        path: File to write.
+
     Raises:
         TerminalError: The exporter refuses the network, or the graph draws random numbers.
     """
-    import onnx
     import torch
 
-    class Served(torch.nn.Module):
-        """The network as it is served."""
+    tensors = tuple(torch.from_numpy(array.copy()) for array in example)
+    inputs, outputs = ([port.name for port in ports] for ports in (signature.inputs, signature.outputs))
+    axes, results = _dynamic_axes(signature), [f"{OUTPUT}{name}" for name in outputs]
+    repeating: Any = getattr(served, "network", None)
+    if hasattr(repeating, "one_step"):  # a sampler: the same step again and again
+        number = torch.tensor(1)
+        names = [CARRIED, *inputs[1:], NUMBER]
+        model = _exported(repeating.one_step(), (*tensors, number), names, [RESULT], (*axes, {}))
+        model = looped(model, repeating.steps, inputs[0], results[0])
+    else:
+        # One entry for the axes of all inputs: the arguments are a variable number.
+        model = _exported(served, tensors, inputs, results, (axes,))
+    _strip(model)
+    _name_outputs(model, outputs)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    check_nodes(path)
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
 
-        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            logits, embedding = self.network(image)
-            return torch.softmax(logits, dim=-1), embedding
+def _exported(
+    network: nn.Module, tensors: tuple[Any, ...], inputs: Sequence[str], outputs: Sequence[str], axes: tuple[Any, ...]
+) -> Any:
+    """What torch makes of a network, as ``onnx.ModelProto``."""
+    import torch
 
-    example = torch.zeros((3, *image_shape), dtype=torch.uint8)
     try:
         with _quiet():
-            torch.onnx.export(
-                Served().eval(),
-                (example,),
-                str(path),
+            program = torch.onnx.export(
+                network.eval(),
+                tensors,
                 dynamo=True,
-                input_names=[INPUT],
-                output_names=list(OUTPUTS),
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=axes,
                 opset_version=OPSET,
-                external_data=False,
                 verbose=False,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+        reason = error.__cause__ or error
         raise TerminalError(
-            f"torch cannot export this network to ONNX: {str(error).splitlines()[0]}",
+            f"torch cannot export this network to ONNX: {_first_line(error)} ({_first_line(reason)})",
             hint="replace the operation it names; kfloop's own families export",
         ) from error
-    model = onnx.load(path)
-    _strip(model)
-    path.write_bytes(model.SerializeToString(deterministic=True))
-    check_nodes(path)
+    if program is None:
+        raise TerminalError("torch gave no ONNX graph for this network", hint="see its messages above")
+    return program.model_proto
 
 
 def check_nodes(path: Path) -> None:
@@ -102,81 +103,43 @@ def check_nodes(path: Path) -> None:
     found = sorted({node.op_type for node in _all_nodes(model) if node.op_type in RANDOM_NODES})
     if found:
         raise TerminalError(
-            f"the exported graph draws random numbers ({', '.join(found)}), so the same image has no one answer",
+            f"the exported graph draws random numbers ({', '.join(found)}), so the same example has no one answer",
             hint="make the noise an input of the network, or switch it off in evaluation mode",
             nodes=found,
         )
 
 
-def check_parity(network: nn.Module, path: Path, images: NDArray[np.uint8], tolerance: float) -> list[Parity]:
-    """Compare torch with onnxruntime on real images at several batch sizes.
+def _dynamic_axes(signature: Signature) -> tuple[dict[int, Any], ...]:
+    """The axes of each input that may have any length; axes that are always equally long share their name."""
+    from torch.export import Dim
 
-    Args:
-        network: Network in evaluation mode.
-        path: The exported graph.
-        images: uint8 [N, H, W, C]; repeated when there are fewer than the largest batch.
-        tolerance: Largest allowed absolute difference.
+    dims: dict[str, Any] = {}
 
-    Raises:
-        TerminalError: An output differs by more, is not finite, or has another shape.
-    """
-    session = open_session(path, threads=1)
-    rows = []
-    for size in BATCH_SIZES:
-        batch = images[np.arange(size) % len(images)]
-        expected, observed = eager(network, batch), _run(session, batch)
-        for name in OUTPUTS:
-            difference = _difference(expected[name], observed[name])
-            rows.append(Parity(output=name, batch_size=size, max_abs_diff=difference))
-            if not difference <= tolerance:
-                raise TerminalError(
-                    f"ONNX output '{name}' differs from torch by {difference:.3g} at batch size {size}, "
-                    f"tolerance {tolerance:.3g}",
-                    hint="the export is wrong: replace the operation behind it (scatter_reduce 'mean' is a known one)",
-                    output=name,
-                    batch_size=size,
-                    difference=difference if np.isfinite(difference) else None,
-                )
-    return rows
+    def dim(name: str) -> Any:
+        return dims.setdefault(name, Dim(name))
 
-
-def eager(network: nn.Module, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-    """Torch's own answers for images uint8 [B, H, W, C]."""
-    import torch
-
-    with torch.inference_mode():
-        logits, embedding = network.eval()(torch.from_numpy(np.array(images)))
-        return {OUTPUTS[0]: torch.softmax(logits, dim=-1).numpy(), OUTPUTS[1]: embedding.numpy()}
-
-
-def _run(session: Any, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-    from onnxruntime.capi import onnxruntime_pybind11_state as failures
-
-    try:
-        return run_session(session, batch)
-    except (failures.Fail, failures.InvalidArgument, failures.RuntimeException) as error:
-        raise TerminalError(
-            f"the exported graph fails at batch size {len(batch)}: {str(error).splitlines()[0]}",
-            hint="the network fixes its batch size somewhere: use shapes of its inputs instead of constants",
-            batch_size=len(batch),
-        ) from error
-
-
-def _difference(expected: NDArray[np.float32], observed: NDArray[np.float32]) -> float:
-    """Largest absolute difference; infinite for another shape or for numbers that are not finite."""
-    if expected.shape != observed.shape or not (np.isfinite(expected).all() and np.isfinite(observed).all()):
-        return float("inf")
-    return float(np.max(np.abs(expected.astype(np.float64) - observed), initial=0.0))
+    found = []
+    for port in signature.inputs:
+        first = 1 if signature.batched else 0
+        axes = {0: dim("batch")} if signature.batched else {}
+        name = SAME_LENGTH.get(port.name, port.name)
+        axes |= {first + axis: dim(f"{name}_{axis}") for axis, size in enumerate(port.shape) if size < 0}
+        found.append(axes)
+    return tuple(found)
 
 
 def _all_nodes(model: Any) -> Iterator[Any]:
-    pending = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    while pending:
-        node = pending.pop()
+    for owner in (model.graph, *model.functions):
+        yield from _graph_nodes(owner)
+
+
+def _graph_nodes(graph: Any) -> Iterator[Any]:
+    """The nodes of a graph or function, and of the graphs inside them."""
+    for node in graph.node:
         yield node
         for attribute in node.attribute:
-            graphs = [attribute.g, *attribute.graphs]
-            pending.extend(inner for graph in graphs for inner in graph.node)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _graph_nodes(inner)
 
 
 def _strip(model: Any) -> None:
@@ -191,6 +154,20 @@ def _strip(model: Any) -> None:
     graph.ClearField("value_info")
     model.ClearField("producer_version")
     graph.name = "model"
+
+
+def _name_outputs(model: Any, names: Sequence[str]) -> None:
+    """Give the outputs their names; an inner value that has one of these already gets another."""
+    called = {name: f"{name}.inner" for name in names} | {f"{OUTPUT}{name}": name for name in names}
+    for node in _graph_nodes(model.graph):
+        for values in (node.input, node.output):
+            values[:] = [called.get(value, value) for value in values]
+    for item in (*model.graph.initializer, *model.graph.output):
+        item.name = called.get(item.name, item.name)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 @contextlib.contextmanager

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfloop.components.package.exporting import Parity, check_parity, eager, export_network
+from kfloop.components.package.exporting import export_network
+from kfloop.components.package.proving import Parity, check_parity, eager, trials_of
 from kfloop.core.artifacts import folder_digest, read_report, write_report
-from kfloop.core.scoring import INPUT, MODEL, OUTPUTS, SIGNATURE, TRAIN_CONTENT, PackagedModel
+from kfloop.core.scoring import ENCODER, GOLDEN, MODEL, TRAIN_CONTENT, PackagedModel
+from kfloop.core.signature import OUTPUTS, Port, Signature, write_signature
 from kfloop.errors import StateError, TerminalError
 
 if TYPE_CHECKING:
@@ -21,14 +23,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kfloop.core.families import NetworkSpec
+    from kfloop.core.families.checkpoints import Checkpoint
     from kfloop.core.sections import PackageConfig
     from kfloop.core.versions import DatasetVersion
     from kfloop.core.workspace import Workspace
 
 CHECKPOINT = "model.ckpt"
-GOLDEN = "golden.npz"
 REFERENCE = "reference.npz"
-GOLDEN_ROWS = 16
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -39,19 +40,24 @@ class PackageReport:
     Attributes:
         digest: Content digest of the package, without this report.
         family: Model family.
+        objective: What it learned.
+        modality: What an example is.
         checkpoint_digest: Checkpoint folder.
         dataset_digest: Dataset version.
         parity: Largest difference of each output at each batch size.
-        max_abs_diff: Largest of them.
+        max_abs_diff: Largest of them: absolute for probabilities, else in units of the output's largest magnitude.
         tolerance: Largest allowed difference.
         opset: ONNX opset of the graph.
         bytes: Size of each file.
-        n_reference: Rows in the monitor's reference.
+        n_reference: Rows in the monitor's reference; 0 for generators, which have none.
         n_train: Distinct rows the model was trained on.
+        normal: For anomalies, the label of normal rows: ``evaluate`` judges by it.
     """
 
     digest: str
     family: str
+    objective: str
+    modality: str
     checkpoint_digest: str
     dataset_digest: str
     parity: list[Parity]
@@ -61,6 +67,7 @@ class PackageReport:
     bytes: dict[str, int]
     n_reference: int
     n_train: int
+    normal: str | None = None
 
 
 def run(config: PackageConfig, *, dataset: Path, checkpoint: Path, out: Path, workspace: Workspace) -> PackageReport:
@@ -88,18 +95,16 @@ def run(config: PackageConfig, *, dataset: Path, checkpoint: Path, out: Path, wo
             f"the checkpoint was trained on dataset '{trained_on}', but this is '{version.digest}'",
             hint="run the loop again from train: kfloop run",
         )
-    spec, network = load_checkpoint(checkpoint / CHECKPOINT)
-    examples = _test_images(version)
-    export_network(network, spec.image_shape, out / MODEL)
-    parity = check_parity(network, out / MODEL, examples, config.tolerance)
-    _write_signature(out, spec, config.max_batch_size)
-    golden = examples[:GOLDEN_ROWS]
-    save_arrays(out / GOLDEN, {"images": golden, **eager(network, golden)})
+    trained = load_checkpoint(checkpoint / CHECKPOINT)
+    spec = trained.spec
+    parity = _write_model(out, trained, version, config)
     shutil.copyfile(checkpoint / TRAIN_CONTENT, out / TRAIN_CONTENT)
-    n_reference = _write_reference(out, version)
+    n_reference = 0 if spec.objective == "generation" else _write_reference(out, version, spec)
     report = PackageReport(
         digest=folder_digest(out),
         family=spec.family,
+        objective=spec.objective,
+        modality=spec.modality,
         checkpoint_digest=folder_digest(checkpoint),
         dataset_digest=version.digest,
         parity=parity,
@@ -109,6 +114,7 @@ def run(config: PackageConfig, *, dataset: Path, checkpoint: Path, out: Path, wo
         bytes={path.name: path.stat().st_size for path in sorted(out.iterdir())},
         n_reference=n_reference,
         n_train=len((out / TRAIN_CONTENT).read_text(encoding="utf-8").split()),
+        normal=spec.facts.get("normal"),
     )
     write_report(out, asdict(report))
     return report
@@ -122,48 +128,61 @@ def save_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
                 np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def _test_images(version: DatasetVersion) -> NDArray[np.uint8]:
-    """Images of the test split, one of each class first, so that the golden answers cover the classes."""
-    split = version.split("test")
-    if not len(split.ids):
-        raise TerminalError(
-            "the test split has no rows, but the export is proven on real examples",
-            hint="add examples, or raise data.split.test",
-        )
-    _, first = np.unique(split.labels, return_index=True)
-    rest = np.setdiff1d(np.arange(len(split.labels)), first)
-    return np.asarray(split.images[np.concatenate([first, rest])])
+def _write_model(out: Path, trained: Checkpoint, version: DatasetVersion, config: PackageConfig) -> list[Parity]:
+    """Graph, signature, encoder and golden answers."""
+    from kfloop.core.families.heads import Served
+
+    spec, encoder = trained.spec, trained.encoder
+    served = Served(trained.network, spec.objective).eval()
+    trials = trials_of(spec, encoder.examples(version, "test", spec.objective, normal=spec.facts.get("normal")))
+    answers = eager(served, spec.objective, trials.golden)
+    batched = encoder.batched or spec.objective == "generation"
+    signature = _signature(spec, answers, config.max_batch_size if batched else 0)
+    export_network(served, signature, trials.traced, out / MODEL)
+    parity = check_parity(served, out / MODEL, signature, trials.proofs, config.tolerance)
+    write_signature(out, signature)
+    text = json.dumps(encoder.plain(), indent=1, sort_keys=True)
+    (out / ENCODER).write_text(text + "\n", encoding="utf-8")
+    golden = {f"input.{port.name}": array for port, array in zip(signature.inputs, trials.golden, strict=True)}
+    save_arrays(out / GOLDEN, golden | {f"output.{name}": array for name, array in answers.items()})
+    return parity
 
 
-def _write_signature(out: Path, spec: NetworkSpec, max_batch_size: int) -> None:
-    """``signature.json``: names, types and shapes (-1 is the batch), labels, largest batch."""
-    sizes = (len(spec.labels), spec.embedding_size)
-    signature = {
-        "inputs": [{"name": INPUT, "dtype": "uint8", "shape": [-1, *spec.image_shape]}],
-        "outputs": [
-            {"name": name, "dtype": "float32", "shape": [-1, size]} for name, size in zip(OUTPUTS, sizes, strict=True)
-        ],
-        "labels": list(spec.labels),
-        "max_batch_size": max_batch_size,
-    }
-    (out / SIGNATURE).write_text(json.dumps(signature, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+def _signature(spec: NetworkSpec, answers: dict[str, NDArray[Any]], max_batch_size: int) -> Signature:
+    """The signature; the shapes of outputs are those of real answers, without the axis along which answers are counted."""
+    whole = () if max_batch_size else (-1,)
+    outputs = [
+        Port(name=name, dtype=str(answers[name].dtype), shape=(*whole, *answers[name].shape[1:]))
+        for name in OUTPUTS[spec.objective]
+    ]
+    return Signature(
+        objective=spec.objective,
+        modality=spec.modality,
+        family=spec.family,
+        inputs=spec.inputs,
+        outputs=tuple(outputs),
+        labels=spec.labels,
+        max_batch_size=max_batch_size,
+    )
 
 
-def _write_reference(out: Path, version: DatasetVersion) -> int:
+def _write_reference(out: Path, version: DatasetVersion, spec: NetworkSpec) -> int:
     """``reference.npz``: answers of the exported graph on held-out base rows, what the monitor compares traffic with."""
-    parts = [version.split(name) for name in ("validation", "test")]
-    base = [part.origin == "base" for part in parts]
-    images = np.concatenate([part.images[rows] for part, rows in zip(parts, base, strict=True)])
-    ids = np.concatenate([part.ids[rows] for part, rows in zip(parts, base, strict=True)])
-    if not len(ids):
+    model = PackagedModel(out, threads=1)
+    ids, parts = [], []
+    for split in ("validation", "test"):
+        rows = model.encoder.examples(version, split, spec.objective, normal=spec.facts.get("normal"))
+        rows = rows.take(rows.origin == "base")
+        ids.append(rows.ids)
+        parts.append(model.score(rows))
+    if not sum(map(len, ids)):
         raise TerminalError(
             "no held-out row has the origin 'base', but the monitor's reference is made of them",
             hint="keep the source the loop began with in data.source; add new rows through data.fresh",
         )
-    scores = PackagedModel(out, threads=1).score(images)
-    arrays = {"ids": ids, "embedding": scores.embedding, "probabilities": scores.probabilities}
-    save_arrays(out / REFERENCE, arrays)
-    return len(ids)
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    save_arrays(out / REFERENCE, {"ids": np.concatenate(ids)} | arrays)
+    return sum(map(len, ids))
 
 
 def _opset(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""The learning curve: one row per epoch, one log line per epoch, and the best weights so far."""
+"""The learning curve: one row per epoch, one log line per epoch, the best weights so far, and the end when they get no better."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytorch_lightning as pl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kfloop.core.families.classifier import ImageClassifier
+    from kfloop.core.learning.base import Learner
 
 STATE_KEY = "LearningCurve"
+PREFIX = "network."  # of the network's tensors among those of its learner
 logger = logging.getLogger("kfloop")
 
 
@@ -22,11 +23,12 @@ class LearningCurve(pl.Callback):
 
     Args:
         epochs: Largest number of epochs, for the log line.
-        listen: Called with each finished row.
+        patience: Epochs without a better validation loss after which training stops.
+        listen: Called with each finished row; null on processes that tell nobody.
     """
 
-    def __init__(self, epochs: int, listen: Callable[[dict[str, Any]], None]) -> None:
-        self.epochs = epochs
+    def __init__(self, epochs: int, patience: int, listen: Callable[[dict[str, Any]], None] | None = None) -> None:
+        self.epochs, self.patience = epochs, patience
         self.listen = listen
         self.history: list[dict[str, Any]] = []
         self.best_epoch = -1
@@ -38,9 +40,15 @@ class LearningCurve(pl.Callback):
         """Name of this state inside a checkpoint."""
         return STATE_KEY
 
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train."""
+        last = len(self.history) - 1
+        return last + 1 >= self.epochs or (last >= 0 and last - self.best_epoch >= self.patience)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the row of this epoch; checkpoints are written after this."""
-        module = cast("ImageClassifier", pl_module)
+        module = cast("Learner", pl_module)
         row: dict[str, Any] = {
             "epoch": trainer.current_epoch,
             "train_loss": module.take_train_loss(),
@@ -49,17 +57,14 @@ class LearningCurve(pl.Callback):
         self.history.append(row)
         if row["validation_loss"] < self.best_loss:
             self.best_epoch, self.best_loss = row["epoch"], row["validation_loss"]
-            weights = module.network.state_dict()
+            weights = whole_weights(trainer)
             self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
-        logger.info(
-            "epoch %d of %d: train loss %.4f, validation loss %.4f, validation accuracy %.4f",
-            row["epoch"] + 1,
-            self.epochs,
-            row["train_loss"],
-            row["validation_loss"],
-            row["validation_accuracy"],
-        )
-        self.listen(row)
+        if self.finished:
+            trainer.should_stop = True
+        if self.listen is not None:
+            told = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in row.items() if key != "epoch")
+            logger.info("epoch %d of %d: %s", row["epoch"] + 1, self.epochs, told)
+            self.listen(row)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors only: checkpoints are loaded without pickled code."""
@@ -76,3 +81,9 @@ class LearningCurve(pl.Callback):
         self.best_epoch = int(state_dict["best_epoch"])
         self.best_loss = float(state_dict["best_loss"])
         self.best_weights = dict(state_dict["best_weights"])
+
+
+def whole_weights(trainer: pl.Trainer) -> dict[str, Any]:
+    """The network's weights as they were validated. Called on every process; where weights are shared out, only the first has all of them."""
+    whole = trainer.strategy.lightning_module_state_dict()
+    return {name.removeprefix(PREFIX): tensor for name, tensor in whole.items() if name.startswith(PREFIX)}

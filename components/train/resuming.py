@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kfloop.core.artifacts import canonical_json, sha256_text
 from kfloop.core.families.checkpoints import read_tensors
@@ -19,8 +19,18 @@ if TYPE_CHECKING:
     from kfloop.core.sections import TrainConfig
     from kfloop.core.workspace import Workspace
 
-CURVE = "LearningCurve"  # the callback whose state tells whole epochs from interrupted ones
-FORMAT = 1  # raise it when a checkpoint of the older code must not be continued
+CHECKPOINT_STATE = "Checkpoints"  # the callback whose state says how far a checkpoint is
+FORMAT = 2  # raise it when a checkpoint of the older code must not be continued
+# How a training is computed, not what comes out of it: it may go on with other values of these.
+NOT_IDENTITY = {
+    "accelerator",
+    "processes",
+    "strategy",
+    "restarts",
+    "checkpoint_minutes",
+    "price_per_hour",
+    "watts",
+}
 logger = logging.getLogger("kfloop")
 
 
@@ -30,13 +40,13 @@ class ResumePoint:
 
     Attributes:
         path: The Lightning checkpoint.
-        epochs_done: Whole epochs behind it; also the number of the next one.
-        stopped: Whether early stopping had already ended the training.
+        epochs_done: Whole epochs behind it; also the number of the epoch to go on with.
+        batches_done: Batches of that epoch behind it.
     """
 
     path: Path
     epochs_done: int
-    stopped: bool
+    batches_done: int
 
 
 def work_root(workspace: Workspace) -> Path:
@@ -48,7 +58,7 @@ def work_folder(workspace: Workspace, config: TrainConfig, dataset_digest: str, 
     """Folder of this very training: another config, dataset or label check has another one."""
     identity = {
         "format": FORMAT,
-        "config": config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json", exclude=NOT_IDENTITY),
         "dataset": dataset_digest,
         "labels": labels_digest,
     }
@@ -75,30 +85,14 @@ def exclusive(work: Path) -> Iterator[None]:
 
 
 def last_good(work: Path) -> ResumePoint | None:
-    """The checkpoint with the most whole epochs that can be read; damaged ones are removed.
-
-    A checkpoint written in the middle of an epoch (on an exception) is passed over for the end of the epoch before it:
-    from there the rest of the training is exactly what it would have been.
-    """
-    best: ResumePoint | None = None
-    for path in sorted(work.glob("*.ckpt")):
+    """The furthest checkpoint that can be read; damaged ones after it are removed."""
+    for path in sorted(work.glob("*.ckpt"), reverse=True):  # their names sort by progress
         try:
-            content = read_tensors(path)
-            point = _resume_point(path, content)
-        except (StateError, KeyError, TypeError, AttributeError) as error:
+            progress = read_tensors(path)["callbacks"][CHECKPOINT_STATE]
+            return ResumePoint(
+                path=path, epochs_done=int(progress["epochs_done"]), batches_done=int(progress["batches_done"])
+            )
+        except (StateError, KeyError, TypeError, ValueError) as error:
             logger.warning("checkpoint '%s' is damaged (%s), taking the one before it", path.name, error)
             path.unlink(missing_ok=True)
-            continue
-        if point is not None and (best is None or point.epochs_done > best.epochs_done):
-            best = point
-    return best
-
-
-def _resume_point(path: Path, content: dict[str, Any]) -> ResumePoint | None:
-    history = content["callbacks"][CURVE]["history"]
-    if len(history) != content["epoch"] + 1:
-        return None
-    stopped = any(
-        name.startswith("EarlyStopping") and state["stopped_epoch"] > 0 for name, state in content["callbacks"].items()
-    )
-    return ResumePoint(path=path, epochs_done=len(history), stopped=stopped)
+    return None

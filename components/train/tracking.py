@@ -74,6 +74,19 @@ class Tracker:
         with _translated(self.uri):
             self.client.log_batch(self.run_id, metrics=metrics)
 
+    def numbers(self, values: dict[str, float]) -> None:
+        """Log figures of the whole training."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        with _translated(self.uri):
+            self.client.log_batch(self.run_id, metrics=[Metric(name, value, now, 0) for name, value in values.items()])
+
+    def picture(self, path: Path) -> None:
+        """Keep a picture beside the run."""
+        with _translated(self.uri):
+            self.client.log_artifact(self.run_id, str(path))
+
     def end(self, status: str) -> None:
         """Close the run as ``FINISHED`` or ``FAILED``."""
         with _translated(self.uri):

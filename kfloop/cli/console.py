@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -49,8 +50,14 @@ class StepPrinter:
         running = next((step for step in steps if step.status == "running"), None)
         if self._live and running is not None:
             since = time.strftime("%H:%M:%S", time.localtime(running.started))
-            click.echo(f"\r\x1b[K  ...      {running.name:<15} since {since}", nl=False, err=True)
+            told = running.progress or f"since {since}"
+            click.echo(f"\r\x1b[K  ...      {running.name:<15} {told}"[: self._width()], nl=False, err=True)
             self._open = True
+
+    @staticmethod
+    def _width() -> int:
+        """Room for one line: a longer one would wrap, and could not be wiped away."""
+        return shutil.get_terminal_size().columns + len("\r\x1b[K") - 1
 
     def _print(self, step: StepRecord) -> None:
         text, color = MARKS[step.status]

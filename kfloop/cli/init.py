@@ -51,7 +51,7 @@ def init_command(
     """Look at DATA and write a loop file for it that works without editing.
 
     DATA is a CSV, Parquet or JSON lines file, lines of text (label<TAB>text), npz or IDX arrays, a time series, a graph, a folder of
-    images or of sounds, or 'digits'. Without DATA the current folder is searched.
+    images or of sounds, 'digits', or one of the samples that packages carry ('sample:co2'). Without DATA the current folder is searched.
 
     \b
     Example:
@@ -73,7 +73,6 @@ def init_command(
     told = {key: getattr(config, key) for key in GIVEN if getattr(config, key) not in {None, "auto"}}
     out.write_text(loop_text(name, source, info, told, out.resolve().parent), encoding="utf-8")
     load_config(out)
-    trainable = (info.modality, info.task) == ("image", "multiclass")
     if as_json:
         found = {"modality": info.modality, "task": info.task, "guessed": info.suggestions, "notes": list(info.notes)}
         print_json({"path": str(out), "rows": info.n, "labels": list(info.labels), **found})
@@ -84,8 +83,7 @@ def init_command(
         say(f"  guessed: data.{key} is {value!r}")
     for note in info.notes:
         say(f"  note: {note}")
-    command = "kfloop run" + ("" if trainable else " --until check_labels")
-    say(f"wrote {out}; next: {command}" + ("" if str(out) == "loop.yaml" else f" -c {out}"))
+    say(f"wrote {out}; next: kfloop run" + ("" if str(out) == "loop.yaml" else f" -c {out}"))
     return EXIT_DONE
 
 
@@ -97,9 +95,10 @@ def _config(source: str, given: dict[str, str | None]) -> DataConfig:
     """
     from pydantic import ValidationError
 
+    from kfloop.components.ingest.samples import is_sample
     from kfloop.core.sections import DataConfig
 
-    absolute = source if source == DIGITS else str(Path(source).resolve())
+    absolute = source if source == DIGITS or is_sample(source) else str(Path(source).resolve())
     told = {key: value for key, value in given.items() if value is not None}
     try:
         return DataConfig.model_validate({"source": absolute, "corrections": None} | told)

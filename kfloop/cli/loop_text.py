@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kfloop.core.families import FAMILIES, choose_family, objective_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -26,14 +28,13 @@ FRESH = "  fresh: incoming        # put newly labelled images here (same layout)
 SPLIT = "  split: {{{method}validation: 0.15, test: 0.25}}\n"
 TRAIN = """
 train:
-  family: cnn
-  epochs: {epochs}
-  batch_size: {batch}
-  seed: 0
+  family: {family:<15} # {others}
+  seed: 0                 # epochs, batch size and learning rate are chosen from the data unless told
 
 gate:
   approval: auto          # auto | manual
-{rules}
+{rules}"""
+MONITOR = """
 monitor:
   false_alarm: 0.05       # chance of any false drift alarm in the life of one champion
   min_fresh_labels: 60    # newly labelled rows needed to retrain
@@ -50,8 +51,10 @@ NOUNS = {
 }
 FEW_ROWS = 400
 FEW_PER_CLASS = 100  # with fewer, chance could leave a class out of a split
+NOTED = {"autoencoder": " (finds odd rows)", "gan": " (draws new ones)", "diffusion": " (draws new ones)"}
+MONITORED = ("image", "multiclass")  # what the monitor watches so far
 SMALL_RULES = """\
-  # Small data: with {test} test images an interval is wide, so the floor is put on the point estimate.
+  # Small data: with {test} test rows an interval is wide, so the floor is put on the point estimate.
   rules:
     - {{metric: accuracy, at_least: 0.7}}
     - {{metric: accuracy, versus: champion, at_least: -0.05}}
@@ -70,11 +73,10 @@ def loop_text(name: str | None, source: str, info: SourceInfo, told: Mapping[str
         folder: Where the loop file will stand.
     """
     where = source
-    if source != "digits":
+    if source != "digits" and not source.startswith("sample:"):
         resolved = Path(source).resolve()
         where = str(resolved.relative_to(folder)) if resolved.is_relative_to(folder) else str(resolved)
         where = "./digits" if where == "digits" else where
-    trainable = (info.modality, info.task) == ("image", "multiclass")
     keys: dict[str, Any] = {"modality": info.modality} if info.modality == "series" else {}
     keys |= dict(info.suggestions) | dict(told)
     column = keys.pop("split", {}).get("column")
@@ -86,14 +88,22 @@ def loop_text(name: str | None, source: str, info: SourceInfo, told: Mapping[str
         fresh=FRESH if info.modality == "image" else "",
         split=_split(info, keys, column),
     )
-    if not trainable:
-        return text
-    few = info.n < FEW_ROWS
-    return text + TRAIN.format(
-        epochs=40 if few else 12,
-        batch=16 if few else 64,
+    objective = objective_of(info.task, None)
+    family = choose_family(info.modality, objective)
+    others = [
+        name + NOTED.get(name, "")
+        for name, item in FAMILIES.items()
+        if name != family
+        and info.modality in item.modalities
+        and (objective in item.objectives or (objective == "classification" and name in NOTED))
+    ]
+    few = objective == "classification" and info.n < FEW_ROWS
+    text += TRAIN.format(
+        family=family,
+        others=f"or {', '.join(others)}" if others else "the usual family for such data",
         rules=SMALL_RULES.format(test=round(info.n * 0.25)) if few else "",
     )
+    return text + MONITOR if (info.modality, info.task) == MONITORED else text
 
 
 def _split(info: SourceInfo, keys: Mapping[str, Any], column: str | None) -> str:
@@ -119,7 +129,7 @@ def _value(value: Any) -> str:
 
 def quoted(text: str) -> str:
     """A YAML scalar that always means this text."""
-    plain = re.fullmatch(r"(\./)?[A-Za-z_][A-Za-z0-9_./-]*", text) and text.lower() not in {
+    plain = re.fullmatch(r"(\./|sample:)?[A-Za-z_][A-Za-z0-9_./-]*", text) and text.lower() not in {
         "yes",
         "no",
         "on",
@@ -135,5 +145,9 @@ def quoted(text: str) -> str:
 
 def loop_name(source: str) -> str:
     """A valid loop name made from the data's name."""
-    stem = source if source == "digits" else Path(source).resolve().name.split(".")[0]
+    stem = (
+        source.removeprefix("sample:")
+        if source == "digits" or source.startswith("sample:")
+        else Path(source).resolve().name.split(".")[0]
+    )
     return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:48].strip("-") or "loop"

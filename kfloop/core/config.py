@@ -167,8 +167,13 @@ def _resolved(config: LoopConfig, root: Path) -> LoopConfig:
         "suite": suite and _absolute_path(suite, root),
         "requests": requests and _absolute_path(requests, root),
     }
+    train, tuned = config.train, config.train.finetune
+    if tuned is not None and (root / tuned.model).is_dir():  # a folder, not a name on the hub
+        local = tuned.model_copy(update={"model": _absolute_path(tuned.model, root)})
+        train = train.model_copy(update={"finetune": local})
     return config.model_copy(
         update={
+            "train": train,
             "data": data.model_copy(update=changes),
             "validation": config.validation.model_copy(update=validation),
             "monitor": config.monitor.model_copy(update={"fresh": changes.get("fresh")}),
@@ -177,7 +182,7 @@ def _resolved(config: LoopConfig, root: Path) -> LoopConfig:
 
 
 def _absolute_path(path: str, root: Path) -> str:
-    if "://" in path:
+    if "://" in path or path.startswith("sample:"):
         return path
     return str((root / Path(path).expanduser()).resolve())
 

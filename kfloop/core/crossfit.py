@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfloop.core.families import FAMILIES, NetworkSpec, build_network
+from kfloop.core.families import DEFAULTS, NetworkSpec, build_network, family_module
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from kfloop.core.encoding import Encoder
 
 EPOCHS = 12
 PATIENCE = 4
@@ -27,30 +29,40 @@ HELD_SHARE = 0.1  # of the rows to learn from: the best epoch is chosen on them
 
 
 class NetworkLearner:
-    """Trains a network on some rows and judges others.
+    """Trains a network of a modality's usual family on some rows, and judges others.
 
     Args:
-        images: uint8 [N, H, W, C].
+        inputs: Encoded rows, each tensor [N, ...].
         labels: Class index, int64 [N].
         names: Class names.
+        encoder: The encoder that gave the inputs.
         seed: Seed of weights, order and dropout.
-        family: Model family.
         epochs: Largest number of passes over the rows.
     """
 
     def __init__(
         self,
-        images: NDArray[np.uint8],
+        inputs: Sequence[NDArray[Any]],
         labels: NDArray[np.int64],
         names: Sequence[str],
+        encoder: Encoder,
         *,
         seed: int,
-        family: str = FAMILIES[0],
         epochs: int = EPOCHS,
     ) -> None:
-        self.images, self.labels, self.names = images, labels, tuple(names)
-        self.seed, self.family, self.epochs = seed, family, epochs
-        self.name = f"the loop's own model family '{family}', at most {epochs} epochs a fold"
+        family = DEFAULTS[encoder.modality]
+        self.inputs, self.labels = tuple(inputs), labels
+        self.seed, self.epochs = seed, epochs
+        self.spec = NetworkSpec(
+            family=family,
+            objective="classification",
+            modality=encoder.modality,
+            inputs=encoder.ports,
+            labels=tuple(names),
+            facts=encoder.facts,
+            options=family_module(family).Options().model_dump(mode="json"),
+        )
+        self.name = f"the model family '{family}', at most {epochs} epochs a fold"
 
     def __call__(self, fit: NDArray[np.int64], held: NDArray[np.int64], *, clean: bool) -> NDArray[np.float64]:
         """Probabilities of the held rows, float64 [H, K].
@@ -66,7 +78,7 @@ class NetworkLearner:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(2 * self.seed + clean)
             network = self._trained(fit, np.random.default_rng([self.seed, int(clean)]), device)
-        return _judged(network, self.images[held], device)
+        return self._judged(network, held, device)
 
     def _trained(self, fit: NDArray[np.int64], generator: np.random.Generator, device: Any) -> Any:
         """A network with the weights of its best epoch on a tenth of the rows."""
@@ -75,16 +87,7 @@ class NetworkLearner:
         shuffled = generator.permutation(fit)
         chosen_on = max(1, round(HELD_SHARE * len(fit)))
         watched, learned = shuffled[:chosen_on], shuffled[chosen_on:] if len(fit) > 1 else shuffled
-        pixels = self.images[learned].reshape(-1, self.images.shape[-1]).astype(np.float64)
-        height, width, channels = self.images.shape[1:]
-        spec = NetworkSpec(
-            family=self.family,
-            image_shape=(height, width, channels),
-            labels=self.names,
-            mean=tuple(pixels.mean(0).tolist()),
-            std=tuple(np.maximum(pixels.std(0), 1.0).tolist()),
-        )
-        network = build_network(spec).to(device)
+        network = build_network(self.spec).to(device)
         batches = max(1, -(-len(learned) // BATCH))
         optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=self.epochs * batches + 1)
@@ -104,7 +107,7 @@ class NetworkLearner:
     def _step(self, network: Any, rows: NDArray[np.int64], optimizer: Any, device: Any) -> None:
         import torch
 
-        logits, _ = network(torch.from_numpy(self.images[rows]).to(device))
+        logits = network(*self._tensors(rows, device))[0]
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(self.labels[rows]).to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -114,20 +117,24 @@ class NetworkLearner:
     def _loss(self, network: Any, rows: NDArray[np.int64], device: Any) -> float:
         """Mean cross-entropy of rows the network is not trained on."""
         network.eval()
-        chance = _judged(network, self.images[rows], device)
+        chance = self._judged(network, rows, device)
         return float(-np.log(np.maximum(chance[np.arange(len(rows)), self.labels[rows]], 1e-12)).mean())
 
+    def _judged(self, network: Any, rows: NDArray[np.int64], device: Any) -> NDArray[np.float64]:
+        """Probabilities of rows, float64 [N, K]."""
+        import torch
 
-def _judged(network: Any, images: NDArray[np.uint8], device: Any) -> NDArray[np.float64]:
-    """Probabilities of images, float64 [N, K]."""
-    import torch
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(rows), JUDGED_AT_ONCE):
+                logits = network(*self._tensors(rows[start : start + JUDGED_AT_ONCE], device))[0]
+                parts.append(torch.softmax(logits.double(), dim=1).cpu().numpy())
+        return np.concatenate(parts) if parts else np.empty((0, 0))
 
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(images), JUDGED_AT_ONCE):
-            logits, _ = network(torch.from_numpy(images[start : start + JUDGED_AT_ONCE]).to(device))
-            parts.append(torch.softmax(logits.double(), dim=1).cpu().numpy())
-    return np.concatenate(parts) if parts else np.empty((0, 0))
+    def _tensors(self, rows: NDArray[np.int64], device: Any) -> list[Any]:
+        import torch
+
+        return [torch.from_numpy(np.ascontiguousarray(array[rows])).to(device) for array in self.inputs]
 
 
 def _weights(network: Any) -> dict[str, Any]:

@@ -156,6 +156,7 @@ def _perform(
                 f"step '{step}': its input '{name}' is not at '{path}'",
                 hint="it was removed from the store; run the loop again with: kfloop run --force",
             )
+    workspace.find_modules()
     store = Store(workspace.store)
     scratch = workspace.kfloop_dir / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)

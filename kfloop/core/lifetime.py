@@ -17,13 +17,21 @@ RUN_PID_VARIABLE = "KFLOOP_RUN_PID"
 def bind_to_run() -> None:
     """Watch the process named by ``KFLOOP_RUN_PID`` from a daemon thread; without the variable do nothing."""
     pid = os.environ.get(RUN_PID_VARIABLE)
-    if not pid or int(pid) == os.getpid():
-        return
+    if pid and int(pid) != os.getpid():
+        _bind(int(pid))
+
+
+def bind_to_parent() -> None:
+    """Watch the process that started this one: torchrun, which puts each of its processes into a session of its own."""
+    _bind(os.getppid())
+
+
+def _bind(pid: int) -> None:
     if not hasattr(os, "pidfd_open"):
-        threading.Thread(target=_poll, args=(int(pid),), name="kfloop-lifetime", daemon=True).start()
+        threading.Thread(target=_poll, args=(pid,), name="kfloop-lifetime", daemon=True).start()
         return
     try:
-        descriptor = os.pidfd_open(int(pid))
+        descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         _end()
         return

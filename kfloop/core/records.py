@@ -5,14 +5,16 @@ from __future__ import annotations
 import platform
 import secrets
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from kfloop import __version__
+from kfloop.core.progress import render
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kfloop.core.progress import Progress
     from kfloop.core.state.ledger import Entry
     from kfloop.core.state.runs import StepEvent
 
@@ -31,6 +33,7 @@ class StepRecord:
         error: The error as a dict, for a failed step.
         artifact: Kind, digest and path of what it gave.
         outcome: Decision or trigger, where the step has one.
+        progress: How far a running step is, in words; null where it does not say.
     """
 
     name: str
@@ -41,6 +44,7 @@ class StepRecord:
     error: dict[str, Any] | None = None
     artifact: dict[str, str] | None = None
     outcome: str | None = None
+    progress: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -89,13 +93,16 @@ def champion_dict(entry: Entry | None) -> dict[str, Any] | None:
     return None if entry is None else {"version": entry.version, "digest": entry.model_digest}
 
 
-def step_records(plan: Sequence[dict[str, Any]], events: Sequence[StepEvent], *, ended: bool) -> list[StepRecord]:
+def step_records(
+    plan: Sequence[dict[str, Any]], events: Sequence[StepEvent], *, ended: bool, progress: Progress | None = None
+) -> list[StepRecord]:
     """The steps of a run: its plan, filled in with what happened.
 
     Args:
         plan: Planned tasks (name, branch).
         events: Step events so far.
         ended: Whether the run is over; a step that started and never ended then counts as failed.
+        progress: What the running step said last.
     """
     by_step: dict[str, list[StepEvent]] = {}
     for event in events:
@@ -103,11 +110,18 @@ def step_records(plan: Sequence[dict[str, Any]], events: Sequence[StepEvent], *,
     reached = {event.step for event in events}
     # A step that began and never ended failed too: killed, or unable to tell because state itself was full.
     failed = any(found[-1].event in {"failed", "started"} for found in by_step.values())
-    return [
+    records = [
         _step_record(task["name"], by_step.get(task["name"], []), ended=ended)
         if task["name"] in reached
         else StepRecord(name=task["name"], status=_unreached(task, ended=ended, failed=failed))
         for task in plan
+    ]
+    if progress is None:
+        return records
+    running = [record.status == "running" and record.name == progress.step for record in records]
+    return [
+        replace(record, progress=render(progress)) if told else record
+        for record, told in zip(records, running, strict=True)
     ]
 
 

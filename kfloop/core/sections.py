@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -78,7 +78,7 @@ class DataConfig(Section):
     """Where the examples come from. ``kfloop init`` fills what it can see."""
 
     source: str = "digits"
-    """``digits`` (shipped with scikit-learn), or the path of a file or folder: CSV, Parquet, JSON lines, text lines, npz, IDX, a folder of images, wav/flac files or
+    """``digits`` (shipped with scikit-learn), ``sample:NAME`` (data other packages carry: breast_cancer, co2, diabetes, digits_graph, docstrings, sounds), or the path of a file or folder: CSV, Parquet, JSON lines, text lines, npz, IDX, a folder of images, wav/flac files or
     graphs, or a request log."""
     limit: Positive | None = None
     """Use only this many rows of the source (chosen by a stable hash); null means all."""
@@ -164,40 +164,131 @@ class LabelsConfig(Section):
     """Columns whose values are looked at for worse labels; empty means the group, the origin, and columns with few values."""
 
 
-class TrainConfig(Section):
-    """The challenger's training."""
+class FinetuneConfig(Section):
+    """A pretrained model that is trained further on the loop's data."""
 
-    family: Literal["cnn"] = "cnn"
-    """Model family."""
-    epochs: Positive = 12
+    model: str
+    """Local folder (what ``save_pretrained`` wrote, or timm weights with a ``config.json``), name on the hub, or ``sentence:NAME`` for an installed package of sentence
+    embeddings."""
+    library: Literal["auto", "timm", "transformers", "sentence"] = "auto"
+    """What loads it; ``auto`` looks at the data and the folder."""
+    mode: Literal["frozen", "partial", "full"] = "frozen"
+    """``frozen`` trains a new head alone, ``partial`` also the last blocks, ``full`` all of it."""
+    blocks: Positive = 2
+    """Last blocks that ``partial`` trains."""
+    backbone_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Learning rate of the pretrained weights, as a share of the head's."""
+
+
+class SearchConfig(Section):
+    """A small search for hyper-parameters on the validation split, before the training proper."""
+
+    trials: Positive = 12
+    """Largest number of trials."""
+    minutes: Annotated[float, Field(gt=0)] = 10.0
+    """No trial starts after so many minutes."""
+    epochs: Positive | None = None
+    """Passes of a trial; null means those of the training."""
+    seed: int = 0
+    """Seed of the sampler."""
+    space: dict[str, tuple[float, float] | tuple[str | int | float | bool, ...]] = {}
+    """Ranges ``[low, high]`` of numbers and lists of choices by key of ``train`` or of ``train.options`` (``options.width``); empty means learning rate, weight decay and
+    batch size around their defaults."""
+
+
+class TrainConfig(Section):
+    """The challenger's training. A null is chosen from the data by the model family."""
+
+    family: Literal["mlp", "cnn", "rnn", "transformer", "gnn", "autoencoder", "gan", "diffusion"] | None = None
+    """Model family; null means the usual one for the data. ``autoencoder`` learns anomalies, ``gan`` and ``diffusion`` generate."""
+    options: dict[str, Any] = {}
+    """The family's own options, such as width and depth; see the README of ``components/train``."""
+    model: str | None = None
+    """Your own LightningModule instead of a family, as ``package.module:Class``."""
+    hyperparameters: dict[str, Any] = {}
+    """Arguments of your own LightningModule; checked against its annotations."""
+    finetune: FinetuneConfig | None = None
+    """A pretrained model instead of a family."""
+    normal: str | None = None
+    """For anomalies: the label of normal rows; null means the most frequent one."""
+    epochs: Positive | None = None
     """Largest number of passes over the training rows."""
-    batch_size: Positive = 64
-    """Examples per step."""
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    batch_size: Positive | None = None
+    """Examples per step, over all processes together."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Peak learning rate of AdamW."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
     """Decoupled weight decay of AdamW."""
-    patience: Positive = 5
+    patience: Positive | None = None
     """Epochs without a better validation loss after which training stops."""
+    schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
+    """Course of the learning rate."""
     seed: int = 0
     """Seed of weights, order and augmentation."""
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    """``gpu`` is an error where there is none; ``auto`` takes one when it is there."""
+    deterministic: bool = False
+    """Two runs on the same kind of machine give the same weights bit for bit, at some cost in speed: the CPU computes on one thread."""
     shuffle_labels: bool = False
     """Shuffle the training labels: makes a challenger that must be rejected, to test the gate."""
     augment: bool = False
-    """Shift each training image by up to one pixel, anew in every epoch."""
+    """Change each training example a little, anew in every epoch, in the way of its modality."""
+    augment_flip: bool = False
+    """With ``augment``: also mirror half of the images left to right; wrong for digits, letters and everything else that has a side."""
     balance_origins: bool = False
     """Give base and freshly labelled rows the same total weight in the loss."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """``balanced`` weighs each class by the inverse of its frequency."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target that is spread over all classes."""
+    weight_averaging: Literal["none", "ema", "swa"] = "none"
+    """``ema`` keeps a moving average of the weights, ``swa`` the mean over the steps of the last quarter of the epochs; the average is what is validated and kept."""
+    gradient_clip: Annotated[float, Field(ge=0)] = 5.0
+    """Largest norm of the gradient; 0 for none."""
+    accumulate: Positive = 1
+    """Parts in which a batch is computed, one after the other, to save memory."""
+    find_batch_size: bool = False
+    """Look for the largest batch that fits into memory and runs fastest, instead of ``batch_size``."""
+    precision: Literal["32", "bf16", "16"] = "32"
+    """``bf16`` and ``16`` compute in half precision where that is safe; ``16`` needs a GPU."""
+    compile: bool = False
+    """Compile the network with ``torch.compile``: slower to start, faster per step."""
+    channels_last: bool = False
+    """Memory layout of images that most convolutions like better."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """``gpu`` is an error where there is none; ``auto`` takes one when it is there."""
+    processes: Positive = 1
+    """Processes on this machine, started by torchrun; one for each GPU is usual."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes share the work: ``fsdp`` also shares out weights and optimiser state."""
+    restarts: Annotated[int, Field(ge=0)] = 3
+    """How often a group of processes is started again when one of them dies."""
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
+    """A checkpoint is written at the end of each epoch, and in between when the last one is older than this."""
+    search: SearchConfig | None = None
+    """Look for good hyper-parameters first."""
+    price_per_hour: Annotated[float, Field(gt=0)] | None = None
+    """Price of this machine, in any currency: then the report says what the training cost."""
+    watts: Annotated[float, Field(gt=0)] | None = None
+    """Power of this machine where it cannot be measured: then the report says samples per joule."""
+
+    @model_validator(mode="after")
+    def _one_model(self) -> TrainConfig:
+        told = [key for key in ("family", "model", "finetune") if getattr(self, key) is not None]
+        if len(told) > 1:
+            message = f"{' and '.join(told)} are set: give at most one of family, model and finetune"
+            raise ValueError(message)
+        if self.hyperparameters and self.model is None:
+            message = "hyperparameters belong to train.model; a family takes train.options"
+            raise ValueError(message)
+        return self
 
 
 class PackageConfig(Section):
     """Export of the checkpoint for serving."""
 
     tolerance: Annotated[float, Field(gt=0)] = 1e-4
-    """Largest absolute difference between torch and ONNX outputs."""
+    """Largest difference between torch and ONNX outputs: absolute for probabilities, else in units of the output's largest magnitude."""
     max_batch_size: Positive = 64
-    """Largest number of images in one request to the served model."""
+    """Largest number of examples in one request to the served model; graphs are asked about one request at a time."""
 
 
 class EvaluateConfig(Section):
@@ -209,15 +300,29 @@ class EvaluateConfig(Section):
     """Confidence level of every interval."""
     seed: int = 0
     """Seed of the resamples."""
-    baseline: Literal["logistic_regression", "nearest_neighbour", "none"] = "logistic_regression"
-    """The simple model the deep one is compared with."""
+    baseline: (
+        Literal[
+            "logistic_regression",
+            "nearest_neighbour",
+            "gradient_boosting",
+            "ridge",
+            "repeat_last",
+            "isolation_forest",
+            "gaussian",
+            "none",
+        ]
+        | None
+    ) = None
+    """The simple model the deep one is compared with; null means the usual one for the data and the task, ``none`` none."""
+    samples: Annotated[int, Field(ge=100)] = 1000
+    """Examples that a generator draws to be judged by."""
 
 
 class BlessConfig(Section):
     """Trial of the packaged model on a private Triton."""
 
     tolerance: Annotated[float, Field(gt=0)] = 1e-3
-    """Largest absolute difference between golden and served answers."""
+    """Largest difference between golden and served answers, measured as in section ``package``."""
     requests: Positive = 200
     """Timed requests."""
     concurrency: Positive = 4
@@ -234,9 +339,11 @@ class Rule(Section):
     source: Literal["evaluate", "bless", "labels"] = "evaluate"
     """Report that holds the number."""
     slice: str = "overall"
-    """``overall``, ``class:NAME``, ``class:*`` (each class) or ``origin:fresh``."""
+    """``overall``, ``class:NAME``, ``class:*`` (each class), ``channel:NAME`` or ``origin:fresh``."""
     versus: Literal["absolute", "champion", "baseline"] = "absolute"
     """``absolute`` judges the challenger's value, the others the difference challenger minus other."""
+    relative: bool = False
+    """The difference is a share of the other's value: ``at_most: 0.05`` allows an error 5 % larger. Only for errors, and with ``versus``."""
     at_least: float | None = None
     """Lower bound; exactly one of ``at_least`` and ``at_most``."""
     at_most: float | None = None
@@ -255,6 +362,9 @@ class Rule(Section):
         if (self.at_least is None) == (self.at_most is None):
             message = f"rule on {self.metric!r}: give exactly one of at_least and at_most"
             raise ValueError(message)
+        if self.relative and self.versus == "absolute":
+            message = f"rule on {self.metric!r}: relative says of whom, so set versus to champion or baseline"
+            raise ValueError(message)
         return self
 
 
@@ -271,7 +381,7 @@ class DeployConfig(Section):
     """Promotion of a challenger."""
 
     tolerance: Annotated[float, Field(gt=0)] = 1e-3
-    """Largest absolute difference between golden and served answers."""
+    """Largest difference between golden and served answers, measured as in section ``package``."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Longest wait for a load, in seconds."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,6 +48,11 @@ class Workspace:
     def serve_file(self) -> Path:
         """Endpoint and key of the running supervisor, readable by the owner only."""
         return self.kfloop_dir / "serve.json"
+
+    def find_modules(self) -> None:
+        """Let modules beside the loop file be imported: a model of one's own. They come last, so that they hide nothing."""
+        if str(self.root) not in sys.path:
+            sys.path.append(str(self.root))
 
     def to_json(self) -> str:
         """Canonical JSON, stable between runs so that it may be part of a cache key."""

@@ -218,11 +218,12 @@ def class_counts(card: Mapping[str, Any], labels: list[str]) -> dict[str, list[i
     return {split: [round(number(sizes.get(name)) or 0) for name in names] for split, sizes in found.items() if sizes}
 
 
-def png_uri(image: NDArray[np.uint8]) -> str:
-    """An image as a PNG ``data:`` URI, made smaller if its longer side has more than ``LONGEST_SIDE`` pixels.
+def png_uri(image: NDArray[np.uint8], longest: int = LONGEST_SIDE) -> str:
+    """An image as a PNG ``data:`` URI, made smaller if its longer side has more than ``longest`` pixels.
 
     Args:
         image: Pixels, uint8 [H, W, C] with C of 1, 3 or 4.
+        longest: Largest side, in pixels.
 
     Raises:
         ValueError: It has another number of channels.
@@ -234,8 +235,8 @@ def png_uri(image: NDArray[np.uint8]) -> str:
         message = f"rows of shape {tuple(image.shape)} are not pictures"
         raise ValueError(message)
     picture = Image.fromarray(image[:, :, 0] if channels == 1 else image)
-    if max(height, width) > LONGEST_SIDE:
-        picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    if max(height, width) > longest:
+        picture.thumbnail((longest, longest))
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kfloop.report.figures import BAD, FIRST, GRID, INK, MUTED, SECOND, SERIES, canvas, svg
+from kfloop.report.figures import BAD, FIRST, GRID, INK, MUTED, SECOND, SERIES, THIRD, canvas, svg
 from kfloop.report.values import Interval, decimal, moment
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ _ROW = 0.27  # inches for one row of a plot with names on its left
 _WIDTH = 4.7  # inches: two such plots stand side by side in the page at their natural size
 _NAME_LENGTH = 28
 _TIME_LABELS = 5
+_MARKED = 40  # points of a curve up to which each is marked
 
 
 def _name(value: str) -> str:
@@ -49,21 +50,25 @@ def class_counts(labels: Sequence[str], splits: Mapping[str, Sequence[float]]) -
         return svg(figure, "class-counts", alt)
 
 
-def history(epochs: Sequence[float], curves: Mapping[str, Sequence[float | None]], best: float | None) -> str:
-    """Training curves: losses on the left, accuracy on the right.
+def history(
+    epochs: Sequence[float], panels: Mapping[str, Mapping[str, Sequence[float | None]]], best: float | None
+) -> str:
+    """Training curves, one panel for each figure.
 
     Args:
         epochs: Numbers of the epochs.
-        curves: ``train_loss``, ``validation_loss``, ``validation_accuracy`` by epoch; None where there is no value.
+        panels: By figure, such as ``loss``: its curves, such as ``train`` and ``validation``, by epoch; None where there is no value.
         best: The epoch whose weights were kept.
     """
     from matplotlib.ticker import MaxNLocator
 
-    with canvas(8.6, 2.7, columns=2) as (figure, (loss, accuracy)):
-        _curve(loss, epochs, curves.get("train_loss", ()), "train", SECOND)
-        _curve(loss, epochs, curves.get("validation_loss", ()), "validation", FIRST)
-        _curve(accuracy, epochs, curves.get("validation_accuracy", ()), "validation", FIRST)
-        for axes, title in ((loss, "loss"), (accuracy, "accuracy")):
+    width = min(4.4 * len(panels), 8.9)
+    with canvas(width, 2.7, columns=len(panels)) as (figure, places):
+        for axes, (title, curves) in zip(places, panels.items(), strict=True):
+            # The first curve of two is that of the training rows: what counts is the other one.
+            colours = (SECOND, FIRST, THIRD) if len(curves) > 1 else (FIRST,)
+            for colour, (label, values) in zip(colours, curves.items(), strict=False):
+                _curve(axes, epochs, values, label, colour)
             axes.set_title(title)
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -71,15 +76,20 @@ def history(epochs: Sequence[float], curves: Mapping[str, Sequence[float | None]
                 axes.axvline(best, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), label="epoch kept")
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(labelcolor=INK)
-        last = [value for value in curves.get("validation_accuracy", ()) if value is not None]
-        ending = f"; validation accuracy ends at {decimal(last[-1])}" if last else ""
-        return svg(figure, "history", f"Training curves over {len(epochs)} epochs{ending}.")
+        ends = []
+        for title, curves in panels.items():
+            label, values = list(curves.items())[-1]
+            last = [value for value in values if value is not None]
+            if last:
+                ends.append(f"{label} {title} ends at {decimal(last[-1])}")
+        return svg(figure, "history", f"Training curves over {len(epochs)} epochs; {', '.join(ends)}.")
 
 
 def _curve(axes: Axes, epochs: Sequence[float], values: Sequence[float | None], label: str, colour: str) -> None:
     points = [(epoch, value) for epoch, value in zip(epochs, values, strict=False) if value is not None]
     if points:
-        axes.plot(*zip(*points, strict=True), color=colour, label=label, marker="o", markersize=3.5)
+        size = 3.5 if len(points) <= _MARKED else 0
+        axes.plot(*zip(*points, strict=True), color=colour, label=label, marker="o", markersize=size)
 
 
 def intervals(name: str, title: str, estimates: Mapping[str, Interval]) -> str:

@@ -1,11 +1,20 @@
-"""Small real packages: an ONNX model whose answers depend on a number, with golden answers."""
+"""Small real packages: one made by hand whose answers depend on a number, and one of any family that has learned nothing."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from kfloop.components.package import packaging
+from kfloop.components.package.packaging import save_arrays
+from kfloop.core.artifacts import write_report
+from kfloop.core.sections import PackageConfig, TrainConfig
+from kfloop.core.signature import Port, Signature, write_signature
+from kfloop.core.workspace import Workspace
 
 SHAPE = (8, 8, 1)
 
@@ -44,21 +53,85 @@ def make_package(store: Path, digest: str, scale: float = 1.0, *, golden_error: 
     embedding = images.reshape(4, 64).astype(np.float32) @ weights
     exponent = np.exp(scale * embedding)
     probabilities = exponent / exponent.sum(axis=1, keepdims=True) + golden_error
-    np.savez(
+    golden = {"input.image": images, "output.probabilities": probabilities, "output.embedding": embedding}
+    save_arrays(
         folder / "golden.npz",
-        images=images,
-        probabilities=probabilities.astype(np.float32),
-        embedding=embedding.astype(np.float32),
+        {name: array if name == "input.image" else array.astype(np.float32) for name, array in golden.items()},
     )
-    signature = {
-        "inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, *SHAPE]}],
-        "outputs": [
-            {"name": "probabilities", "dtype": "float32", "shape": [-1, 2]},
-            {"name": "embedding", "dtype": "float32", "shape": [-1, 2]},
-        ],
-        "labels": ["dark", "light"],
-        "max_batch_size": 16,
-    }
-    (folder / "signature.json").write_text(json.dumps(signature))
+    write_signature(
+        folder,
+        Signature(
+            objective="classification",
+            modality="image",
+            family="cnn",
+            inputs=(Port(name="image", dtype="uint8", shape=SHAPE),),
+            outputs=tuple(Port(name=name, dtype="float32", shape=(2,)) for name in ("probabilities", "embedding")),
+            labels=("dark", "light"),
+            max_batch_size=16,
+        ),
+    )
+    encoder = {"modality": "image", "shape": SHAPE, "mean": [127.0], "std": [64.0]}
+    (folder / "encoder.json").write_text(json.dumps(encoder))
     (folder / "report.json").write_text(json.dumps({"digest": digest}))
     return folder
+
+
+def write_dataset(folder: Path, modality: str, task: str) -> Path:
+    """A small dataset version; nodes get edges."""
+    import pyarrow as pa
+
+    place = Path(__file__).parents[1] / "report" / "modalities.py"
+    found = importlib.util.spec_from_file_location("modalities", place)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    module.write_modality(folder, modality, task)
+    if modality == "nodes":
+        card = json.loads((folder / "card.json").read_text())
+        (folder / "card.json").write_text(json.dumps(card | {"extras": ["edges"]}))
+        ends = np.random.default_rng(0).integers(0, 64, (2, 200))
+        edges = pa.table({"source": ends[0], "target": ends[1]})
+        with pa.ipc.new_stream(str(folder / "edges.arrow"), edges.schema) as sink:
+            sink.write_table(edges)
+    return folder
+
+
+def untrained(root: Path, modality: str, task: str, **train: Any) -> Path:
+    """The checkpoint of a network that has learned nothing, and its dataset version, in ``root``."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import torch
+
+    from kfloop.components.train.preparing import prepare
+    from kfloop.core.families import build_network
+    from kfloop.core.families.checkpoints import save_checkpoint
+    from kfloop.core.versions import read_version
+
+    dataset, labels, folder = root / "dataset", root / "labels", root / "checkpoint"
+    for place in (labels, folder):
+        place.mkdir(parents=True)
+    version = read_version(write_dataset(dataset, modality, task))
+    names = [("id", pa.string()), ("weight", pa.float64()), ("quarantined", pa.bool_())]
+    pq.write_table(pa.schema(names).empty_table(), labels / "weights.parquet")
+    prepared = prepare(TrainConfig(**train), version, labels)
+    torch.manual_seed(0)
+    save_checkpoint(
+        folder / "model.ckpt", prepared.spec, prepared.encoder, build_network(prepared.spec).eval().state_dict()
+    )
+    (folder / "train_content.txt").write_text("".join(f"{name}\n" for name in sorted(set(prepared.train.content))))
+    write_report(folder, {"dataset_digest": version.digest})
+    return folder
+
+
+def make_any(
+    root: Path, modality: str, task: str, *, out: Path | None = None, **train: Any
+) -> tuple[packaging.PackageReport, Path]:
+    """A package of any family; ``train`` is section ``train`` of the loop file."""
+    checkpoint = untrained(root, modality, task, **train)
+    out = out or root / "package"
+    out.mkdir(parents=True)
+    workspace = Workspace(loop="t", root=root, state="", store="", mlflow="")
+    return packaging.run(
+        PackageConfig(), dataset=root / "dataset", checkpoint=checkpoint, out=out, workspace=workspace
+    ), out

@@ -63,3 +63,29 @@ def test_model_that_does_not_load_is_a_report_with_the_servers_reason(tmp_path: 
     assert not report.passed
     assert "load failed" in report.failures[0]
     assert report.load_seconds is None
+
+
+@pytest.mark.parametrize(
+    ("family", "modality", "task"),
+    [
+        ("mlp", "table", "regression"),
+        ("rnn", "text", "multiclass"),
+        ("rnn", "series", "forecasting"),
+        ("gnn", "nodes", "multiclass"),
+        ("gnn", "graphs", "multiclass"),
+        ("gan", "image", "multiclass"),
+    ],
+)
+def test_models_of_every_kind_are_blessed(tmp_path: Path, family: str, modality: str, task: str) -> None:
+    _, package = _packages().make_any(tmp_path / "made", modality, task, family=family)
+    report = _bless(tmp_path, package)
+    assert report.passed, report.failures
+    assert {"refused"} <= set(report.odd_requests.values()) <= {"refused", "survived"}
+
+
+def test_a_package_of_the_old_format_is_a_report_that_did_not_pass(tmp_path: Path) -> None:
+    package = _packages().make_package(tmp_path, "old")
+    (package / "signature.json").write_text('{"format": 1}')
+    report = _bless(tmp_path, package)
+    assert not report.passed
+    assert "format 1" in report.failures[0]

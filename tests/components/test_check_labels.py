@@ -454,12 +454,11 @@ def test_the_loops_own_model_judges_images(tmp_path: Path, out: Path, workspace:
     assert "'cnn'" in report.method
 
 
-def test_the_loops_own_model_takes_images_only(tmp_path: Path, out: Path, workspace: Workspace) -> None:
+def test_models_judge_rows_of_one_class_only(tmp_path: Path, out: Path, workspace: Workspace) -> None:
     version = save(
-        tmp_path / "v", "text", "multiclass", {"text": [f"t{k}" for k in range(60)], "label": np.arange(60) % 2},
-        labels=("a", "b"), inputs=("text",),
+        tmp_path / "v", "table", "regression", {"x": np.arange(60.0), "label": np.arange(60.0)}, inputs=("x",)
     )  # fmt: skip
-    with pytest.raises(ConfigError, match="takes images") as error:
+    with pytest.raises(ConfigError, match="table for regression") as error:
         run(LabelsConfig(probabilities="model"), dataset=version, out=out, workspace=workspace)
     assert "stand_in" in error.value.hint
 

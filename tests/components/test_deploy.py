@@ -143,6 +143,32 @@ def test_promote_again_reject_a_bad_one_roll_back_and_forward(workspace: Workspa
 
 @pytest.mark.triton
 @pytest.mark.slow
+def test_tables_are_deployed_rolled_back_and_kept_apart_from_other_models(
+    workspace: Workspace, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Real packages with two inputs, a column of which may be missing; a model of another kind does not fit beside them."""
+    make_any, digests = _module("packages").make_any, []
+    for width, task in ((8, "regression"), (16, "regression"), (8, "multiclass")):
+        root = tmp_path_factory.mktemp("table")
+        report, out = make_any(root, "table", task, options={"width": width, "depth": 1})
+        shutil.copytree(out, Path(workspace.store) / "models" / report.digest)
+        digests.append(report.digest)
+    one, two, other = digests
+    assert _deploy(workspace, one, None).version == 1
+    second = _deploy(workspace, two, one)
+    assert (second.outcome, second.previous_version) == ("promoted", 1)
+    _consistent(workspace, second.version, 1)
+    assert rollback(workspace, reason="odd prices").version == 1
+    _consistent(workspace, 1, second.version)
+    with pytest.raises(ServingError, match="side by side"):
+        _deploy(workspace, other, one)
+    _consistent(workspace, 1, second.version)
+    assert rollback(workspace).version == second.version
+    _consistent(workspace, second.version, 1)
+
+
+@pytest.mark.triton
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_at_any_stage_recovery_and_rerun_give_one_consistent_champion(workspace: Workspace, stage: str) -> None:
     _package(workspace, "aaa")

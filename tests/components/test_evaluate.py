@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,25 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.linear_model import LogisticRegression
 
-from kfloop.components.evaluate.baselines import baseline_probabilities
+from kfloop.components.evaluate.baselines import (
+    KINDS,
+    class_probabilities,
+    fit_baseline,
+    kind_of,
+    repeat_last,
+    ridge_on_lags,
+)
 from kfloop.components.evaluate.evaluation import EvaluationReport, run
+from kfloop.components.evaluate.features import text_features
+from kfloop.components.evaluate.opening import check_same_task, contestant
 from kfloop.core.artifacts import folder_digest, write_report
 from kfloop.core.sections import EvaluateConfig
+from kfloop.core.signature import Port, Signature, write_signature
 from kfloop.core.statistics.estimate import Estimate
 from kfloop.core.store import Store
 from kfloop.core.versions import Rows, read_version, write_version
 from kfloop.core.workspace import Workspace
-from kfloop.errors import StateError, TerminalError
+from kfloop.errors import ConfigError, StateError, TerminalError
 
 SHAPE = (8, 8, 1)
 LABELS = [str(digit) for digit in range(10)]
@@ -74,8 +85,22 @@ def package(
 ) -> Path:
     folder.mkdir(parents=True)
     onnx.save(model, folder / "model.onnx")
-    signature = {"inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, side, side, 1]}], "labels": labels}
-    (folder / "signature.json").write_text(json.dumps(signature | {"outputs": [], "max_batch_size": 64}))
+    outputs = (
+        Port(name="probabilities", dtype="float32", shape=(10,)),
+        Port(name="embedding", dtype="float32", shape=(10,)),
+    )
+    signature = Signature(
+        objective="classification",
+        modality="image",
+        family="cnn",
+        inputs=(Port(name="image", dtype="uint8", shape=(side, side, 1)),),
+        outputs=outputs,
+        labels=tuple(labels),
+        max_batch_size=64,
+    )
+    write_signature(folder, signature)
+    encoder = {"modality": "image", "shape": [side, side, 1], "mean": [100.0], "std": [50.0]}
+    (folder / "encoder.json").write_text(json.dumps(encoder))
     (folder / "train_content.txt").write_text("".join(f"{line}\n" for line in sorted(trained_on)))
     write_report(folder, {"digest": folder_digest(folder)})
     return folder
@@ -135,6 +160,7 @@ def test_the_better_model_is_better_by_an_interval_above_zero(scene: Scene) -> N
         report.challenger["overall"]["accuracy"].value - report.champion["overall"]["accuracy"].value
     )
     assert report.overlap == {"challenger": 0, "champion": 0}
+    assert report.confusion is not None
     assert sum(map(sum, report.confusion)) == report.n_test
     written = json.loads((scene.root / "better" / "out" / "report.json").read_text())
     assert written["differences"]["champion"]["overall"]["accuracy"]["low"] == pytest.approx(gain.low)
@@ -252,15 +278,73 @@ def test_mistakes_are_listed_with_the_most_confident_first(scene: Scene) -> None
     assert confidence == sorted(confidence, reverse=True)
 
 
-@pytest.mark.parametrize("kind", ["logistic_regression", "nearest_neighbour"])
-def test_baselines_know_every_class_and_refuse_a_single_one(kind: str) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (60, *SHAPE), dtype=np.uint8)
+def test_baselines_know_every_class_and_refuse_a_single_one() -> None:
+    pixels = np.random.default_rng(0).random((60, 64))
     labels = np.repeat([0, 2], 30)
-    probabilities = baseline_probabilities(kind, images, labels, images[:5], 3, 0)
+    model = LogisticRegression()
+    probabilities = class_probabilities(model, pixels, labels, pixels[:5], 3, "logistic_regression")
     assert probabilities[:, 1].tolist() == [0] * 5
     np.testing.assert_allclose(probabilities.sum(1), 1)
     with pytest.raises(TerminalError, match="at least 2"):
-        baseline_probabilities(kind, images, labels * 0, images, 3, 0)
+        class_probabilities(model, pixels, labels * 0, pixels, 3, "logistic_regression")
+
+
+def test_each_objective_has_its_usual_baseline_and_refuses_what_does_not_fit() -> None:
+    assert {name: kind_of(None, name, "vector", 10) for name in KINDS} == {
+        name: kinds[0] for name, kinds in KINDS.items()
+    }
+    assert kind_of(None, "regression", "table", 5000) == "gradient_boosting"
+    assert kind_of("none", "regression", "table", 5000) is None
+    with pytest.raises(ConfigError, match="'repeat_last', which is no baseline for classification of table data"):
+        kind_of("repeat_last", "classification", "table", 50)
+    with pytest.raises(ConfigError, match="gradient_boosting"):
+        kind_of("gradient_boosting", "classification", "image", 50)
+
+
+def test_forecast_baselines() -> None:
+    steps = np.arange(400)
+    wave = np.stack([np.sin(steps / 5), 100 + 30 * np.cos(steps / 9)], axis=1)
+    windows = np.lib.stride_tricks.sliding_window_view(wave, 50, axis=0).transpose(0, 2, 1)
+    past, future = windows[:, :40].copy(), windows[:, 40:]
+    found = ridge_on_lags(past[:250], future[:250], past[300:])
+    assert np.abs((found - future[300:]) / wave.std(0)).max() < 0.05  # a sum of waves is a linear function of its past
+    past[300, -1, 0] = np.nan
+    last = repeat_last(past[300:], 10)
+    assert last.shape == (51, 10, 2)
+    assert (last[0, :, 0] == past[300, -2, 0]).all()
+    assert (last[1] == past[301, -1]).all()
+
+
+def test_other_baselines_of_pictures(scene: Scene) -> None:
+    version = read_version(scene.dataset)
+    challenger = contestant(scene.good, "challenger", version)
+    found = fit_baseline("nearest_neighbour", version, challenger, seed=0)
+    assert found is not None
+    assert found.facts == {"kind": "nearest_neighbour", "n_fitted": len(scene.content), "n_train": len(scene.content)}
+    assert (found.answer.argmax(1) == challenger.test.target).mean() > 0.9
+
+
+def test_models_of_different_tasks_cannot_be_compared(scene: Scene) -> None:
+    version = read_version(scene.dataset)
+    one = contestant(scene.good, "challenger", version)
+    other = replace(one, role="champion", test=one.test.take(np.arange(5)))
+    with pytest.raises(TerminalError, match=r"read different test rows: \d+ and 5, 5 of them in common"):
+        check_same_task(one, other)
+    with pytest.raises(TerminalError, match="challenger's label of normal rows is 3, the champion's 4"):
+        check_same_task(replace(one, normal="3"), replace(one, role="champion", normal="4"))
+
+
+def test_the_report_says_what_is_better_and_what_it_is_about(scene: Scene) -> None:
+    report = scene.evaluate(scene.good, scene.worse, "about")
+    assert (report.objective, report.modality, report.primary) == ("classification", "image", "accuracy")
+    assert report.direction == {"accuracy": "higher", "macro_f1": "higher", "log_loss": "lower", "ece": "lower"}
+    relative = report.differences["champion"]["relative"]["overall"]
+    assert set(relative) == {"log_loss", "ece"}
+    assert report.champion is not None
+    ours, theirs = (side["overall"]["log_loss"].value for side in (report.challenger, report.champion))
+    assert relative["log_loss"].value == pytest.approx(ours / theirs - 1)
+    assert report.calibration is not None
+    assert sum(line["n"] for line in report.calibration["challenger"]) == report.n_test
 
 
 def test_the_baseline_can_be_switched_off(scene: Scene) -> None:
@@ -272,3 +356,13 @@ def test_the_baseline_can_be_switched_off(scene: Scene) -> None:
 def test_evaluation_imports_no_torch() -> None:
     code = "import sys, kfloop.components.evaluate.evaluation; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [(["good day", "x"], ["day"]), (["! ?", "? :-)"], ["?"]), (["", " "], ["day"])]
+)
+def test_texts_without_words_still_have_a_baseline(train: list[str], test: list[str]) -> None:
+    left, right = text_features(train, test)
+    found = class_probabilities(LogisticRegression(), left, np.array([0, 1]), right, 2, "logistic_regression")
+    assert left.shape == (2, right.shape[1])
+    np.testing.assert_allclose(found.sum(1), 1)

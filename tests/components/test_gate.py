@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from kfloop.components.gate.deciding import GateReport, decide, run
+from kfloop.components.gate.defaults import default_rules
 from kfloop.components.gate.evidence import Evidence, collect
-from kfloop.components.gate.rules import default_rules
 from kfloop.components.gate.verdicts import Bar, Measurement, judge
 from kfloop.core.sections import GateConfig, Rule
 from kfloop.core.workspace import Workspace
@@ -386,5 +386,7 @@ def test_promotion_rates_of_equal_and_worse_models_by_simulation() -> None:
 
 
 def test_small_test_set_only_warns_about_calibration() -> None:
-    modes = [[rule.mode for rule in default_rules(n) if rule.metric == "ece"] for n in (12, N)]
+    modes = [
+        [rule.mode for rule in default_rules("classification", "image", n) if rule.metric == "ece"] for n in (12, N)
+    ]
     assert modes == [["warn"], ["enforce"]]

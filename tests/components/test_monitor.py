@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from kfloop.components.monitor.projection import fit_projection
 from kfloop.core.artifacts import read_report, write_report
 from kfloop.core.execution import perform
 from kfloop.core.sections import MonitorConfig
+from kfloop.core.signature import Port, Signature, write_signature
 from kfloop.core.state import open_state
 from kfloop.core.statistics.betting import BettingState
 from kfloop.core.statistics.estimate import Estimate
@@ -112,6 +113,17 @@ class Bench:
         return report
 
 
+SIGNATURE = Signature(
+    objective="classification",
+    modality="image",
+    family="cnn",
+    inputs=(Port(name="image", dtype="uint8", shape=(8, 8, 1)),),
+    outputs=tuple(Port(name=name, dtype="float32", shape=(10,)) for name in ("probabilities", "embedding")),
+    labels=tuple(str(digit) for digit in range(10)),
+    max_batch_size=16,
+)
+
+
 @pytest.fixture
 def bench(tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.delenv("KFLOOP_RUN_ID", raising=False)
@@ -133,11 +145,7 @@ def make_bench(root: Path, model: Model, seed: int) -> Bench:
         probabilities=probabilities,
         ids=np.arange(len(reference)).astype(str),
     )
-    signature = {
-        "inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, 8, 8, 1]}],
-        "labels": [str(i) for i in range(10)],
-    }
-    (package / "signature.json").write_text(json.dumps(signature))
+    write_signature(package, SIGNATURE)
     write_report(package, {"dataset_digest": publish_dataset(root, workspace)})
     Store(workspace.store).publish(package, "models", f"champion-{seed}")
     promote(workspace, f"champion-{seed}", VERSION, None)
@@ -207,6 +215,16 @@ def test_no_champion_is_not_evaluated(tmp_path: Path, monkeypatch: pytest.Monkey
     report = run(MonitorConfig(), out=tmp_path, workspace=workspace)
     assert report.outcome == "not_evaluated"
     assert "no champion" in report.reason
+
+
+def test_a_champion_of_another_kind_is_not_evaluated(bench: Bench) -> None:
+    package = next((Path(bench.workspace.store) / "models").iterdir())
+    bench.log(bench.clean[:60])
+    for changed in ({"modality": "table"}, {"objective": "multilabel"}):
+        write_signature(package, replace(SIGNATURE, **changed))
+        report = bench.monitor()
+        assert report["outcome"] == "not_evaluated"
+        assert "traffic is judged for classification of image data" in report["reason"]
 
 
 def test_an_empty_log_is_not_evaluated(bench: Bench) -> None:

@@ -1,7 +1,6 @@
 """Export and its proof, on a network that need not have learned anything."""
 
 import hashlib
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kfloop.components.package.exporting import check_nodes, check_parity, export_network
+from kfloop.components.package.exporting import check_nodes, export_network
 from kfloop.components.package.packaging import PackageReport, run, save_arrays
+from kfloop.components.package.proving import check_parity
 from kfloop.core.artifacts import folder_digest, write_report
+from kfloop.core.encoding import fit_encoder
 from kfloop.core.families import NetworkSpec, build_network
 from kfloop.core.families.checkpoints import save_checkpoint
+from kfloop.core.families.heads import Served
 from kfloop.core.scoring import PackagedModel
 from kfloop.core.sections import PackageConfig
+from kfloop.core.signature import Port, Signature
 from kfloop.core.versions import Rows, read_version, write_version
 from kfloop.core.workspace import Workspace
 from kfloop.errors import StateError, TerminalError
@@ -45,9 +48,17 @@ def digits(folder: Path, limit: int = 300) -> Path:
 def checkpoint(folder: Path, dataset: Path) -> Path:
     folder.mkdir(parents=True)
     version = read_version(dataset)
-    spec = NetworkSpec(family="cnn", image_shape=SHAPE, labels=tuple(LABELS), mean=(78.0,), std=(95.0,))
+    encoder = fit_encoder(version)
+    spec = NetworkSpec(
+        family="cnn",
+        objective="classification",
+        modality="image",
+        inputs=encoder.ports,
+        labels=tuple(LABELS),
+        facts=encoder.facts,
+    )
     torch.manual_seed(0)
-    save_checkpoint(folder / "model.ckpt", spec, build_network(spec).state_dict())
+    save_checkpoint(folder / "model.ckpt", spec, encoder, build_network(spec).state_dict())
     (folder / "train_content.txt").write_text("\n".join(sorted(set(version.split("train").content.tolist()))) + "\n")
     write_report(folder, {"dataset_digest": version.digest, "family": "cnn"})
     return folder
@@ -76,6 +87,7 @@ def place(root: Path) -> Workspace:
 def test_the_package_is_complete_and_answers_like_its_golden_rows(made: tuple[PackageReport, Path, Path]) -> None:
     report, out, _ = made
     assert {path.name for path in out.iterdir()} == {
+        "encoder.json",
         "golden.npz",
         "model.onnx",
         "reference.npz",
@@ -85,14 +97,16 @@ def test_the_package_is_complete_and_answers_like_its_golden_rows(made: tuple[Pa
     }
     golden = np.load(out / "golden.npz")
     model = PackagedModel(out)
-    scores = model.score(golden["images"])
-    assert golden["images"].dtype == np.uint8
-    assert len(golden["images"]) == 16
-    np.testing.assert_allclose(scores.probabilities, golden["probabilities"], atol=1e-5)
-    np.testing.assert_allclose(scores.embedding, golden["embedding"], atol=1e-4)
-    signature = json.loads((out / "signature.json").read_text())
-    assert signature["inputs"] == [{"name": "image", "dtype": "uint8", "shape": [-1, 8, 8, 1]}]
-    assert [output["shape"] for output in signature["outputs"]] == [[-1, 10], [-1, 64]]
+    images = golden["input.image"]
+    scores = model.run([images])
+    assert images.dtype == np.uint8
+    assert len(images) == 16
+    np.testing.assert_allclose(scores["probabilities"], golden["output.probabilities"], atol=1e-5)
+    np.testing.assert_allclose(scores["embedding"], golden["output.embedding"], atol=1e-4)
+    signature = model.signature
+    assert signature.inputs == (Port(name="image", dtype="uint8", shape=SHAPE),)
+    assert [(port.dtype, port.shape) for port in signature.outputs] == [("float32", (10,)), ("float32", (64,))]
+    assert (signature.modality, signature.objective, signature.max_batch_size) == ("image", "classification", 64)
     assert {(row.output, row.batch_size) for row in report.parity} == {
         (name, size) for name in ("probabilities", "embedding") for size in (1, 2, 7, 32)
     }
@@ -174,36 +188,60 @@ def images(count: int = 40) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, *SHAPE), dtype=np.uint8)
 
 
+def proofs(count: int = 40) -> list[tuple[np.ndarray]]:
+    return [(images(count)[np.arange(size) % count],) for size in (1, 2, 7, 32)]
+
+
+SIGNATURE = Signature(
+    objective="classification",
+    modality="image",
+    family="trap",
+    inputs=(Port(name="image", dtype="uint8", shape=SHAPE),),
+    outputs=(
+        Port(name="probabilities", dtype="float32", shape=(10,)),
+        Port(name="embedding", dtype="float32", shape=(8,)),
+    ),
+    labels=tuple(LABELS),
+    max_batch_size=64,
+)
+
+
+def export(network: nn.Module, path: Path) -> Served:
+    served = Served(network, "classification").eval()
+    export_network(served, SIGNATURE, (images(3),), path)
+    return served
+
+
 def test_random_numbers_in_the_graph_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TerminalError, match="RandomNormal"):
-        export_network(Noisy().eval(), SHAPE, tmp_path / "model.onnx")
+        export(Noisy(), tmp_path / "model.onnx")
 
 
 def test_the_silently_wrong_scatter_mean_is_caught(tmp_path: Path) -> None:
-    network = ScatterMean().eval()
-    export_network(network, SHAPE, tmp_path / "model.onnx")
+    served = export(ScatterMean(), tmp_path / "model.onnx")
     with pytest.raises(TerminalError, match="'embedding' differs from torch by") as caught:
-        check_parity(network, tmp_path / "model.onnx", images(), 1e-4)
+        check_parity(served, tmp_path / "model.onnx", SIGNATURE, proofs(), 1e-4)
     assert caught.value.data["difference"] > 1e-2
 
 
 def test_a_graph_of_other_weights_is_caught(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    network, other = Trap().eval(), Trap().eval()
-    export_network(other, SHAPE, tmp_path / "model.onnx")
+    network = Served(Trap(), "classification")
+    other = export(Trap(), tmp_path / "model.onnx")
     check_nodes(tmp_path / "model.onnx")
-    assert max(row.max_abs_diff for row in check_parity(other, tmp_path / "model.onnx", images(3), 1e-4)) < 1e-5
+    rows = check_parity(other, tmp_path / "model.onnx", SIGNATURE, proofs(3), 1e-4)
+    assert max(row.max_abs_diff for row in rows) < 1e-5
     with pytest.raises(TerminalError, match="'probabilities' differs"):
-        check_parity(network, tmp_path / "model.onnx", images(), 1e-4)
+        check_parity(network, tmp_path / "model.onnx", SIGNATURE, proofs(), 1e-4)
 
 
 def test_nan_answers_are_never_parity(tmp_path: Path) -> None:
     network = Trap().eval()
     with torch.no_grad():
         network.embed.bias[0] = float("nan")
-    export_network(network, SHAPE, tmp_path / "model.onnx")
+    served = export(network, tmp_path / "model.onnx")
     with pytest.raises(TerminalError, match="'embedding' differs from torch by inf"):
-        check_parity(network, tmp_path / "model.onnx", images(), 1e-4)
+        check_parity(served, tmp_path / "model.onnx", SIGNATURE, proofs(), 1e-4)
 
 
 def test_saved_arrays_have_the_same_bytes_each_time(tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from kfloop.components.train.examples import Batches, epoch_batches, plain_examples, shifted, training_examples
+from kfloop.components.train.batches import Batches
 from kfloop.components.train.fitting import chosen_accelerator
 from kfloop.components.train.resuming import exclusive, last_good, work_root
 from kfloop.components.train.training import TrainReport, _room_on_disk, after_publish, run
+from kfloop.components.train.weighting import weighted
+from kfloop.core.encoding import Examples, fit_encoder
 from kfloop.core.families.checkpoints import load_checkpoint
 from kfloop.core.sections import TrainConfig
 from kfloop.core.versions import Rows, read_version, write_version
@@ -89,12 +91,12 @@ def train(config: TrainConfig, dataset: Path, workspace: Workspace, name: str = 
 def test_full_digits_reach_95_percent(tmp_path: Path) -> None:
     workspace = place(tmp_path)
     report, out = train(TrainConfig(accelerator="cpu"), digits(tmp_path / "digits", 1797), workspace)
-    spec, network = load_checkpoint(out / "model.ckpt")
-    test = read_version(tmp_path / "digits").split("test")
+    checkpoint = load_checkpoint(out / "model.ckpt")
+    test = checkpoint.encoder.examples(read_version(tmp_path / "digits"), "test", "classification")
     with torch.inference_mode():
-        logits, embedding = network(torch.from_numpy(test.images.copy()))
-    assert float((logits.argmax(1).numpy() == test.labels).mean()) >= 0.95
-    assert embedding.shape == (len(test.ids), spec.embedding_size)
+        logits, embedding = checkpoint.network(torch.from_numpy(test.inputs[0].copy()))
+    assert float((logits.argmax(1).numpy() == test.target).mean()) >= 0.95
+    assert embedding.shape == (len(test), checkpoint.spec.embedding_size)
     assert report.parameters < 100_000
     assert report.resumed_from_epoch is None
     losses = [row["validation_loss"] for row in report.history]
@@ -151,8 +153,9 @@ def test_a_killed_training_ends_with_the_same_weights_even_with_a_torn_checkpoin
     done = subprocess.run([sys.executable, "-c", KILLED, workspace.to_json(), str(small)], check=False, timeout=120)
     assert done.returncode == -signal.SIGKILL
     work = next(work_root(workspace).iterdir())
-    for path in (work / "epoch=00001.ckpt", work / "last.ckpt"):
-        os.truncate(path, path.stat().st_size // 2)
+    last = max(work.glob("*.ckpt"))
+    assert last.name == "00002-00000000.ckpt"
+    os.truncate(last, last.stat().st_size // 2)
 
     report, out = train(config, small, workspace)
 
@@ -219,62 +222,80 @@ def test_two_trainings_of_the_same_thing_do_not_share_a_folder(tmp_path: Path) -
         assert last_good(work) is None
 
 
+def examples_of(version_folder: Path) -> tuple[Examples, list[str]]:
+    version = read_version(version_folder)
+    return fit_encoder(version).examples(version, "train", "classification"), version.labels
+
+
 def test_quarantine_and_weights_are_honoured(small: Path, tmp_path: Path) -> None:
-    version = read_version(small)
-    split = version.split("train")
-    check = label_check(tmp_path / "labels", {split.ids[0]: (1.0, True), split.ids[1]: (0.5, False)})
-    examples = training_examples(split, check, version.labels, balance_origins=False)
-    assert len(examples) == len(split.ids) - 1
-    assert split.content[0] not in examples.content
+    plain, labels = examples_of(small)
+    check = label_check(tmp_path / "labels", {plain.ids[0]: (1.0, True), plain.ids[1]: (0.5, False)})
+    examples = weighted(plain, check, labels, balance_origins=False)
+    assert len(examples) == len(plain) - 1
+    assert plain.content[0] not in examples.content
     assert examples.weights[0] == pytest.approx(0.5 * examples.weights[1])
     assert examples.weights.mean() == pytest.approx(1.0)
-    balanced = training_examples(split, check, version.labels, balance_origins=True)
-    fresh = split.origin[1:] == "fresh"
+    balanced = weighted(plain, check, labels, balance_origins=True)
+    fresh = plain.origin[1:] == "fresh"
     assert balanced.weights[fresh].sum() == pytest.approx(balanced.weights[~fresh].sum(), rel=1e-4)
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
 def test_impossible_weight_is_refused(small: Path, tmp_path: Path, weight: float) -> None:
-    version = read_version(small)
-    split = version.split("train")
-    check = label_check(tmp_path / "labels", {split.ids[3]: (weight, False)})
-    with pytest.raises(InputError, match=str(split.ids[3])):
-        training_examples(split, check, version.labels, balance_origins=False)
+    plain, labels = examples_of(small)
+    check = label_check(tmp_path / "labels", {plain.ids[3]: (weight, False)})
+    with pytest.raises(InputError, match=str(plain.ids[3])):
+        weighted(plain, check, labels, balance_origins=False)
 
 
 def test_label_check_of_another_dataset_is_refused(small: Path, tmp_path: Path) -> None:
-    version = read_version(small)
+    plain, labels = examples_of(small)
     check = label_check(tmp_path / "labels", {"elsewhere": (1.0, False)})
     with pytest.raises(StateError, match="none of the 1 ids"):
-        training_examples(version.split("train"), check, version.labels, balance_origins=False)
+        weighted(plain, check, labels, balance_origins=False)
     (tmp_path / "empty").mkdir()
     with pytest.raises(StateError, match=r"no weights\.parquet"):
-        training_examples(version.split("train"), tmp_path / "empty", version.labels, balance_origins=False)
+        weighted(plain, tmp_path / "empty", labels, balance_origins=False)
 
 
 def test_a_class_without_rows_is_named(small: Path, tmp_path: Path) -> None:
-    version = read_version(small)
-    split = version.split("train")
-    check = label_check(tmp_path / "labels", dict.fromkeys(split.ids[split.labels == 7], (1.0, True)))
+    plain, labels = examples_of(small)
+    check = label_check(tmp_path / "labels", dict.fromkeys(plain.ids[plain.target == 7], (1.0, True)))
     with pytest.raises(TerminalError, match="such as '7'"):
-        training_examples(split, check, version.labels, balance_origins=False)
+        weighted(plain, check, labels, balance_origins=False)
 
 
-def test_batches_cover_every_row_once_and_depend_on_the_epoch(small: Path) -> None:
-    examples = plain_examples(read_version(small).split("train"))
-    first, same, other = (
-        torch.cat([batch[1] for batch in epoch_batches(examples, 50, seed=1, epoch=epoch, augment=False)])
-        for epoch in (0, 0, 1)
-    )
-    assert torch.equal(first, same)
-    assert not torch.equal(first, other)
-    assert sorted(first.tolist()) == sorted(examples.labels.tolist())
-    assert max(len(batch[0]) for batch in Batches(examples, 50)) <= 50
+def test_batches_cover_every_row_once_for_any_number_of_processes_and_parts(small: Path) -> None:
+    examples, _ = examples_of(small)
+    order = np.random.default_rng(1).permutation(len(examples))
+    whole = list(Batches(examples, 50, order))
+    assert max(len(batch.target) for batch in whole) <= 50
+    assert sorted(torch.cat([batch.target for batch in whole]).tolist()) == sorted(examples.target.tolist())
+    shares = [list(Batches(examples, 50, order, rank=rank, world=3, parts=2)) for rank in range(3)]
+    for number, batch in enumerate(whole):
+        pieces = [share[2 * number + part] for share in shares for part in range(2)]
+        assert sorted(torch.cat([piece.target for piece in pieces]).tolist()) == sorted(batch.target.tolist())
+        # The mean over processes and parts of what each makes of its piece is what one process makes of the whole.
+        mean = sum(float(piece.weight.sum() * piece.scale) for piece in pieces) / 6
+        assert mean == pytest.approx(float(batch.weight.sum() * batch.scale))
 
 
-def test_shift_moves_by_at_most_one_pixel() -> None:
-    images = np.zeros((64, 5, 5, 1), dtype=np.uint8)
-    images[:, 2, 2] = 255
-    places = np.argwhere(shifted(images, np.random.default_rng(0))[..., 0])
-    assert len(places) == 64
-    assert set(map(tuple, places[:, 1:] - 2)) == {(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)}
+def test_the_rest_of_an_interrupted_epoch_is_the_same(small: Path) -> None:
+    examples, _ = examples_of(small)
+
+    def noisy(inputs: tuple[np.ndarray, ...], rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        return (rng.permuted(inputs[0]),)
+
+    whole = list(Batches(examples, 32, seed=(4, 2), augment=noisy))
+    rest = list(Batches(examples, 32, seed=(4, 2), augment=noisy, first=3))
+    assert len(rest) == len(whole) - 3
+    for one, other in zip(whole[3:], rest, strict=True):
+        assert torch.equal(one.inputs[0], other.inputs[0])
+        assert torch.equal(one.target, other.target)
+
+
+def test_fewer_rows_than_processes_still_give_each_a_batch(small: Path) -> None:
+    examples, _ = examples_of(small)
+    few = examples.take(np.arange(2))
+    batches = [next(iter(Batches(few, 50, rank=rank, world=3))) for rank in range(3)]
+    assert [float(batch.weight.sum()) for batch in batches] == [1.0, 1.0, 0.0]

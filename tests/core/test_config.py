@@ -77,7 +77,7 @@ def test_every_section_travels_as_json_and_back_without_change() -> None:
 
 
 def test_integers_stay_integers_on_the_way() -> None:
-    assert '"epochs":12' in section_json(LoopConfig(name="x"), "train")
+    assert '"processes":1' in section_json(LoopConfig(name="x"), "train")
 
 
 def test_a_garbled_section_is_refused() -> None:

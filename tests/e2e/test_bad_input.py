@@ -74,7 +74,7 @@ CASES: dict[str, tuple[Prepare, tuple[str, ...], tuple[str, ...]]] = {
     "no such source": (
         loop("name: x\ndata: {source: fotos}\n"),
         ("run",),
-        ("fotos' does not exist", "'digits' or a CSV"),
+        ("fotos' does not exist", "'digits', 'sample:NAME'"),
     ),
     "empty data folder": (empty_data, ("run",), ("photos' cannot be read by kfloop: it is empty",)),
     "one class only": (one_class, ("run",), ("one class only ('cat', 3 files)", "two or more")),

@@ -32,7 +32,7 @@ class Traffic(threading.Thread):
         self._endpoint = require(workspace)
         self._model, self._version = workspace.loop, version
         with np.load(package / "golden.npz") as golden:
-            self._images, self._expected = golden["images"], golden["probabilities"]
+            self._images, self._expected = golden["input.image"], golden["output.probabilities"]
         self._ending = threading.Event()
         self.failures: list[str] = []
         self.answers = 0
@@ -124,7 +124,7 @@ def consistent(workspace: Workspace, state: State) -> None:
     folders = {path.name for path in (workspace.repository / "small").iterdir() if path.is_dir()}
     assert folders <= {str(version) for version in ever}
     with np.load(workspace.repository / "small" / str(champion.version) / "golden.npz") as golden:
-        answer = infer(require(workspace), "small", golden["images"])
+        answer = infer(require(workspace), "small", golden["input.image"])
         assert answer["version"] == champion.version
-        assert np.allclose(answer["probabilities"], golden["probabilities"], atol=1e-3)
+        assert np.allclose(answer["probabilities"], golden["output.probabilities"], atol=1e-3)
     assert state.runs.active("small") == []

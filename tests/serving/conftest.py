@@ -3,10 +3,12 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from kfloop.core.signature import Port, Signature, write_signature
 from kfloop.core.workspace import Workspace
 
 MODEL = "tiny"
@@ -50,18 +52,29 @@ def make_package(folder: Path, seed: int, *, lying: bool = False, broken: bool =
     probabilities, embedding = answers(images, weights, projection)
     if lying:
         probabilities = probabilities[::-1]
-    np.savez(folder / "golden.npz", images=images, probabilities=probabilities, embedding=embedding)
-    signature = {
-        "inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, 8, 8, 1]}],
-        "outputs": [
-            {"name": "probabilities", "dtype": "float32", "shape": [-1, 3]},
-            {"name": "embedding", "dtype": "float32", "shape": [-1, 4]},
-        ],
-        "labels": ["a", "b", "c"],
+    golden = {"input.image": images, "output.probabilities": probabilities, "output.embedding": embedding}
+    np.savez(folder / "golden.npz", **golden)
+    write_signature(folder, signature())
+    encoder = {"modality": "image", "shape": [8, 8, 1], "mean": [127.0], "std": [64.0]}
+    (folder / "encoder.json").write_text(json.dumps(encoder))
+    return folder
+
+
+def signature(**changed: Any) -> Signature:
+    """What the packages take and give."""
+    told: dict[str, Any] = {
+        "objective": "classification",
+        "modality": "image",
+        "family": "cnn",
+        "inputs": (Port(name="image", dtype="uint8", shape=(8, 8, 1)),),
+        "outputs": (
+            Port(name="probabilities", dtype="float32", shape=(3,)),
+            Port(name="embedding", dtype="float32", shape=(4,)),
+        ),
+        "labels": ("a", "b", "c"),
         "max_batch_size": 16,
     }
-    (folder / "signature.json").write_text(json.dumps(signature))
-    return folder
+    return Signature(**(told | changed))
 
 
 def answers(images: np.ndarray, weights: np.ndarray, projection: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

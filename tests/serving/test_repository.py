@@ -1,29 +1,31 @@
 """The model repository without a server: complete or absent, checked, never overwritten."""
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from kfloop.core.signature import Port, Signature
 from kfloop.errors import ServingError, StateError
-from kfloop.serving.repository import (
-    Signature,
-    add_version,
-    config_text,
-    read_signature,
-    served,
-    served_signature,
-    set_versions,
-)
+from kfloop.serving.repository import add_version, config_text, served, served_signature, set_versions
 
 Package = Callable[..., Path]
 
 
 def test_a_version_appears_complete_and_repeating_it_changes_nothing(tmp_path: Path, package: Package) -> None:
     place = add_version(tmp_path, "m", 1, package(1))
-    assert {path.name for path in place.iterdir()} == {"model.onnx", "signature.json", "golden.npz", "model.py"}
+    assert {path.name for path in place.iterdir()} == {
+        "encoder.json",
+        "golden.npz",
+        "model.onnx",
+        "model.py",
+        "signature.json",
+    }
     before = (place / "model.onnx").stat().st_mtime_ns
     assert add_version(tmp_path, "m", 1, package(1)) == place
     assert (place / "model.onnx").stat().st_mtime_ns == before
@@ -70,22 +72,96 @@ def test_nothing_is_served_before_the_first_promotion(tmp_path: Path) -> None:
         served_signature(tmp_path, "m")
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"inputs": [], "outputs": [], "labels": [], "max_batch_size": 1}'])
-def test_a_malformed_signature_is_named(tmp_path: Path, text: str) -> None:
-    (tmp_path / "signature.json").write_text(text)
-    with pytest.raises(ServingError, match="signature"):
-        read_signature(tmp_path)
+@pytest.mark.parametrize("name", ["signature.json", "encoder.json", "golden.npz"])
+def test_an_incomplete_package_is_not_taken_in(tmp_path: Path, package: Package, name: str) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(package(1), broken)
+    (broken / name).unlink()
+    with pytest.raises(StateError, match=f"has no {name}"):
+        add_version(tmp_path / "repository", "m", 1, broken)
+    assert not (tmp_path / "repository" / "m" / "1").exists()
+
+
+def test_a_package_of_the_old_format_says_what_to_do(tmp_path: Path, package: Package) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(package(1), old)
+    (old / "signature.json").write_text('{"inputs": [], "outputs": [], "labels": [], "max_batch_size": 1, "format": 1}')
+    add_version(tmp_path / "repository", "m", 1, old)
+    with pytest.raises(StateError, match="format 1"):
+        set_versions(tmp_path / "repository", "m", [1], 1)
+
+
+def parsed(*signatures: Signature) -> Any:
+    text = config_text("m", dict(enumerate(signatures, 1)))
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+TABLE = Signature(
+    objective="regression",
+    modality="table",
+    family="mlp",
+    inputs=(Port(name="number", dtype="float32", shape=(4,)), Port(name="category", dtype="int64", shape=(2,))),
+    outputs=(Port(name="prediction", dtype="float32", shape=()), Port(name="embedding", dtype="float32", shape=(8,))),
+    labels=(),
+    max_batch_size=64,
+)
+NODES = Signature(
+    objective="classification",
+    modality="nodes",
+    family="gnn",
+    inputs=(Port(name="node", dtype="float32", shape=(-1, 5)), Port(name="edges", dtype="int64", shape=(2, -1))),
+    outputs=(
+        Port(name="probabilities", dtype="float32", shape=(-1, 3)),
+        Port(name="embedding", dtype="float32", shape=(-1, 8)),
+    ),
+    labels=("a", "b", "c"),
+    max_batch_size=0,
+)
+
+
+def test_any_tensors_can_be_configured_and_a_number_is_an_axis_of_length_1() -> None:
+    config = parsed(TABLE)
+    assert [(port.name, port.data_type, list(port.dims)) for port in config.input] == [
+        ("number", model_config_pb2.TYPE_FP32, [4]),
+        ("category", model_config_pb2.TYPE_INT64, [2]),
+    ]
+    assert list(config.output[0].dims) == [1]
+    assert config.output[0].HasField("reshape")
+    assert not config.output[1].HasField("reshape")
+    assert config.HasField("dynamic_batching")
+
+
+def test_graphs_have_all_their_axes_and_no_batches() -> None:
+    config = parsed(NODES)
+    assert config.max_batch_size == 0
+    assert not config.HasField("dynamic_batching")
+    assert [list(port.dims) for port in config.input] == [[-1, 5], [2, -1]]
+
+
+def test_versions_whose_axes_differ_share_a_configuration() -> None:
+    """A text encoder's length is fitted: two versions need not agree in it."""
+    wider = replace(TABLE, inputs=(replace(TABLE.inputs[0], shape=(6,)), TABLE.inputs[1]), max_batch_size=32)
+    config = parsed(TABLE, wider)
+    assert [list(port.dims) for port in config.input] == [[-1], [2]]
+    assert config.max_batch_size == 64
 
 
 @pytest.mark.parametrize(
-    "signature",
+    "other",
     [
-        Signature(image_shape=(0, 8, 1), labels=("a",), embedding=4, max_batch_size=8),
-        Signature(image_shape=(8, 8, 1), labels=(), embedding=4, max_batch_size=8),
-        Signature(image_shape=(8, 8, 1), labels=("a",), embedding=0, max_batch_size=8),
-        Signature(image_shape=(8, 8, 1), labels=("a",), embedding=4, max_batch_size=0),
+        NODES,
+        replace(TABLE, inputs=TABLE.inputs[:1]),
+        replace(TABLE, inputs=(replace(TABLE.inputs[0], dtype="int16"), TABLE.inputs[1])),
+        replace(TABLE, inputs=(TABLE.inputs[1], TABLE.inputs[0])),
+        replace(TABLE, outputs=(replace(TABLE.outputs[0], name="forecast"), TABLE.outputs[1])),
     ],
 )
-def test_a_model_that_cannot_be_served_is_refused(signature: Signature) -> None:
+def test_versions_that_take_or_give_something_else_are_not_served_together(other: Signature) -> None:
+    with pytest.raises(ServingError, match=r"side by side.*version 1 takes.*version 2 takes"):
+        parsed(TABLE, other)
+
+
+@pytest.mark.parametrize("port", [{"dtype": "complex64"}, {"shape": (0,)}])
+def test_tensors_that_triton_has_not_are_refused(port: dict[str, Any]) -> None:
     with pytest.raises(ServingError, match="cannot be served"):
-        config_text("m", signature, [1])
+        parsed(replace(TABLE, inputs=(replace(TABLE.inputs[0], **port), TABLE.inputs[1])))

@@ -28,7 +28,9 @@ def packet(ids: list[str], *, model: str = "m", version: int = 1, width: int = 4
         "ts_ns": time.time_ns(),
         "latency_us": 10,
         "dropped": 0,
+        "names": ["image", "probabilities", "embedding"],
         "shapes": [list(array.shape) for array in arrays],
+        "dtypes": [str(array.dtype) for array in arrays],
     }
     text = json.dumps(head).encode()
     return struct.pack("<I", len(text)) + text + b"".join(array.tobytes() for array in arrays)

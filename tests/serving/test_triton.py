@@ -60,11 +60,11 @@ def test_golden_answers_that_prove_nothing_do_not_pass(
         golden = dict(arrays)
     golden = {name: value[:0] for name, value in golden.items()} if spoil == "empty" else golden
     if spoil == "nan":
-        golden["embedding"] = np.full_like(golden["embedding"], np.nan)
+        golden["output.embedding"] = np.full_like(golden["output.embedding"], np.nan)
     np.savez(tmp_path / "golden.npz", **golden)
     control = Control(endpoint)
     if spoil == "empty":
-        with pytest.raises(ServingError, match="no golden images"):
+        with pytest.raises(ServingError, match="no golden answers"):
             control.golden(MODEL, 1, tmp_path / "golden.npz", tolerance=1e-4)
     else:
         assert not control.golden(MODEL, 1, tmp_path / "golden.npz", tolerance=1e-4).passed
@@ -84,7 +84,7 @@ def test_every_answer_is_logged_once_with_its_id_and_golden_requests_are_not(
     assert sorted(log.ids.tolist()) == sorted(answer.ids)
     order = [log.ids.tolist().index(name) for name in answer.ids]
     np.testing.assert_array_equal(log.images[order], some_images.reshape(len(some_images), -1))
-    np.testing.assert_array_equal(log.probabilities[order], answer.probabilities)
+    np.testing.assert_array_equal(log.probabilities[order], answer.outputs["probabilities"])
     assert set(log.versions.tolist()) == {1}
 
 
@@ -124,8 +124,8 @@ def test_a_version_is_swapped_in_and_back_under_traffic_without_a_failure(
     expected = {}
     for version in (1, 2):
         with np.load(package(version) / "golden.npz") as arrays:
-            images_1 = np.load(package(1) / "golden.npz")["images"]
-            expected[version] = (arrays["images"], arrays["probabilities"])
+            images_1 = np.load(package(1) / "golden.npz")["input.image"]
+            expected[version] = (arrays["input.image"], arrays["output.probabilities"])
     stop, failures, counts = threading.Event(), [], {1: 0, 2: 0}
 
     def client() -> None:

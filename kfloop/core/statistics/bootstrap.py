@@ -1,10 +1,14 @@
-"""Paired bootstrap of statistics that are functions of sums over rows.
+"""Paired bootstrap of statistics that are functions of sums over rows, or of how often each row was drawn.
 
-Accuracy, log loss, macro F1 and calibration error are all of that kind. A resample then is a vector of counts (how often
-each row was drawn), and all resamples of all sums are one matrix product. The same counts serve every model, which makes
-the difference of two models a paired one.
+Accuracy, log loss, macro F1 and calibration error are sums. A resample is a vector of counts (how often each row was
+drawn), and all resamples of all sums are one matrix product; ranks (AUC) take the counts themselves. The same counts serve
+every model, which makes the difference of two models a paired one.
 
-Source: Efron & Tibshirani, "An introduction to the bootstrap", 1993, chapter 13 (percentile intervals).
+Rows that depend on their neighbours, such as overlapping windows of a time series, are drawn in blocks: drawing them one by
+one would give intervals that are far too narrow.
+
+Sources: Efron & Tibshirani, "An introduction to the bootstrap", 1993, chapter 13 (percentile intervals); Kunsch, "The jackknife
+and the bootstrap for general stationary observations", Annals of Statistics 17(3), 1989 (moving blocks).
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import numpy as np
 from kfloop.core.statistics.estimate import Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
 CELLS = 4_000_000  # counts held at a time (32 MB as float64)
 LARGEST_UNDEFINED_SHARE = 0.05  # more resamples without a value than this leave the interval unknown
+FEWEST_BLOCKS = 3  # rows that hold fewer blocks tell nothing of how much they vary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,32 @@ class Statistic:
     features: Floats
     value: Callable[[Floats], Floats]
     n: int
+
+    def among(self, rows: NDArray[np.bool_]) -> Statistic:
+        """The same statistic of some rows (a slice); what the others hold does not count, not even a NaN."""
+        return Statistic(features=np.where(rows[:, None], self.features, 0.0), value=self.value, n=int(rows.sum()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountStatistic:
+    """A function of how often each row was drawn.
+
+    Attributes:
+        value: Takes counts [R, N] and gives the statistic [R]; NaN where it is not defined.
+        size: Number of rows N.
+        n: Number of rows the statistic is about.
+    """
+
+    value: Callable[[Floats], Floats]
+    size: int
+    n: int
+
+    def among(self, rows: NDArray[np.bool_]) -> CountStatistic:
+        """The same statistic of some rows."""
+        return CountStatistic(value=lambda counts: self.value(counts * rows), size=self.size, n=int(rows.sum()))
+
+
+AnyStatistic = Statistic | CountStatistic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,39 +95,63 @@ class Replicates:
             raise ValueError(message)
         return Replicates(point=self.point - other.point, values=self.values - other.values, n=self.n)
 
+    def relative_to(self, other: Replicates) -> Replicates:
+        """Paired difference as a share of the other's value, on the rows and on every resample; NaN where that is 0."""
+        difference = self - other
+        with np.errstate(invalid="ignore", divide="ignore"):
+            point = difference.point / abs(other.point) if other.point else math.nan
+            values = np.where(other.values == 0, np.nan, difference.values / np.abs(other.values))
+        return Replicates(point=point, values=values, n=self.n)
 
-def replicate(statistics: dict[str, Statistic], n: int, *, resamples: int, seed: int) -> dict[str, Replicates]:
+
+def replicate(
+    statistics: Mapping[str, AnyStatistic], n: int, *, resamples: int, seed: int, block: int = 1
+) -> dict[str, Replicates]:
     """Bootstrap every statistic on the same resamples of ``n`` rows.
 
     Args:
-        statistics: Statistics whose features have ``n`` rows each.
+        statistics: Statistics of ``n`` rows each.
         n: Number of rows, at least 1.
         resamples: Number of resamples R.
         seed: Seed; the same one gives the same resamples whatever the statistics are.
+        block: Neighbouring rows that are drawn together. Rows that hold fewer than 3 blocks get replicates of NaN.
 
     Raises:
-        ValueError: There are no rows, or features with another number of rows.
+        ValueError: There are no rows, or statistics of another number of rows.
     """
     if n < 1:
         message = "the bootstrap needs at least one row"
         raise ValueError(message)
-    wrong = [name for name, item in statistics.items() if item.features.shape[0] != n]
-    if wrong:
-        message = f"features of {wrong[0]!r} have {statistics[wrong[0]].features.shape[0]} rows, expected {n}"
-        raise ValueError(message)
-    if not statistics:
-        return {}
-    features = np.concatenate([item.features for item in statistics.values()], axis=1)
-    edges = np.cumsum([0, *(item.features.shape[1] for item in statistics.values())])
+    for name, item in statistics.items():
+        rows = item.features.shape[0] if isinstance(item, Statistic) else item.size
+        if rows != n:
+            message = f"features of {name!r} have {rows} rows, expected {n}"
+            raise ValueError(message)
     with np.errstate(invalid="ignore", divide="ignore"):  # NaN features give NaN sums, which is what is wanted
-        sums = np.concatenate([counts @ features for counts in _counts(n, resamples, seed)])
-        whole = features.sum(axis=0, keepdims=True)
-        return {
-            name: Replicates(
-                point=float(item.value(whole[:, low:high])[0]), values=item.value(sums[:, low:high]), n=item.n
-            )
-            for (name, item), low, high in zip(statistics.items(), edges[:-1], edges[1:], strict=True)
+        points = _values(statistics, np.ones((1, n)))
+        if block > 1 and n < FEWEST_BLOCKS * block:
+            values = {name: np.full(resamples, np.nan) for name in statistics}
+        else:
+            parts = [_values(statistics, counts) for counts in _counts(n, resamples, seed, block)]
+            values = {name: np.concatenate([part[name] for part in parts]) for name in statistics}
+    return {
+        name: Replicates(point=float(points[name][0]), values=values[name], n=item.n)
+        for name, item in statistics.items()
+    }
+
+
+def _values(statistics: Mapping[str, AnyStatistic], counts: Floats) -> dict[str, Floats]:
+    """Every statistic for counts [R, N], each [R]; all sums come from one matrix product."""
+    summed = {name: item for name, item in statistics.items() if isinstance(item, Statistic)}
+    found = {name: item.value(counts) for name, item in statistics.items() if isinstance(item, CountStatistic)}
+    if summed:
+        sums = counts @ np.concatenate([item.features for item in summed.values()], axis=1)
+        edges = np.cumsum([0, *(item.features.shape[1] for item in summed.values())])
+        found |= {
+            name: item.value(sums[:, low:high])
+            for (name, item), low, high in zip(summed.items(), edges[:-1], edges[1:], strict=True)
         }
+    return found
 
 
 def percentile(replicates: Replicates, level: float) -> Estimate:
@@ -116,11 +171,17 @@ def percentile(replicates: Replicates, level: float) -> Estimate:
     return Estimate(value=replicates.point, low=low, high=high, n=replicates.n, level=level)
 
 
-def _counts(n: int, resamples: int, seed: int) -> Iterator[Floats]:
+def _counts(n: int, resamples: int, seed: int, block: int = 1) -> Iterator[Floats]:
     """How often each row was drawn, [chunk, n] at a time."""
     generator = np.random.default_rng(seed)
     chunk = max(1, min(resamples, CELLS // n))
+    blocks = -(-n // block)
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
-        drawn = generator.integers(0, n, size=(size, n)) + np.arange(size)[:, None] * n
-        yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+        if block == 1:
+            drawn = generator.integers(0, n, size=(size, n))
+        else:
+            firsts = generator.integers(0, n - block + 1, size=(size, blocks, 1))
+            drawn = (firsts + np.arange(block)).reshape(size, -1)[:, :n]
+        places = drawn + np.arange(size)[:, None] * n
+        yield np.bincount(places.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)

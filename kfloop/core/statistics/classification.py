@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kfloop.core.scoring import invalid_rows
-from kfloop.core.statistics.bootstrap import Statistic
+from kfloop.core.statistics import ranking
+from kfloop.core.statistics.bootstrap import AnyStatistic, Statistic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 BINS = 15
+TWO = 2  # classes with which there is one order of the rows, and an area under its curve
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)  # a float32 zero must not cost infinity
 
 
@@ -28,19 +30,22 @@ def predictions(probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
     return np.where(invalid_rows(probabilities), -1, safe.argmax(axis=1)).astype(np.int64)
 
 
-def overall(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> dict[str, Statistic]:
-    """``accuracy``, ``macro_f1``, ``log_loss`` and ``ece``.
+def overall(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> dict[str, AnyStatistic]:
+    """``accuracy``, ``macro_f1``, ``log_loss`` and ``ece``; with two classes also ``auc``, the second one being the positive.
 
     Args:
         labels: True classes, int64 [N], in 0..K-1.
         probabilities: [N, K].
     """
-    return {
+    found: dict[str, AnyStatistic] = {
         "accuracy": accuracy(labels, probabilities),
         "macro_f1": macro_f1(labels, probabilities),
         "log_loss": log_loss(labels, probabilities),
         "ece": calibration_error(labels, probabilities),
     }
+    if probabilities.shape[1] == TWO:
+        found["auc"] = ranking.auroc(labels == 1, _known(probabilities[:, 1], probabilities))
+    return found
 
 
 def accuracy(
@@ -87,8 +92,7 @@ def calibration_error(labels: NDArray[np.int64], probabilities: NDArray[np.float
     """
     confidence = np.where(np.isfinite(probabilities), probabilities, 0).max(axis=1).astype(np.float64)
     hits = (predictions(probabilities) == labels).astype(np.float64)
-    edges = np.linspace(0, 1, BINS + 1)
-    bins = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, BINS - 1)
+    bins = _bins(confidence)
     gap = _known(hits - confidence, probabilities)
     in_bin = bins[:, None] == np.arange(BINS)
     features = np.column_stack([np.where(in_bin, gap[:, None], 0.0), np.ones(len(labels))])
@@ -99,6 +103,19 @@ def calibration_error(labels: NDArray[np.int64], probabilities: NDArray[np.float
     )
 
 
+def reliability(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> list[dict[str, float]]:
+    """Mean confidence, accuracy and number of the rows in each of the bins of ``calibration_error`` that has any."""
+    predicted = predictions(probabilities)
+    valid = predicted >= 0
+    confidence, hits = probabilities[valid].max(axis=1).astype(np.float64), (predicted == labels)[valid]
+    bins = _bins(confidence)
+    return [
+        {"confidence": float(confidence[here].mean()), "accuracy": float(hits[here].mean()), "n": int(here.sum())}
+        for number in np.unique(bins)
+        if (here := bins == number).any()
+    ]
+
+
 def confusion(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
     """Counts [K, K], true class by predicted class; rows without a prediction are left out."""
     classes = probabilities.shape[1]
@@ -106,6 +123,12 @@ def confusion(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) ->
     valid = predicted >= 0
     cells = labels[valid] * classes + predicted[valid]
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+
+
+def _bins(confidence: Floats) -> NDArray[np.int64]:
+    """Bin of each top probability."""
+    edges = np.linspace(0, 1, BINS + 1)
+    return np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, BINS - 1)
 
 
 def _known(values: NDArray[np.generic], probabilities: NDArray[np.floating]) -> Floats:

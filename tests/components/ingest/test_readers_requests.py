@@ -32,6 +32,7 @@ def _write(file: Path, images: np.ndarray, ids: list[str]) -> None:
     rows: list[tuple[dict[str, Any], list[np.ndarray]]] = []
     for place, identity in enumerate(ids):
         head = {"ids": [identity], "ts_ns": START + place * 1_000_000, "model": "m", "version": 1, "latency_us": 900}
+        head["names"] = ["image", "probabilities", "embedding"]
         rows.append((head, [images[place : place + 1], np.ones((1, 3), np.float32), np.ones((1, 4), np.float32)]))
     pq.write_table(as_table(rows), file)
 
@@ -218,14 +219,14 @@ def test_shape_from_the_signature_near_the_log(log: Log) -> None:
     folder, config = log(_said({"r0": "b", "r1": "c"}), shape=(4, 6, 1))
     with pytest.raises(InputError, match="24 values, which is no square"):
         open_source(folder, config)
-    signature = {"inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, 4, 6, 1]}], "labels": ["c", "b", "a"]}
+    signature = {"inputs": [{"name": "image", "dtype": "uint8", "shape": [4, 6, 1]}], "labels": ["c", "b", "a"]}
     (folder.parent / "signature.json").write_text(json.dumps(signature))
     source = open_source(folder, config)
 
     assert source.schema == {"image_shape": [4, 6, 1]}
     assert source.labels == ("c", "b", "a")  # the order of the served model
     assert _whole(source)[0]["label"].to_pylist() == [1, 0]
-    signature["inputs"] = [{"shape": [-1, 5, 5, 1]}]
+    signature["inputs"] = [{"shape": [5, 5, 1]}]
     (folder.parent / "signature.json").write_text(json.dumps(signature))
     with pytest.raises(InputError, match=r"has 24 values, but the signature .* is \[5, 5, 1\]"):
         open_source(folder, config)

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from kfloop.components.ingest.readers.images.facts import fact_types, picture_facts
-from kfloop.core.scoring import SIGNATURE
+from kfloop.core.signature import SIGNATURE
 from kfloop.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _signature_shape(signature: dict[str, Any]) -> tuple[int, ...]:
         shape = [int(side) for side in signature["inputs"][0]["shape"]]
     except (KeyError, IndexError, TypeError, ValueError):
         return ()
-    return tuple(shape[1:]) if len(shape) == _DIMENSIONS and min(shape[1:]) > 0 else ()
+    return tuple(shape) if len(shape) == _DIMENSIONS - 1 and min(shape) > 0 else ()
 
 
 def request_facts(images: np.ndarray) -> dict[str, pa.Array]:

@@ -1,0 +1,58 @@
+"""The figures by which models are judged, by objective: which is the main one, which way is better, and what values are possible."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+Direction = Literal["higher", "lower"]
+
+
+class Metric(NamedTuple):
+    """One figure.
+
+    Attributes:
+        better: Which way is better.
+        low: Least possible value.
+        high: Largest possible value.
+    """
+
+    better: Direction
+    low: float = 0.0
+    high: float = 1.0
+
+
+_SHARE = Metric("higher")
+_ERROR = Metric("lower", 0.0, math.inf)
+# The first figure of each objective is its main one.
+METRICS: dict[str, dict[str, Metric]] = {
+    "classification": {
+        "accuracy": _SHARE,
+        "macro_f1": _SHARE,
+        "log_loss": _ERROR,
+        "ece": Metric("lower"),
+        "auc": _SHARE,
+    },
+    "multilabel": {"micro_f1": _SHARE, "macro_f1": _SHARE, "accuracy": _SHARE, "f1": _SHARE},
+    "regression": {"rmse": _ERROR, "mae": _ERROR, "r2": Metric("higher", -math.inf, 1.0)},
+    "forecasting": {"mse": _ERROR, "mae": _ERROR},
+    "anomaly": {"auroc": _SHARE, "average_precision": _SHARE},
+    "generation": {
+        "frechet_distance": _ERROR,
+        "train_on_samples": _SHARE,
+        "train_on_real": _SHARE,
+        "coverage": _SHARE,
+        "classes": _SHARE,
+        "copies": Metric("lower"),
+    },
+}
+
+
+def primary(objective: str) -> str:
+    """Name of the main figure."""
+    return next(iter(METRICS[objective]))
+
+
+def directions(objective: str) -> dict[str, Direction]:
+    """Which way is better, by figure."""
+    return {name: metric.better for name, metric in METRICS[objective].items()}

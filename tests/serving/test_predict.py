@@ -1,0 +1,186 @@
+"""What ``kfloop predict`` makes of files, and the whole way to a real server and back for a table and for texts."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from kfloop.cli.inputs import read_inputs
+from kfloop.cli.serving import predict_command
+from kfloop.core.encoding import fit_encoder
+from kfloop.core.scoring import PackagedModel
+from kfloop.core.signature import OUTPUTS, Port, Signature
+from kfloop.core.versions import read_version
+from kfloop.errors import InputError
+
+COMPONENTS = Path(__file__).parents[1] / "components"
+ROWS = {"age": [40, 41, 42], "income": [5e4, None, 4e4], "town": ["Ulm", "Bonn", "NA"]}
+
+
+def packages() -> Any:
+    spec = importlib.util.spec_from_file_location("packages", COMPONENTS / "packages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Signature]]:
+    """The encoder of a table and of texts as a served version has it, and what its model takes."""
+    home, found = tmp_path_factory.mktemp("versions"), {}
+    for modality in ("table", "text"):
+        dataset = packages().write_dataset(home / modality / "dataset", modality, "multiclass")
+        encoder = fit_encoder(read_version(dataset))
+        folder = home / modality / "1"
+        folder.mkdir()
+        (folder / "encoder.json").write_text(json.dumps(encoder.plain()))
+        found[modality] = (folder, signature(modality, encoder.ports))
+    return found
+
+
+def signature(modality: str, ports: tuple[Port, ...], objective: str = "classification") -> Signature:
+    outputs = tuple(Port(name=name, dtype="float32", shape=(3,)) for name in OUTPUTS[objective])
+    return Signature(
+        objective=objective,
+        modality=modality,
+        family="mlp",
+        inputs=ports,
+        outputs=outputs,
+        labels=("north", "east", "south"),
+        max_batch_size=16,
+    )
+
+
+def write_rows(path: Path, *, delimiter: str = ",", without: str = "", **changed: list[object]) -> Path:
+    """A table of three rows with every column of the training."""
+    others = {f"feature_{place}_with_a_long_name": [0.5, -1.0, 2.0] for place in range(18)}
+    columns = {name: values for name, values in (ROWS | others | changed).items() if name != without}
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream, delimiter=delimiter)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return path
+
+
+def test_rows_are_read_as_ingest_reads_them(versions: dict[str, tuple[Path, Signature]], tmp_path: Path) -> None:
+    version, told = versions["table"]
+    label: list[object] = ["", "", ""]
+    files = [write_rows(tmp_path / "a.csv", label=label), write_rows(tmp_path / "b.csv", delimiter=";")]
+    tensors, names = read_inputs(files, version, told)
+    assert set(tensors) == {"number", "category"}
+    assert tensors["number"].shape == (6, 20)
+    assert tensors["number"].dtype == np.float32
+    np.testing.assert_array_equal(tensors["number"][:3], tensors["number"][3:])
+    assert np.isnan(tensors["number"][1]).sum() == 1  # the empty income
+    assert tensors["category"][2].tolist() == [0]  # NA is a missing town
+    assert names[0].endswith("a.csv: row 1 (line 2)")
+    assert names[5].endswith("b.csv: row 3 (line 4)")
+
+
+def test_rows_that_do_not_fit_are_named(versions: dict[str, tuple[Path, Signature]], tmp_path: Path) -> None:
+    version, told = versions["table"]
+    with pytest.raises(InputError, match="column 'income' is missing"):
+        read_inputs([write_rows(tmp_path / "lacking.csv", without="income")], version, told)
+    with pytest.raises(InputError, match="column 'age' is of type string, but the model was trained on numbers"):
+        read_inputs([write_rows(tmp_path / "words.csv", age=["old", "young", "new"])], version, told)
+    ragged = write_rows(tmp_path / "ragged.csv")
+    ragged.write_text(ragged.read_text() + "1,2,3\n")
+    with pytest.raises(InputError, match=r"ragged\.csv', row 4 \(line 5\): 3 fields"):
+        read_inputs([ragged], version, told)
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(InputError, match="is empty"):
+        read_inputs([tmp_path / "empty.csv"], version, told)
+
+
+def test_texts_are_the_lines_of_files(versions: dict[str, tuple[Path, Signature]], tmp_path: Path) -> None:
+    version, told = versions["text"]
+    (tmp_path / "a.txt").write_text("wind from the north\nrain later\n")
+    tensors, names = read_inputs([tmp_path / "a.txt"], version, told)
+    assert [array.shape[0] for array in tensors.values()] == [2, 2]
+    assert names[1].endswith("a.txt:2")
+    (tmp_path / "none.txt").write_text("")
+    with pytest.raises(InputError, match="holds no examples"):
+        read_inputs([tmp_path / "none.txt"], version, told)
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(InputError, match="UTF-8"):
+        read_inputs([tmp_path / "latin.txt"], version, told)
+
+
+def test_arrays_are_held_against_what_the_model_takes(tmp_path: Path) -> None:
+    told = signature("vector", (Port(name="vector", dtype="float32", shape=(4,)),))
+    path = tmp_path / "a.npz"
+    np.savez(path, vector=np.ones((2, 4), np.float32))
+    tensors, names = read_inputs([path], tmp_path, told)
+    assert (tensors["vector"].shape, names) == ((2, 4), [str(path)])
+    for arrays, message in (
+        ({"vectors": np.ones((2, 4), np.float32)}, r"holds \['vectors'\], but the model takes \['vector'\]"),
+        ({"vector": np.ones((2, 4))}, "this is float64"),
+        ({"vector": np.ones((2, 5), np.float32)}, r"float32 \[5\]"),
+    ):
+        np.savez(path, **arrays)
+        with pytest.raises(InputError, match=message):
+            read_inputs([path], tmp_path, told)
+    path.write_text("no archive")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_inputs([path], tmp_path, told)
+
+
+def test_other_kinds_of_models_say_what_they_take(tmp_path: Path) -> None:
+    told = signature("series", (Port(name="window", dtype="float32", shape=(96, 2)),), "forecasting")
+    (tmp_path / "load.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"no \.npz file, and a model for forecasting of series") as caught:
+        read_inputs([tmp_path / "load.csv"], tmp_path, told)
+    assert "window float32 [96, 2], with an axis of examples in front" in caught.value.hint
+
+
+def ask(loop: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(predict_command, [*arguments, "-c", str(loop)], standalone_mode=False)
+
+
+@pytest.mark.slow
+@pytest.mark.triton
+def test_a_table_texts_and_arrays_are_answered_by_a_real_server(tmp_path: Path) -> None:
+    from kfloop.core.config import load_config
+    from kfloop.serving.control import Control
+    from kfloop.serving.endpoint import publish
+    from kfloop.serving.repository import add_version
+    from kfloop.serving.server import start_server
+
+    models: dict[str, Path] = {}
+    for modality in ("table", "text"):
+        _, models[modality] = packages().make_any(tmp_path / modality, modality, "multiclass")
+        (tmp_path / f"{modality}.yaml").write_text(f"name: {modality}\ndata: {{source: nowhere}}\n")
+    workspace = load_config(tmp_path / "table.yaml").workspace(tmp_path)
+    with start_server(workspace.repository, tmp_path / "triton.log") as server:
+        publish(workspace, server.endpoint)
+        control = Control(server.endpoint)
+        for modality, package in models.items():
+            add_version(workspace.repository, modality, 1, package)
+            control.swap(workspace.repository, modality, [1], 1)
+            control.wait_ready(modality, 1, 60)
+        rows = write_rows(tmp_path / "rows.csv")
+        told = json.loads(ask(tmp_path / "table.yaml", str(rows), "--json").output)
+        model = PackagedModel(models["table"])
+        tensors, _ = read_inputs([rows], models["table"], model.signature)
+        expected = model.run(list(tensors.values()))["probabilities"]
+        assert told["version"] == 1
+        assert [row["label"] for row in told["answers"]] == [model.labels[place] for place in expected.argmax(1)]
+        np.testing.assert_allclose([row["confidence"] for row in told["answers"]], expected.max(1), rtol=1e-4)
+        np.savez(tmp_path / "rows.npz", **tensors)
+        again = json.loads(ask(tmp_path / "table.yaml", str(tmp_path / "rows.npz"), "--json").output)
+        assert [row["confidence"] for row in again["answers"]] == [row["confidence"] for row in told["answers"]]
+        assert again["answers"][2]["file"].endswith("rows.npz#2")
+        (tmp_path / "lines.txt").write_text("wind from the north\nrain later\n")
+        lines = ask(tmp_path / "text.yaml", str(tmp_path / "lines.txt")).output.splitlines()
+        assert len(lines) == 2
+        assert all(line.split("\t")[1] in {"north", "east", "south"} for line in lines)
+        assert lines[0].split("\t")[0].endswith("lines.txt:1")
