@@ -77,8 +77,10 @@ def learner_of(labels: Ints, images: NDArray[np.uint8], seed: int, *, model: boo
     """The stand-in, or the loop's own network."""
     if model:
         from kfloop.core.crossfit import NetworkLearner
+        from kfloop.core.encoding.image import Encoder
 
-        return NetworkLearner(images, labels, [str(k) for k in range(CLASSES)], seed=seed)
+        encoder = Encoder((8, 8, 1), [float(images.mean())], [float(images.std())])
+        return NetworkLearner((images,), labels, [str(k) for k in range(CLASSES)], encoder, seed=seed)
     return StandIn(image_features(images), labels, CLASSES, modality="image", seed=seed)
 
 
