@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from families_common import train_once
 
-from kfloop.core.generation import DIRECTIONS, GaussianBaseline, Judge
+from kfloop.core.generation import GaussianBaseline, Judge
 from kfloop.core.sections import DataConfig, TrainConfig
 from kfloop.core.statistics.bootstrap import percentile
+from kfloop.core.statistics.metrics import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(told: argparse.Namespace) -> int:
     """All rows of the table, printed as they come."""
     data = DataConfig(source=str(told.data / "fashion-mnist"))
-    print("| generator | CPU min |", " | ".join(DIRECTIONS), "|")
-    print("|---|---|" + "---|" * len(DIRECTIONS))
+    print("| generator | CPU min |", " | ".join(METRICS["generation"]), "|")
+    print("|---|---|" + "---|" * len(METRICS["generation"]))
     judge: Judge | None = None
     for family in [told.only] if told.only else list(EPOCHS_A_MINUTE):
         for seed in range(told.seeds):
@@ -70,7 +71,7 @@ def measure(told: argparse.Namespace) -> int:
             checkpoint, version, _, cpu = train_once(data, config, told.work)
             if judge is None:
                 judge = first_rows(version, told.grids)
-            labels = np.arange(SAMPLES) % CLASSES
+            labels = asked()
             samples = drawn(checkpoint, labels, seed)
             write_grid(told.grids / f"{family}-{seed}.png", samples)
             tell(f"{family}, seed {seed}", cpu / 60, judge.judge(samples, labels, resamples=RESAMPLES, seed=SEED))
@@ -84,13 +85,18 @@ def first_rows(version: DatasetVersion, grids: Path) -> Judge:
     held, judged = order[: len(order) // 2], order[len(order) // 2 :]
     judge = Judge(*train, test[0][judged], test[1][judged], n_classes=CLASSES, seed=SEED)
     tell("real rows (ceiling)", 0.0, judge.judge(test[0][held], test[1][held], resamples=RESAMPLES, seed=SEED))
-    labels = np.arange(SAMPLES) % CLASSES
+    labels = asked()
     started = time.process_time()
     simple = GaussianBaseline(*train, n_classes=CLASSES).sample(labels, seed=SEED)
     minutes = (time.process_time() - started) / 60
     write_grid(grids / "pca-gaussian.png", simple)
     tell("PCA Gaussian (baseline)", minutes, judge.judge(simple, labels, resamples=RESAMPLES, seed=SEED))
     return judge
+
+
+def asked() -> NDArray[np.int64]:
+    """Classes to draw, as many of each, in no order that a sample of them could fall in step with."""
+    return np.random.default_rng(SEED).permutation(np.arange(SAMPLES) % CLASSES)
 
 
 def split(version: DatasetVersion, name: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -3,14 +3,17 @@
 Both sides run in one process, one after the other, several times; the medians are compared. kfloop's side is ``fitting.fit`` with all that a
 training of the product does in a step: progress, checkpoints, the check of the loss, the curve. ``--clock cpu`` counts the time of this
 process instead of the time on the wall: the same figure with one thread on an idle machine, and a steadier one where others compute too. ``--gpu``
-measures bf16 with compile, the share of the card's peak and, under torchrun, FSDP.
+measures bf16 with compile and the share of the card's peak. Under torchrun, with and without ``--gpu``, all processes train each family together,
+with DDP and with FSDP, and the speed of both is told: each process has the same share of a step, whatever their number.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import math
+import os
 import statistics
 import tempfile
 import time
@@ -37,6 +40,7 @@ from kfloop.core.progress import ProgressTeller
 from kfloop.core.sections import TrainConfig
 from kfloop.core.signature import Port
 from kfloop.core.workspace import Workspace
+from kfloop.errors import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,6 +51,7 @@ SLOW = 20.0  # milliseconds of a step from which the ratio counts
 RATIO = 0.95  # target: share of the hand-written speed
 EXTRA = 1.0  # target for faster steps: milliseconds on top
 WAIT = 0.05  # target: share of the time spent on making batches
+STEPS_TOGETHER = 60  # of a run of several processes
 WARM_UP = 5  # steps that do not count, on both sides
 GPU_RATIO = 0.97
 PLAN = Plan(epochs=1, batch_size=1, learning_rate=1, weight_decay=0, patience=1, seed=0, total_steps=1)
@@ -105,7 +110,7 @@ class Case:
         )
         few = train.take(np.arange(16))
         encoder: Any = None  # nothing is saved
-        found = Prepared(spec=spec, encoder=encoder, train=train, validation=few, plan=PLAN, n_rows=rows)
+        found = Prepared(spec=spec, encoder=encoder, train=train, validation=few, plan=PLAN, n_quarantined=0)
         return replanned(found, config)
 
 
@@ -212,7 +217,7 @@ def product(prepared: Prepared, config: TrainConfig, clock: str, group: Group | 
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         place = Workspace(loop="bench", root=root, state="", store=str(root), mlflow="")
-        watch, own = Watch(config, prepared.plan.batch_size, ProgressTeller(place, "train")), Clock(clock)
+        watch, own = Watch(config, ProgressTeller(place, "train")), Clock(clock)
         fit(prepared, config, work=root, resume=None, listen=None, group=group, callbacks=[watch, own])
         return Side(own.milliseconds, float(watch.summary()["waiting_share"]))
 
@@ -319,6 +324,65 @@ def peak_share(case: Case, config: TrainConfig, ms: float, peak: float) -> float
     return float(counter.get_total_flops() / (ms / 1000) / (peak * 1e12))
 
 
+def together(case: Case, config: TrainConfig, told: argparse.Namespace, group: Group) -> list[dict[str, Any]]:
+    """Medians of what all processes train together, for each strategy; no entry for one that the family refuses."""
+    found = []
+    for strategy in ("ddp", "fsdp"):
+        keys = {"strategy": strategy, "compile": False, "batch_size": case.batch_size * group.world}
+        changed = config.model_copy(update=keys)
+        whole = case.prepared(changed)
+        rows = np.arange(min(len(whole.train), STEPS_TOGETHER * changed.batch_size))
+        part = replanned(replace(whole, train=whole.train.take(rows)), changed)
+        try:
+            sides = [product(part, changed, told.clock, group) for _ in range(told.repeats)]
+        except ConfigError:
+            continue
+        ms = statistics.median(side.ms for side in sides)
+        found.append(
+            {
+                "family": case.family,
+                "strategy": strategy,
+                "batch_size": changed.batch_size,
+                "ms_kfloop": ms,
+                "samples_per_second": 1000 * changed.batch_size / ms,
+                "waiting_share": statistics.median(side.waiting for side in sides),
+            }
+        )
+        if group.first:
+            print(
+                f"{case.family:12} {strategy:5} {ms:8.2f} ms  {found[-1]['samples_per_second']:10.0f} samples/s",
+                flush=True,
+            )
+    return found
+
+
+def alone(case: Case, config: TrainConfig, told: argparse.Namespace) -> list[dict[str, Any]]:
+    """This process against a loop written by hand."""
+    row = compare(case, config, told, "cuda" if told.gpu else "cpu")
+    if told.gpu and case.family in {"cnn", "transformer"}:
+        row["peak_share"] = peak_share(case, config, row["ms_kfloop"], told.peak_tflops)
+    print(
+        f"{row['family']:12} {row['ms_kfloop']:8.2f} ms  by hand {row['ms_by_hand']:8.2f} ms  ratio {row['ratio']:.3f}  "
+        f"on top {row['extra_ms']:6.2f} ms  waiting {row['waiting_share']:.1%}  {row['target']}: {'met' if row['met'] else 'MISSED'}",
+        flush=True,
+    )
+    return [row]
+
+
+def machine(told: argparse.Namespace, group: Group) -> dict[str, Any]:
+    """What the figures were measured on."""
+    names = ("torch", "pytorch-lightning", "kfloop")
+    gpus = [torch.cuda.get_device_name(at) for at in range(torch.cuda.device_count())] if told.gpu else []
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in names},
+        "gpus": gpus,
+        "cpu_cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "processes": group.world,
+        "nodes": group.nodes,
+    }
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -327,9 +391,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="what is counted")
     parser.add_argument("--rows", type=int, default=20_000, help="examples made up for each family")
     parser.add_argument("--families", nargs="*", help="only these")
-    parser.add_argument(
-        "--gpu", action="store_true", help="bf16 and compile on a GPU; under torchrun: FSDP with its processes"
-    )
+    parser.add_argument("--gpu", action="store_true", help="bf16 and compile on a GPU; under torchrun bf16 alone")
     parser.add_argument(
         "--peak-tflops", type=float, default=989.0, help="dense bf16 peak of the card (H100 and H200 SXM: 989)"
     )
@@ -342,30 +404,14 @@ def main() -> None:
     if told.gpu:
         keys |= {"precision": "bf16", "compile": True}
     config = TrainConfig.model_validate(keys)
-    rows = []
     chosen = [case for case in cases(told.rows) if not told.families or case.family in told.families]
-    if told.gpu and group.launched:
-        sharded = config.model_copy(update={"strategy": "fsdp", "compile": False})
-        with group.connected("cuda"):
-            for case in chosen:
-                step, wait = product(case.prepared(sharded), sharded, "wall", group)
-                rows.append(
-                    {"family": case.family, "fsdp_processes": group.world, "ms_kfloop": step, "waiting_share": wait}
-                )
-    else:
-        for case in chosen:
-            row = compare(case, config, told, "cuda" if told.gpu else "cpu")
-            if told.gpu and case.family in {"cnn", "transformer"}:
-                row["peak_share"] = peak_share(case, config, row["ms_kfloop"], told.peak_tflops)
-            rows.append(row)
-            print(
-                f"{row['family']:12} {row['ms_kfloop']:8.2f} ms  by hand {row['ms_by_hand']:8.2f} ms  ratio {row['ratio']:.3f}  "
-                f"on top {row['extra_ms']:6.2f} ms  waiting {row['waiting_share']:.1%}  {row['target']}: {'met' if row['met'] else 'MISSED'}",
-                flush=True,
-            )
+    with group.connected("cuda" if told.gpu else "cpu"):
+        measured = [
+            together(case, config, told, group) if group.launched else alone(case, config, told) for case in chosen
+        ]
     if told.out and group.first:
-        device = torch.cuda.get_device_name() if told.gpu else "cpu"
-        told.out.write_text(json.dumps({"device": device, "threads": torch.get_num_threads(), "rows": rows}, indent=2))
+        rows = [row for some in measured for row in some]
+        told.out.write_text(json.dumps({"machine": machine(told, group), "rows": rows}, indent=2))
 
 
 if __name__ == "__main__":

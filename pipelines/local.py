@@ -61,6 +61,7 @@ def run_pipeline(
     run_id: str,
     progress: Callable[[list[StepRecord]], None] | None = None,
     until: str | None = None,
+    own: str = "",
 ) -> Finished:
     """Run one pipeline to its end and follow its steps.
 
@@ -72,6 +73,7 @@ def run_pipeline(
         run_id: Id of the run that owns the steps.
         progress: Called with all steps whenever one changed.
         until: Last step to run; null means all.
+        own: Digest of code and weights that are not kfloop's but part of what steps compute.
 
     Raises:
         ConfigError: The pipeline has no step ``until``, or asks for what the local engine cannot honour.
@@ -92,7 +94,7 @@ def run_pipeline(
             "private": private,
             "plan": str(plan_file),
             "error": str(error_file),
-            "cache": str(workspace.kfloop_dir / "cache" / code_digest()),
+            "cache": str(workspace.kfloop_dir / "cache" / sha256_text(code_digest() + own)),
         }
         order_file = Path(private) / "order.json"
         order_file.write_text(json.dumps(order), encoding="utf-8")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfloop.core.artifacts import canonical_json, read_report, sha256_text
+from kfloop.core.own_code import own_digest
 from kfloop.core.records import RunRecord, StepRecord, champion_dict, new_run_id
 from kfloop.errors import (
     EXIT_DONE,
@@ -119,7 +120,7 @@ def training_round(
     record.until = until
     with _held(loop, record):
         # A part of a round decides nothing, so it neither repeats a decision nor is repeated.
-        fingerprint = "" if until else _fingerprint(loop.config, source.digest)
+        fingerprint = "" if until else _fingerprint(loop, source.digest)
         repeated = None if force or until else _same_round(loop, fingerprint)
         if repeated is not None:
             return _repeat(loop, record, repeated)
@@ -183,10 +184,12 @@ def _new_record(loop: Loop, pipeline: str, source_digest: str) -> RunRecord:
     return record
 
 
-def _fingerprint(config: LoopConfig, source_digest: str) -> str:
+def _fingerprint(loop: Loop, source_digest: str) -> str:
     """What a decision rests on, apart from the champion: configuration, data, code."""
-    sections = {name: config.section(key).model_dump(mode="json") for name, key in ROUND_SECTIONS.items()}
-    return sha256_text(canonical_json([sections, source_digest, code_digest()]))
+    sections = {name: loop.config.section(key).model_dump(mode="json") for name, key in ROUND_SECTIONS.items()}
+    return sha256_text(
+        canonical_json([sections, source_digest, code_digest(), own_digest(loop.config.train, loop.workspace.root)])
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +246,14 @@ def _round(
     try:
         arguments = pipeline_arguments(record.pipeline, loop.config, loop.workspace)
         finished = run_pipeline(
-            record.pipeline, arguments, loop.workspace, loop.state, record.run_id, progress, record.until
+            record.pipeline,
+            arguments,
+            loop.workspace,
+            loop.state,
+            record.run_id,
+            progress,
+            record.until,
+            own_digest(loop.config.train, loop.workspace.root),
         )
     except KfloopError as error:
         record.error = error.as_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, cast
 
 import pytorch_lightning as pl
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 STATE_KEY = "WeightAverage"
 DECAY = 0.999  # of the moving average, once it has seen some thousand steps
+logger = logging.getLogger("kfloop")
 QUARTER = 0.75  # share of the epochs after which ``swa`` begins
 
 
@@ -70,7 +72,8 @@ class WeightAverage(pl.Callback):
     @torch.no_grad()
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the average in the place of the weights."""
-        if not self.average or self._trained is not None or trainer.sanity_checking:
+        del trainer
+        if not self.average or self._trained is not None:
             return
         weights = _tensors(pl_module)
         self._trained = {name: weights[name].clone() for name in self.average}
@@ -81,6 +84,18 @@ class WeightAverage(pl.Callback):
         """Give the weights their place back."""
         del trainer
         self.give_back(pl_module)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say so when early stopping came before the average began."""
+        del pl_module
+        if not self.average and trainer.is_global_zero:
+            logger.warning(
+                "train.weight_averaging '%s' averages from epoch %d on, but early stopping ended the training in epoch %d: nothing "
+                "was averaged; raise train.patience, or lower train.epochs",
+                self.kind,
+                self.first_epoch + 1,
+                trainer.current_epoch,
+            )
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Give the weights their place back."""

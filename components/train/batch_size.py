@@ -139,26 +139,27 @@ def _speed(prepared: Prepared, config: TrainConfig, size: int, work: Path, group
 
     parts, stopwatch = config.accumulate, Stopwatch()
     spec, train = prepared.spec, prepared.train
-    plan = replace(prepared.plan, batch_size=size)
+    steps = max(prepared.plan.total_steps, WARM_UP + MEASURED)  # of a schedule that lasts as long as the trial
+    plan = replace(prepared.plan, batch_size=size, total_steps=steps)
     learner = prepare_module(build_learner(spec, plan), config)
     batches = Batches(train, size, augment=augmentation(config, spec), rank=group.rank, world=group.world, parts=parts)
-    trainer = pl.Trainer(
-        accelerator=chosen_accelerator(config.accelerator),
-        devices=group.local_world,
-        num_nodes=group.nodes,
-        strategy=chosen_strategy(config.strategy, group, learner),
-        **trainer_options(config, plan, learner) | {"max_epochs": 1},
-        callbacks=[stopwatch],
-        limit_train_batches=(WARM_UP + MEASURED) * parts,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=work,
-    )
     try:
         with quiet():
+            trainer = pl.Trainer(
+                accelerator=chosen_accelerator(config.accelerator),
+                devices=group.local_world,
+                num_nodes=group.nodes,
+                strategy=chosen_strategy(config.strategy, group, learner),
+                **trainer_options(config, plan, learner) | {"max_epochs": 1},
+                callbacks=[stopwatch],
+                limit_train_batches=(WARM_UP + MEASURED) * parts,
+                limit_val_batches=0,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                default_root_dir=work,
+            )
             trainer.fit(learner, batches)
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
@@ -167,5 +168,5 @@ def _speed(prepared: Prepared, config: TrainConfig, size: int, work: Path, group
         if "not enough memory" not in str(error):  # what torch says on the CPU
             raise
         return 0.0
-    measured = sorted(stopwatch.seconds[WARM_UP * parts :])
+    measured = sorted(stopwatch.seconds[WARM_UP * parts :] or stopwatch.seconds)  # of few rows there is no more
     return size / parts / measured[len(measured) // 2]

@@ -55,7 +55,8 @@ class Batches:
         self.order = np.arange(len(examples)) if order is None else order
         self.seed, self.augment = seed, augment
         self.rank, self.world, self.first, self.parts = rank, world, first, parts
-        self.seconds = 0.0  # spent on making batches, since someone last set it to 0
+        # Since someone last set them to 0: time spent on making batches, rows handed out over all processes.
+        self.seconds, self.rows = 0.0, 0
 
     def __len__(self) -> int:
         """Number of batches in an epoch, each part counted."""
@@ -70,6 +71,8 @@ class Batches:
                     began = time.perf_counter()
                     batch = self.batch(number, rows, part)
                     self.seconds += time.perf_counter() - began
+                    full, rest = divmod(len(rows), self.world * self.parts)
+                    self.rows += full * self.world + min(max(0, rest - self.world * part), self.world)
                     yield batch
 
     def batch(self, number: int, rows: NDArray[np.int64], part: int = 0) -> Batch:

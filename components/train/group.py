@@ -74,10 +74,18 @@ class Group:
             return
         import torch
         from torch import distributed
+        from torch.distributed.rendezvous import rendezvous
 
         if device == "cuda":
             torch.cuda.set_device(self.local_rank)
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+        if self.nodes == 1:
+            store, rank, world = next(iter(rendezvous("env://")))
+            # torchrun keeps its store from start to start, with the addresses of processes that are no more: torch 2.13 reads them again.
+            store = distributed.distributed_c10d.PrefixStore(f"start{self.restarts}", store)
+            distributed.init_process_group(backend, store=store, rank=rank, world_size=world)
+        else:  # machines count starts each for itself; docs/multi-gpu.md says how each start gets a store of its own
+            distributed.init_process_group(backend)
         yield
         # After an error there is no goodbye: the others, who may wait for a message of this process, learn of it by the closed connection.
         distributed.destroy_process_group()

@@ -99,20 +99,17 @@ class Checkpoints(Checkpoint):
         folder: Where the checkpoints are.
         group: The processes that train together.
         minutes: Age of the last checkpoint after which another one is written within an epoch.
-        batches: Batches after which another one is written within an epoch; null for any number.
     """
 
-    def __init__(self, folder: Path, group: Group, minutes: float, batches: int | None = None) -> None:
+    def __init__(self, folder: Path, group: Group, minutes: float) -> None:
         self.folder, self.group = folder, group
         self.seconds = 60 * minutes
-        self.batches = batches
         self.told_to_stop = False
         self.progress = (0, 0)  # epochs done, batches done of the next one
         self.written = time.monotonic()
         self.sums: list[torch.Tensor] = []  # of each process, from a checkpoint
         self.message = torch.zeros(2, dtype=torch.int32)
         self.sent: Any = None
-        self.handler: Any = None
 
     @property
     def state_key(self) -> str:
@@ -143,7 +140,7 @@ class Checkpoints(Checkpoint):
     ) -> None:
         """Write when it is time; the last batch is followed by the end of the epoch, where one is written anyway."""
         del outputs, batch
-        stop, due = self._wishes(batch_idx)
+        stop, due = self._wishes()
         done = batch_idx + 1
         if not (stop or due) or done >= trainer.num_training_batches or done % trainer.accumulate_grad_batches:
             return
@@ -163,11 +160,9 @@ class Checkpoints(Checkpoint):
         if stop:
             raise self._stopped(trainer)
 
-    def _wishes(self, batch_idx: int) -> tuple[bool, bool]:
+    def _wishes(self) -> tuple[bool, bool]:
         """Whether any process is told to stop, and whether a checkpoint is due; with several processes, as of the batch before."""
         due = time.monotonic() - self.written > self.seconds
-        if self.batches is not None:
-            due = (batch_idx + 1) % self.batches == 0
         if self.group.world == 1:
             return self.told_to_stop, due
         answer = self._wait()

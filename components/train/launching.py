@@ -113,15 +113,23 @@ def launch(job: Job) -> None:
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // config.processes))
         environment = os.environ | {RUN_PID_VARIABLE: str(os.getpid()), "OMP_NUM_THREADS": threads}
         lines: deque[str] = deque(maxlen=LAST_LINES)
-        with _started(command, environment) as agent, _forwarded(agent):
+        with _started(command, environment) as agent, _forwarded(agent) as stopped:
             for line in agent.stdout or ():
                 _tell(line.rstrip("\n"), lines)
             agent.wait()
-        if agent.returncode:
-            raise told_error(file) or TransientError(
-                f"the {config.processes} training processes ended with status {agent.returncode}",
-                hint="run again: the training goes on from its last checkpoint. Their last words: " + " | ".join(lines),
+        if not agent.returncode:
+            return
+        if (error := told_error(file)) is not None:
+            raise error
+        if stopped:  # in its first seconds, or between two starts: nobody was there to write a checkpoint
+            raise TransientError(
+                "told to stop (SIGTERM) while the training processes were starting",
+                hint="run the same command again: the training goes on from its last checkpoint",
             )
+        raise TransientError(
+            f"the {config.processes} training processes ended with status {agent.returncode}",
+            hint="run again: the training goes on from its last checkpoint. Their last words: " + " | ".join(lines),
+        )
 
 
 @contextlib.contextmanager
@@ -145,14 +153,21 @@ def _started(command: list[str], environment: dict[str, str]) -> Iterator[subpro
 
 
 @contextlib.contextmanager
-def _forwarded(agent: subprocess.Popen[str]) -> Iterator[None]:
-    """Pass SIGTERM on to torchrun, which passes it on to its processes; they write a checkpoint and end."""
+def _forwarded(agent: subprocess.Popen[str]) -> Iterator[list[int]]:
+    """Pass SIGTERM on to torchrun, which passes it on to its processes; they write a checkpoint and end. Gives what was passed on."""
+    passed: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield passed
         return
-    before = signal.signal(signal.SIGTERM, lambda number, _: agent.send_signal(number))
+
+    def forward(number: int, frame: object) -> None:
+        del frame
+        passed.append(number)
+        agent.send_signal(number)
+
+    before = signal.signal(signal.SIGTERM, forward)
     try:
-        yield
+        yield passed
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -36,7 +36,7 @@ def trainer_options(config: TrainConfig, plan: Plan, learner: pl.LightningModule
     Args:
         config: Section ``train``.
         plan: Hyper-parameters.
-        learner: The module, which may step its optimisers by itself (a GAN does): then it clips its gradients by itself too.
+        learner: The module; one that steps its optimisers by itself clips its gradients by itself too.
 
     Raises:
         ConfigError: The machine or the module cannot do what is asked.

@@ -36,7 +36,7 @@ class Prepared:
         train: Rows to learn from.
         validation: Rows to choose the best epoch on.
         plan: Hyper-parameters.
-        n_rows: Rows of the train split, before any was left out.
+        n_quarantined: Rows of the train split that the label check leaves out.
     """
 
     spec: NetworkSpec
@@ -44,7 +44,7 @@ class Prepared:
     train: Examples
     validation: Examples
     plan: Plan
-    n_rows: int
+    n_quarantined: int
 
 
 def prepare(config: TrainConfig, version: DatasetVersion, labels: Path) -> Prepared:
@@ -67,6 +67,7 @@ def prepare(config: TrainConfig, version: DatasetVersion, labels: Path) -> Prepa
     n_rows = len(train)
     classes = version.labels if objective in {"classification", "generation"} else []
     train = weighted(train, labels, classes, balance_origins=config.balance_origins)
+    n_quarantined = n_rows - len(train)
     validation = encoder.examples(version, "validation", objective, normal=normal)
     if normal is not None:
         train = train.take(train.target <= 0)  # what is odd must not be learned
@@ -78,6 +79,11 @@ def prepare(config: TrainConfig, version: DatasetVersion, labels: Path) -> Prepa
             raise InputError(
                 f"the {split} split has no rows, but {why}", hint=f"add examples, or change data.split ({split})"
             )
+    if normal is not None and not (validation.target <= 0).any():
+        raise InputError(
+            f"no validation row is labelled '{normal}', which is what the best epoch is chosen on",
+            hint="change data.split, or train.normal",
+        )
     if config.shuffle_labels:
         train = replace(train, target=np.random.default_rng(config.seed).permutation(train.target))
     spec = NetworkSpec(
@@ -91,7 +97,12 @@ def prepare(config: TrainConfig, version: DatasetVersion, labels: Path) -> Prepa
         options=options,
     )
     return Prepared(
-        spec=spec, encoder=encoder, train=train, validation=validation, plan=_plan(config, spec, train), n_rows=n_rows
+        spec=spec,
+        encoder=encoder,
+        train=train,
+        validation=validation,
+        plan=_plan(config, spec, train),
+        n_quarantined=n_quarantined,
     )
 
 
@@ -104,7 +115,9 @@ def replanned(prepared: Prepared, config: TrainConfig) -> Prepared:
     name, spec = prepared.spec.family, prepared.spec
     if name == CUSTOM:
         spec = replace(spec, options=_own_options(config))
-    elif name != FINETUNE:  # whose options are those of the pretrained model
+    elif name == FINETUNE:  # beside what builds the pretrained model
+        spec = replace(spec, options=spec.options | _options(name, config.options))
+    else:
         spec = replace(spec, options=_options(name, config.options))
     return replace(prepared, spec=spec, plan=_plan(config, spec, prepared.train))
 
@@ -184,15 +197,35 @@ def _options(name: str, told: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
+def _refuse_unused(config: TrainConfig, spec: NetworkSpec) -> None:
+    """Refuse keys that this training would not follow.
+
+    Raises:
+        ConfigError: One of them is set.
+    """
+    what = f"'{config.model}'" if spec.family == CUSTOM else f"a training for {spec.objective}"
+    own = spec.family == CUSTOM  # whose loss is its own
+    for key, is_set, follows in (
+        ("class_weights", config.class_weights != "none", not own and spec.objective == "classification"),
+        ("label_smoothing", config.label_smoothing > 0, not own and spec.objective in {"classification", "multilabel"}),
+        ("normal", config.normal is not None, spec.objective == "anomaly"),
+    ):
+        if is_set and not follows:
+            raise ConfigError(
+                f"train.{key} is {getattr(config, key)!r}, which {what} does not use", hint=f"remove train.{key}"
+            )
+
+
 def _plan(config: TrainConfig, spec: NetworkSpec, train: Examples) -> Plan:
     """Hyper-parameters: what the loop file says, else what the family suggests for so many rows."""
+    _refuse_unused(config, spec)
     suggested = family_module(spec.family).defaults(spec, len(train))
     told = {
         key: value if (value := getattr(config, key)) is not None else getattr(suggested, key)
         for key in ("epochs", "batch_size", "learning_rate", "weight_decay", "patience")
     }
     weights = None
-    if config.class_weights == "balanced" and spec.objective == "classification":
+    if config.class_weights == "balanced":
         counts = np.bincount(train.target, weights=train.weights, minlength=len(spec.labels))
         weights = tuple((counts.sum() / (len(counts) * np.maximum(counts, 1e-12))).tolist())
     return Plan(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kfloop.core.artifacts import canonical_json, sha256_text
 from kfloop.core.families.checkpoints import read_tensors
+from kfloop.core.own_code import own_digest
 from kfloop.errors import StateError, TransientError
 
 if TYPE_CHECKING:
@@ -55,12 +56,13 @@ def work_root(workspace: Workspace) -> Path:
 
 
 def work_folder(workspace: Workspace, config: TrainConfig, dataset_digest: str, labels_digest: str) -> Path:
-    """Folder of this very training: another config, dataset or label check has another one."""
+    """Folder of this very training: another config, dataset, label check or module of the user has another one."""
     identity = {
         "format": FORMAT,
         "config": config.model_dump(mode="json", exclude=NOT_IDENTITY),
         "dataset": dataset_digest,
         "labels": labels_digest,
+        "own": own_digest(config, workspace.root),
     }
     return work_root(workspace) / sha256_text(canonical_json(identity))
 
@@ -85,7 +87,11 @@ def exclusive(work: Path) -> Iterator[None]:
 
 
 def last_good(work: Path) -> ResumePoint | None:
-    """The furthest checkpoint that can be read; damaged ones after it are removed."""
+    """The furthest checkpoint that can be read; damaged ones after it are removed.
+
+    Raises:
+        TransientError: The disk or the share does not give one.
+    """
     for path in sorted(work.glob("*.ckpt"), reverse=True):  # their names sort by progress
         try:
             progress = read_tensors(path)["callbacks"][CHECKPOINT_STATE]
@@ -95,4 +101,9 @@ def last_good(work: Path) -> ResumePoint | None:
         except (StateError, KeyError, TypeError, ValueError) as error:
             logger.warning("checkpoint '%s' is damaged (%s), taking the one before it", path.name, error)
             path.unlink(missing_ok=True)
+        except OSError as error:  # which says nothing about what is in it
+            raise TransientError(
+                f"checkpoint '{path}' cannot be read at this moment: {error}",
+                hint="check the disk or the share, then run again: the training goes on from there",
+            ) from error
     return None

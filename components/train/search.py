@@ -125,7 +125,7 @@ def search(prepared: Prepared, config: TrainConfig, *, work: Path, group: Group 
         value, reason = _train(prepared, _trial_config(config, told, values), folder, watch, group)
         if study is not None:
             _tell(study, trial, watch, value, reason)
-    found = group.agree(_result(study, config) if study is not None else None)
+    found = group.agree(_result(study) if study is not None else None)
     if found is None:
         raise TerminalError(
             f"none of the {told.trials} trials of train.search ended with a validation loss",
@@ -138,15 +138,16 @@ def search(prepared: Prepared, config: TrainConfig, *, work: Path, group: Group 
 
 
 def merged(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
-    """The section with some values set; ``options.x`` goes into ``options``.
+    """The section with some values set; ``options.x`` goes into ``options``, ``hyperparameters.x`` into ``hyperparameters``.
 
     Raises:
         ConfigError: A value is not allowed for its key.
     """
     plain = config.model_dump() | {"search": None}
     for key, value in values.items():
-        if key.startswith("options."):
-            plain["options"] = plain["options"] | {key.removeprefix("options."): value}
+        place, _, name = key.rpartition(".")
+        if place:
+            plain[place] = plain[place] | {name: value}
         else:
             plain[key] = value
     try:
@@ -252,9 +253,8 @@ def _tell(study: Any, trial: Any, watch: Watch, value: float | None, reason: str
     logger.info("search: trial %d with %s: %s", trial.number + 1, trial.params, told)
 
 
-def _result(study: Any, config: TrainConfig) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+def _result(study: Any) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
     """The best values and every trial, or null where no trial was completed."""
-    del config
     names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
     done = _finished(study)
     trials = [

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
-from kfloop.core.families import family_module
+from pydantic.fields import FieldInfo
+
+from kfloop.core.families import CUSTOM, FINETUNE, family_module
 from kfloop.core.sections import TrainConfig
 from kfloop.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
     from kfloop.components.train.preparing import Prepared
     from kfloop.core.sections import SearchConfig
 
@@ -26,13 +27,12 @@ KEYS = (
     "weight_averaging",
     "augment",
     "augment_flip",
-    "balance_origins",
 )
-RATE_FACTOR = 5.0  # the learning rate is looked for between its default over this and its default times this
-DECAY_FACTOR = 10.0
+RATES = {"learning_rate": 5.0, "weight_decay": 10.0}  # looked for between their default over this and times this
 BATCH_FACTOR = 2
 SMALL_DECAY = 1e-4  # middle of the range where the default is no decay
 FEWEST_STEPS = 4  # of an epoch with the largest batch
+LOSS_KEYS = ("class_weights", "label_smoothing", "schedule")  # of no use to a module with its own loss and optimiser
 WIDE = 10.0  # a positive range whose ends differ by more than this factor is searched by orders of magnitude
 
 
@@ -41,7 +41,7 @@ class Dimension:
     """One key of the space: a range of numbers, or choices.
 
     Attributes:
-        key: Key of ``train``, or ``options.`` and a key of the family.
+        key: Key of ``train``, or ``options.`` and a key of the family, or ``hyperparameters.`` and one of the user's module.
         low: Lower end, or null for choices.
         high: Upper end, or null for choices.
         whole: Whether only whole numbers are allowed.
@@ -95,8 +95,10 @@ def default_values(space: list[Dimension], config: TrainConfig, prepared: Prepar
     """What each key would be without a search; keys whose default is no single value are left to the sampler."""
     found = []
     for one in space:
-        name = one.key.removeprefix("options.")
-        if one.key.startswith("options."):
+        place, _, name = one.key.rpartition(".")
+        if place == "hyperparameters" or (prepared.spec.family == CUSTOM and name in RATES):
+            value = _own_value(prepared, name)
+        elif place:
             value = prepared.spec.options.get(name)
         else:
             value = getattr(prepared.plan, name, None)
@@ -109,10 +111,35 @@ def default_values(space: list[Dimension], config: TrainConfig, prepared: Prepar
 
 def _fields(prepared: Prepared) -> dict[str, FieldInfo]:
     """Every key that may be searched."""
-    options = family_module(prepared.spec.family).Options.model_fields
-    return {key: TrainConfig.model_fields[key] for key in KEYS} | {
-        f"options.{key}": field for key, field in options.items()
+    family = prepared.spec.family
+    found = {key: TrainConfig.model_fields[key] for key in KEYS}
+    if family == CUSTOM:
+        own = _own_fields(prepared)
+        unused = [*LOSS_KEYS, *(key for key in RATES if key not in own)]
+        named = {f"hyperparameters.{key}": field for key, field in own.items()}
+        return {key: field for key, field in found.items() if key not in unused} | named
+    options = family_module(family).Options.model_fields
+    # The rows of a finetuned text model are cut to their length before the first trial.
+    return found | {f"options.{key}": field for key, field in options.items() if (family, key) != (FINETUNE, "longest")}
+
+
+def _own_fields(prepared: Prepared) -> dict[str, FieldInfo]:
+    """Arguments of the user's module."""
+    from kfloop.core.families.custom import annotations_of, module_class, parameters_of
+
+    kind = module_class(str(prepared.spec.options["model"]))
+    hints = annotations_of(kind)
+    return {
+        name: FieldInfo(annotation=hints.get(name, Any), default=item.default)
+        for name, item in parameters_of(kind).items()
     }
+
+
+def _own_value(prepared: Prepared, name: str) -> Any:
+    """What an argument of the user's module is without a search; null where nothing says it."""
+    field = _own_fields(prepared).get(name)
+    default = None if field is None or field.default is inspect.Parameter.empty else field.default
+    return prepared.spec.options["hyperparameters"].get(name, default)
 
 
 def _dimension(key: str, values: tuple[Any, ...], field: FieldInfo) -> Dimension:
@@ -133,7 +160,10 @@ def _dimension(key: str, values: tuple[Any, ...], field: FieldInfo) -> Dimension
             f"train.search.space.{key} is empty, expected [low, high] or choices", hint="remove the key, or fill it"
         )
     return Dimension(
-        key=key, choices=tuple(int(value) if whole and float(value).is_integer() else value for value in values)
+        key=key,
+        choices=tuple(
+            int(value) if whole and isinstance(value, float) and value.is_integer() else value for value in values
+        ),
     )
 
 
@@ -148,17 +178,19 @@ def _around_defaults(config: TrainConfig, prepared: Prepared) -> list[Dimension]
     plan = prepared.plan
     largest = max(1, len(prepared.train) // FEWEST_STEPS)
     sizes = {plan.batch_size // BATCH_FACTOR, plan.batch_size, plan.batch_size * BATCH_FACTOR}
-    decay = plan.weight_decay or SMALL_DECAY
+    rates = {key: getattr(plan, key) for key in RATES}
+    if prepared.spec.family == CUSTOM:
+        rates = {key: _own_value(prepared, key) for key in RATES if key not in config.hyperparameters}
     space = {
         "batch_size": Dimension(
             key="batch_size",
             choices=tuple(sorted(size for size in sizes if size == plan.batch_size or 0 < size <= largest)),
         ),
-        "learning_rate": Dimension(
-            key="learning_rate", low=plan.learning_rate / RATE_FACTOR, high=plan.learning_rate * RATE_FACTOR
-        ),
-        "weight_decay": Dimension(key="weight_decay", low=decay / DECAY_FACTOR, high=decay * DECAY_FACTOR),
     }
+    for key, factor in RATES.items():
+        if isinstance(middle := rates.get(key), int | float):
+            middle = middle or SMALL_DECAY
+            space[key] = Dimension(key=key, low=middle / factor, high=middle * factor)
     free = [one for key, one in space.items() if getattr(config, key) is None]
     if not free:
         raise ConfigError(

@@ -59,11 +59,12 @@ def chosen_strategy(name: str, group: Group, learner: Learner) -> Any:
     if not group.launched:
         return "auto"
     if name == "fsdp":
-        if not learner.automatic_optimization:
+        if learner.spec.objective == "generation" or not learner.automatic_optimization:
+            why = "trains several networks" if learner.automatic_optimization else "steps its optimisers by itself"
             raise ConfigError(
-                f"train.strategy 'fsdp' cannot train a '{learner.spec.family}', which has several optimisers",
+                f"train.strategy 'fsdp' cannot train a '{learner.spec.family}', which {why}",
                 hint="use train.strategy: ddp",
             )
         return Sharded(group.world)
-    # Learners with several optimisers use only a part of the weights in each backward pass.
+    # Modules that step by themselves may use only a part of the weights in each backward pass.
     return DDPStrategy(find_unused_parameters=not learner.automatic_optimization, gradient_as_bucket_view=True)

@@ -65,6 +65,15 @@ class Tracker:
         with _translated(self.uri):
             self.client.log_batch(self.run_id, params=[Param(key, str(value)) for key, value in values.items()])
 
+    def tags(self, values: dict[str, Any]) -> None:
+        """Note how it is computed; unlike parameters these may be others after a resume."""
+        from mlflow.entities import RunTag
+
+        with _translated(self.uri):
+            self.client.log_batch(
+                self.run_id, tags=[RunTag(f"kfloop.{key}", str(value)) for key, value in values.items()]
+            )
+
     def epoch(self, row: dict[str, Any]) -> None:
         """Log one row of the learning curve."""
         from mlflow.entities import Metric

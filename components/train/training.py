@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from kfloop.components.train.resuming import exclusive, last_good, work_folder, work_root
+from kfloop.components.train.resuming import NOT_IDENTITY, exclusive, last_good, work_folder, work_root
 from kfloop.core.artifacts import folder_digest, read_report, write_report
 from kfloop.errors import KfloopError, TerminalError
 
@@ -43,10 +43,11 @@ class TrainReport:
         objective: What was learned.
         modality: What an example is.
         plan: Every hyper-parameter, the ones chosen from the data included.
+        options: Those of the family, defaults included.
         epochs: Epochs trained, resumed ones included.
         best_epoch: Epoch (from 0) with the lowest validation loss; its weights are in the checkpoint.
         history: Learning curve, one row per epoch.
-        parameters: Trainable parameters.
+        parameters: Parameters of the network, frozen ones included.
         seconds: Wall time of this process, after imports.
         throughput: Speed, waiting, memory and cost, see ``Watch.summary``.
         device: ``cpu`` or ``cuda``.
@@ -67,6 +68,7 @@ class TrainReport:
     objective: str
     modality: str
     plan: dict[str, Any]
+    options: dict[str, Any]
     epochs: int
     best_epoch: int
     history: list[dict[str, Any]]
@@ -136,8 +138,7 @@ def _train(
     started = time.monotonic()
     version = read_version(dataset)
     prepared = prepare(config, version, labels)
-    spec, train = prepared.spec, prepared.train
-    draws = spec.objective == "generation"
+    draws = prepared.spec.objective == "generation"
     if config.shuffle_labels and group.first:
         logger.warning("train.shuffle_labels is on: this challenger learns noise, on purpose")
     labels_digest = folder_digest(labels)
@@ -145,9 +146,10 @@ def _train(
     with _room_on_disk(work), exclusive(work) if group.first else contextlib.nullcontext():
         resume = group.agree(last_good(work) if group.first else None)
         config, prepared, trials = _tuned(config, prepared, work, group)
+        spec, train = prepared.spec, prepared.train
         digests = {"dataset_digest": version.digest, "labels_digest": labels_digest}
         tracker = _tracker(config, workspace, work, digests) if group.first else None
-        watch = Watch(config, prepared.plan.batch_size, ProgressTeller(workspace, "train"))
+        watch = Watch(config, ProgressTeller(workspace, "train"))
         grids = [Grids(spec, prepared.plan.epochs, work, tracker.picture)] if tracker and draws else []
         curve, parameters, device = _tracked_fit(tracker, prepared, config, work, resume, group, [watch, *grids])
         throughput = watch.summary()
@@ -156,6 +158,7 @@ def _train(
             objective=spec.objective,
             modality=spec.modality,
             plan=asdict(prepared.plan),
+            options=spec.options,
             epochs=len(curve.history),
             best_epoch=curve.best_epoch,
             history=curve.history,
@@ -169,7 +172,7 @@ def _train(
             mlflow_run_id=tracker.run_id if tracker else "",
             **digests,
             n_train=len(train),
-            n_quarantined=prepared.n_rows - len(train),
+            n_quarantined=prepared.n_quarantined,
             labels_shuffled=config.shuffle_labels,
             work=work.name,
             trials=trials,
@@ -206,7 +209,9 @@ def _tracker(config: TrainConfig, workspace: Workspace, work: Path, digests: dic
     from kfloop.components.train.tracking import Tracker
 
     tracker = Tracker(workspace, work)
-    tracker.parameters(config.model_dump() | digests)
+    values = config.model_dump() | digests
+    tracker.parameters({key: value for key, value in values.items() if key not in NOT_IDENTITY})
+    tracker.tags({key: values[key] for key in NOT_IDENTITY})
     return tracker
 
 

@@ -22,18 +22,19 @@ class Watch(pl.Callback):
 
     Args:
         config: Section ``train``: price and power.
-        batch_size: Examples in a step, over all processes.
         teller: Where progress is told.
     """
 
-    def __init__(self, config: TrainConfig, batch_size: int, teller: ProgressTeller) -> None:
-        self.config, self.batch_size, self.teller = config, batch_size, teller
-        self.steps = 0
+    def __init__(self, config: TrainConfig, teller: ProgressTeller) -> None:
+        self.config, self.teller = config, teller
+        self.batches = 0  # after the warm-up; parts of a batch that is computed in several count each
+        self.rows = 0  # of them, over all processes
         self.seconds = 0.0  # spent in training steps and in waiting for their batches, after the warm-up
         self.waited = 0.0  # of which for batches
         self.began = 0.0
         self._mark = 0.0
         self._seen = 0
+        self._rows = 0  # of the batch in work
         self._utilisation: list[float] = []
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -53,7 +54,8 @@ class Watch(pl.Callback):
         del pl_module, batch, batch_idx
         now = time.perf_counter()
         loader: Any = trainer.train_dataloader
-        waited, loader.seconds = loader.seconds, 0.0
+        waited, self._rows = loader.seconds, loader.rows
+        loader.seconds, loader.rows = 0.0, 0
         if self._seen >= WARM_UP:
             self.waited += waited
             self.seconds += now - self._mark
@@ -67,7 +69,8 @@ class Watch(pl.Callback):
         now = time.perf_counter()
         self._seen += 1
         if self._seen > WARM_UP:
-            self.steps += 1
+            self.batches += 1
+            self.rows += self._rows
             self.seconds += now - self._mark
         self._mark = now
         if self.teller.due and trainer.is_global_zero:
@@ -100,14 +103,14 @@ class Watch(pl.Callback):
     @property
     def samples_per_second(self) -> float:
         """Examples per second of training steps, over all processes; 0 before the warm-up is over."""
-        return self.steps * self.batch_size / self.seconds if self.steps and self.seconds else 0.0
+        return self.rows / self.seconds if self.seconds else 0.0
 
     def summary(self) -> dict[str, Any]:
         """What is told in the report; null where it could not be measured.
 
         Returns:
             ``samples_per_second``, ``ms_per_step``, ``waiting_share`` (of the time of a step, for its batch), ``peak_memory_mb`` of this
-            process, ``gpu_memory_mb``, ``gpu_utilisation`` (mean, in percent), ``cost`` in the unit of ``train.price_per_hour``,
+            process, ``gpu_memory_mb``, ``gpu_utilisation`` (mean, in percent), ``cost`` of this process's time in the unit of ``train.price_per_hour``,
             ``samples_per_unit`` of that, ``samples_per_joule``.
         """
         speed = self.samples_per_second or None
@@ -116,7 +119,7 @@ class Watch(pl.Callback):
         price, watts = self.config.price_per_hour, self.config.watts
         return {
             "samples_per_second": speed,
-            "ms_per_step": 1000 * self.seconds / self.steps if self.steps else None,
+            "ms_per_step": 1000 * self.seconds / self.batches * self.config.accumulate if self.batches else None,
             "waiting_share": self.waited / self.seconds if self.seconds else None,
             "peak_memory_mb": _peak_memory(),
             "gpu_memory_mb": torch.cuda.max_memory_allocated() / MEBIBYTE if cuda else None,

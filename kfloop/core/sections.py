@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+
+from kfloop.core.statistics.metrics import FIGURES
+from kfloop.errors import nearest
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and torch both take
+SLICES = ("class:", "channel:", "origin:")
 
 
 class Section(BaseModel):
@@ -152,10 +157,10 @@ class LabelsConfig(Section):
     """``report`` only tells; ``weight`` halves doubtful examples; ``quarantine`` leaves them out of training; ``relabel_queue`` asks people (``kfloop review export``)."""
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     """Number of folds of the out-of-sample probabilities."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the folds."""
     probabilities: Literal["stand_in", "model"] = "stand_in"
-    """Out-of-sample probabilities from fast models on an embedding of the data, or from the loop's own model family, trained once per fold."""
+    """Out-of-sample probabilities from fast models on an embedding of the data, or from the usual model family for such data, trained once per fold."""
     review_below: Share = 0.5
     """Confidence of the given label's best rival or of any class below which a prediction is worth a person's look."""
     near_distance: Annotated[int, Field(ge=0)] | None = None
@@ -189,9 +194,9 @@ class SearchConfig(Section):
     """No trial starts after so many minutes."""
     epochs: Positive | None = None
     """Passes of a trial; null means those of the training."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the sampler."""
-    space: dict[str, tuple[float, float] | tuple[str | int | float | bool, ...]] = {}
+    space: dict[str, tuple[StrictBool, ...] | tuple[float, float] | tuple[str | int | float | bool, ...]] = {}
     """Ranges ``[low, high]`` of numbers and lists of choices by key of ``train`` or of ``train.options`` (``options.width``); empty means learning rate, weight decay and
     batch size around their defaults."""
 
@@ -216,14 +221,14 @@ class TrainConfig(Section):
     batch_size: Positive | None = None
     """Examples per step, over all processes together."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of AdamW. A module of your own gets it where its ``__init__`` takes it."""
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     """Decoupled weight decay of AdamW."""
     patience: Positive | None = None
     """Epochs without a better validation loss after which training stops."""
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
-    """Course of the learning rate."""
-    seed: int = 0
+    """Course of the learning rate of AdamW; an optimiser of your own has its own."""
+    seed: Seed = 0
     """Seed of weights, order and augmentation."""
     deterministic: bool = False
     """Two runs on the same kind of machine give the same weights bit for bit, at some cost in speed: the CPU computes on one thread."""
@@ -242,7 +247,7 @@ class TrainConfig(Section):
     weight_averaging: Literal["none", "ema", "swa"] = "none"
     """``ema`` keeps a moving average of the weights, ``swa`` the mean over the steps of the last quarter of the epochs; the average is what is validated and kept."""
     gradient_clip: Annotated[float, Field(ge=0)] = 5.0
-    """Largest norm of the gradient; 0 for none."""
+    """Largest norm of the gradient; 0 for none. A module that steps its optimisers by itself clips by itself."""
     accumulate: Positive = 1
     """Parts in which a batch is computed, one after the other, to save memory."""
     find_batch_size: bool = False
@@ -268,7 +273,7 @@ class TrainConfig(Section):
     price_per_hour: Annotated[float, Field(gt=0)] | None = None
     """Price of this machine, in any currency: then the report says what the training cost."""
     watts: Annotated[float, Field(gt=0)] | None = None
-    """Power of this machine where it cannot be measured: then the report says samples per joule."""
+    """Power of this machine while it trains: then the report says samples per joule."""
 
     @model_validator(mode="after")
     def _one_model(self) -> TrainConfig:
@@ -278,6 +283,9 @@ class TrainConfig(Section):
             raise ValueError(message)
         if self.hyperparameters and self.model is None:
             message = "hyperparameters belong to train.model; a family takes train.options"
+            raise ValueError(message)
+        if self.augment_flip and not self.augment:
+            message = "augment_flip without augment changes nothing: set augment too"
             raise ValueError(message)
         return self
 
@@ -298,7 +306,7 @@ class EvaluateConfig(Section):
     """Number of bootstrap resamples."""
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Confidence level of every interval."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the resamples."""
     baseline: (
         Literal[
@@ -339,15 +347,15 @@ class Rule(Section):
     source: Literal["evaluate", "bless", "labels"] = "evaluate"
     """Report that holds the number."""
     slice: str = "overall"
-    """``overall``, ``class:NAME``, ``class:*`` (each class), ``channel:NAME`` or ``origin:fresh``."""
+    """``overall``, ``class:NAME``, ``class:*`` (each class), ``channel:NAME``, ``channel:*``, ``origin:base`` or ``origin:fresh``."""
     versus: Literal["absolute", "champion", "baseline"] = "absolute"
     """``absolute`` judges the challenger's value, the others the difference challenger minus other."""
     relative: bool = False
     """The difference is a share of the other's value: ``at_most: 0.05`` allows an error 5 % larger. Only for errors, and with ``versus``."""
     at_least: float | None = None
-    """Lower bound; exactly one of ``at_least`` and ``at_most``."""
+    """Lower bound, for what is better the more it is; exactly one of ``at_least`` and ``at_most``."""
     at_most: float | None = None
-    """Upper bound; exactly one of ``at_least`` and ``at_most``."""
+    """Upper bound, for what is better the less it is; exactly one of ``at_least`` and ``at_most``."""
     use: Literal["point", "interval"] = "point"
     """Whether the point estimate or the whole interval must satisfy the bound."""
     min_n: Positive = 1
@@ -364,6 +372,34 @@ class Rule(Section):
             raise ValueError(message)
         if self.relative and self.versus == "absolute":
             message = f"rule on {self.metric!r}: relative says of whom, so set versus to champion or baseline"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_judged(self) -> Rule:
+        """Refuse before a training what could only reject after it, or would protect from nothing."""
+        known = FIGURES[self.source]
+        better = known[self.metric].better if self.metric in known else None
+        wanted = "at_least" if better == "higher" else "at_most"
+        problem = ""
+        if self.metric not in known:
+            problem = f"{self.source} has no such figure ({nearest(self.metric, known)})"
+        elif better is None:
+            problem = "it says nothing of the challenger"
+        elif getattr(self, wanted) is None:
+            problem = f"{better} is better, so give {wanted}"
+        elif self.relative and better == "higher":
+            problem = "relative is for errors; give the difference itself"
+        elif self.source != "evaluate" and (self.versus != "absolute" or self.slice != "overall"):
+            problem = f"{self.source} measures the challenger as a whole, alone: leave versus and slice out"
+        elif self.source == "bless" and self.use == "interval":
+            problem = "bless gives no intervals: leave use out"
+        elif self.slice != "overall" and not self.slice.startswith(SLICES):
+            problem = (
+                f"there is no slice {self.slice!r} (known: overall, {', '.join(f'{kind}NAME' for kind in SLICES)})"
+            )
+        if problem:
+            message = f"rule on {self.metric!r}: {problem}"
             raise ValueError(message)
         return self
 

@@ -51,7 +51,7 @@ def prepared(config: TrainConfig, family: str = "mlp", rows: int = 200) -> Prepa
         facts=facts,
     )
     encoder: Encoder = Images((8, 8, 1), [4.9], [6.0]) if family == "cnn" else Vectors(64, facts)
-    found = Prepared(spec=spec, encoder=encoder, train=train, validation=validation, plan=PLAN, n_rows=rows)
+    found = Prepared(spec=spec, encoder=encoder, train=train, validation=validation, plan=PLAN, n_quarantined=0)
     return replanned(found, config)
 
 

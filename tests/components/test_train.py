@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ from kfloop.core.families.checkpoints import load_checkpoint
 from kfloop.core.sections import TrainConfig
 from kfloop.core.versions import Rows, read_version, write_version
 from kfloop.core.workspace import Workspace
-from kfloop.errors import InputError, StateError, TerminalError, TransientError
+from kfloop.errors import ConfigError, InputError, StateError, TerminalError, TransientError
 
 SHORT = TrainConfig(epochs=3, accelerator="cpu")
 
@@ -125,6 +126,7 @@ def test_learning_curve_reaches_mlflow_and_the_log(
 KILLED = """
 import logging, os, signal, sys
 from pathlib import Path
+from typing import Any
 from kfloop.components.train.training import run
 from kfloop.core.sections import TrainConfig
 from kfloop.core.workspace import Workspace
@@ -299,3 +301,19 @@ def test_fewer_rows_than_processes_still_give_each_a_batch(small: Path) -> None:
     few = examples.take(np.arange(2))
     batches = [next(iter(Batches(few, 50, rank=rank, world=3))) for rank in range(3)]
     assert [float(batch.weight.sum()) for batch in batches] == [1.0, 1.0, 0.0]
+
+
+def test_a_searched_network_is_the_one_that_is_kept(small: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    told = {"trials": 2, "epochs": 1, "space": {"options.width": [8, 9]}}
+    config = TrainConfig.model_validate({"epochs": 1, "search": told, "options": {"width": 32}})
+    report, out = train(config, small, place(tmp_path))
+    assert report.options["width"] in {8, 9}
+    checkpoint = load_checkpoint(out / "model.ckpt")
+    assert checkpoint.spec.options == report.options
+
+
+@pytest.mark.parametrize("told", [{"normal": "1"}, {"augment_flip": True}, {"seed": -1}, {"seed": 2**32}])
+def test_keys_that_nothing_would_follow_are_refused(small: Path, tmp_path: Path, told: dict[str, Any]) -> None:
+    with pytest.raises((ConfigError, ValueError), match=next(iter(told))):
+        train(TrainConfig.model_validate(told), small, place(tmp_path))

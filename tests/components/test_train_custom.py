@@ -14,9 +14,12 @@ import torch
 from kfloop.components.package.exporting import export_network
 from kfloop.components.train.fitting import fit
 from kfloop.components.train.preparing import prepare
+from kfloop.components.train.search import search
+from kfloop.components.train.search_space import dimensions
 from kfloop.core.families.checkpoints import load_checkpoint, save_checkpoint
 from kfloop.core.families.heads import Served
-from kfloop.core.sections import TrainConfig
+from kfloop.core.own_code import own_digest
+from kfloop.core.sections import SearchConfig, TrainConfig
 from kfloop.core.signature import Port, Signature
 from kfloop.core.versions import DatasetVersion, Rows, read_version, write_version
 from kfloop.core.workspace import Workspace
@@ -100,6 +103,10 @@ class Breaks(Digits):
 class NoForward(pl.LightningModule):
     def training_step(self, batch, batch_idx): ...
     def validation_step(self, batch, batch_idx): ...
+
+class OwnBackward(Digits):
+    def backward(self, loss):
+        loss.backward()
 
 class Plain(nn.Module):
     pass
@@ -235,6 +242,16 @@ def test_a_rate_of_the_loop_file_reaches_it(folder: Path, version: DatasetVersio
         ({"model": "failing_model:Digits"}, r"importing 'failing_model' fails: ZeroDivisionError", "traceback"),
         ({"model": "own_models.digits:Digit"}, r"has no class 'Digit'", "did you mean 'Digits'"),
         ({"model": "own_models.digits:Plain"}, r"expected a subclass of pytorch_lightning.LightningModule", "wrap it"),
+        (
+            {"model": "own_models.digits:OwnBackward"},
+            r"defines backward, which a training of kfloop does not call",
+            "do it in",
+        ),
+        (
+            {"class_weights": "balanced"},
+            r"class_weights is 'balanced', which 'own_models.digits:Digits' does not",
+            "remove",
+        ),
         ({"model": "own_models.digits:NoForward", "hyperparameters": {}}, r"has no forward", "define forward"),
     ],
 )
@@ -262,3 +279,49 @@ def test_what_it_does_wrong_in_training_is_said(
     told = config(f"own_models.digits:{name}")
     with pytest.raises(TerminalError, match=message):
         fit(prepare(told, version, labels), told, work=tmp_path, resume=None, listen=None)
+
+
+def test_a_search_changes_what_the_class_takes(
+    folder: Path, version: DatasetVersion, labels: Path, tmp_path: Path
+) -> None:
+    del folder
+    inner = {"trials": 2, "epochs": 1}
+    told = config(epochs=1, search=inner)
+    prepared = prepare(told, version, labels)
+    found = dimensions(SearchConfig(**inner), told, prepared)
+    assert {(one.key, one.low, one.high) for one in found if not one.choices} == {("learning_rate", 0.002, 0.05)}
+    told = config(epochs=1, search=inner | {"space": {"hyperparameters.width": [8, 64]}})
+    result = search(prepared, told, work=tmp_path)
+    assert [trial["parameters"].keys() for trial in result.trials] == [{"hyperparameters.width"}] * 2
+    assert result.trials[0]["parameters"] == {"hyperparameters.width": 32}
+    width = result.config.hyperparameters["width"]
+    assert result.prepared.spec.options["hyperparameters"]["width"] == width
+    for key in ("label_smoothing", "weight_decay", "options.width", "hyperparameters.widht"):
+        with pytest.raises(ConfigError, match="which a search cannot change"):
+            dimensions(SearchConfig(space={key: (0.1, 0.2)}), told, prepared)
+
+
+def test_the_digest_of_own_code_is_that_of_its_package(folder: Path) -> None:
+    told = config()
+    before = own_digest(told, folder)
+    assert own_digest(told, folder) == before != ""
+    (folder / "own_models" / "layers.py").write_text("a = 1")
+    after = own_digest(told, folder)
+    assert after not in {before, ""}
+    (folder / "own_models" / "notes.txt").write_text("no code")
+    assert own_digest(told, folder) == after
+    assert own_digest(config("nowhere:Digits"), folder) == own_digest(TrainConfig(), folder) == ""
+    alone = own_digest(config("broken_model:Digits"), folder)
+    (folder / "broken_model.py").write_text("import numpy")
+    assert own_digest(config("broken_model:Digits"), folder) not in {alone, ""}
+
+
+def test_the_digest_of_own_weights_sees_a_changed_file(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_text("1")
+    told = TrainConfig.model_validate({"finetune": {"model": str(tmp_path)}})
+    before = own_digest(told, tmp_path)
+    assert before
+    weights.write_text("22")
+    assert own_digest(told, tmp_path) not in {before, ""}
+    assert own_digest(TrainConfig.model_validate({"finetune": {"model": "on/hub"}}), tmp_path) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import random
@@ -20,6 +21,7 @@ from kfloop.components.train.fitting import fit
 from kfloop.components.train.preparing import prepare
 from kfloop.components.train.resuming import exclusive, last_good, work_folder
 from kfloop.components.train.training import run
+from kfloop.components.train.watching import Watch
 from kfloop.core.artifacts import folder_digest, read_report
 from kfloop.core.versions import read_version
 from kfloop.errors import TerminalError, TransientError
@@ -191,6 +193,36 @@ def test_what_does_not_change_the_result_does_not_change_the_folder(tmp_path: Pa
     assert folder() != folder(accumulate=2)
 
 
+def test_an_interrupted_training_goes_on_in_another_way_of_computing(
+    dataset: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its MLflow run too, whose parameters can never be changed."""
+    told = trainings.job(tmp_path, dataset, labels, trainings.config())
+    places = {"dataset": dataset, "labels": labels, "out": told.out, "workspace": told.workspace}
+    stop = trainings.StopAt(1, 1)
+    monkeypatch.setattr(Watch, "on_train_batch_start", stop.on_train_batch_start)
+    with pytest.raises(TransientError, match="told to stop"):
+        run(told.config, **places)
+    monkeypatch.undo()
+    other = told.config.model_copy(update={"checkpoint_minutes": 9.0, "price_per_hour": 2.0})
+    report = run(other, **places)
+    assert report.resumed_from_epoch == 1
+    assert report.throughput["cost"] > 0
+
+
+def test_a_disk_that_does_not_answer_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torn = tmp_path / "00001-00000000.ckpt"
+    torn.write_bytes(b"content")
+
+    def fails(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr("kfloop.components.train.resuming.read_tensors", fails)
+    with pytest.raises(TransientError, match=r"cannot be read at this moment: .*Input/output error"):
+        last_good(tmp_path)
+    assert torn.exists()
+
+
 def test_another_process_holds_the_folder_and_a_lock_of_a_dead_one_does_not(
     dataset: Path, labels: Path, tmp_path: Path
 ) -> None:
@@ -293,7 +325,7 @@ def interrupt(process: psutil.Process, work: Path, dice: random.Random, *, sever
 def test_twenty_interruptions_at_random_moments_end_in_the_same_metric(
     dataset: Path, labels: Path, tmp_path: Path
 ) -> None:
-    told = {"epochs": 40, "batch_size": 8, "options": {"dropout": 0.2}, "checkpoint_minutes": trainings.OFTEN}
+    told = {"epochs": 150, "batch_size": 8, "options": {"dropout": 0.2}, "checkpoint_minutes": trainings.OFTEN}
     whole: Job = trainings.job(tmp_path / "whole", dataset, labels, trainings.config(**told, seed=3))
     expected = run(whole.config, dataset=dataset, labels=labels, out=whole.out, workspace=whole.workspace)
     jobs: dict[bool, Job] = {
@@ -327,6 +359,6 @@ def test_twenty_interruptions_at_random_moments_end_in_the_same_metric(
         nursery.close()
     assert len(set(done)) == 3
     report = read_report(jobs[False].out)
-    assert len(report["history"]) == 40
+    assert len(report["history"]) == 150
     for row, wanted in zip(report["history"], expected.history, strict=True):
         assert row["validation_loss"] == pytest.approx(wanted["validation_loss"], rel=0.02, abs=2e-3)

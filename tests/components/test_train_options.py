@@ -4,6 +4,7 @@ import importlib.util
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,11 @@ from kfloop.components.train import options
 from kfloop.components.train.averaging import WeightAverage
 from kfloop.components.train.curves import LearningCurve
 from kfloop.components.train.fitting import build_learner, fit
+from kfloop.components.train.group import Group
 from kfloop.components.train.options import extra_callbacks, prepare_module, reproducible, trainer_options
+from kfloop.components.train.preparing import replanned
 from kfloop.components.train.resuming import last_good
+from kfloop.components.train.strategies import chosen_strategy
 from kfloop.core.learning.base import WARM_UP
 from kfloop.core.learning.plan import Batch
 from kfloop.errors import ConfigError
@@ -243,3 +247,29 @@ def test_every_precision_of_the_configuration_is_known() -> None:
     from kfloop.core.sections import TrainConfig
 
     assert set(options.PRECISIONS) == set(get_args(TrainConfig.model_fields["precision"].annotation))
+
+
+@pytest.mark.parametrize(("family", "objective"), [("diffusion", "generation"), ("gan", "generation")])
+def test_generators_cannot_be_shared_out(family: str, objective: str) -> None:
+    learner: Any = SimpleNamespace(
+        spec=SimpleNamespace(family=family, objective=objective), automatic_optimization=True
+    )
+    with pytest.raises(ConfigError, match=f"fsdp' cannot train a '{family}', which trains several networks"):
+        chosen_strategy("fsdp", Group(world=2, launched=True), learner)
+
+
+def test_an_average_that_never_began_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = told(weight_averaging="swa", epochs=20, patience=1, learning_rate=0.3)
+    found = prepared(config)
+    with caplog.at_level("WARNING", logger="kfloop"):
+        curve, _, _ = fit(found, config, work=tmp_path, resume=None, listen=None)
+    assert len(curve.history) < 15
+    assert "averages from epoch 16 on, but early stopping ended the training" in caplog.text
+
+
+def test_keys_that_a_training_does_not_follow_are_refused() -> None:
+    found = prepared(told())
+    numbers = replace(found, spec=replace(found.spec, objective="regression", labels=()))
+    for key, value in (("class_weights", "balanced"), ("label_smoothing", 0.1), ("normal", "0")):
+        with pytest.raises(ConfigError, match=rf"train.{key} is '?{value}'?, which a training for regression does not"):
+            replanned(numbers, told(**{key: value}))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 
@@ -91,7 +92,7 @@ def test_no_trial_with_a_loss_is_an_error(tmp_path: Path) -> None:
 def test_only_training_and_validation_rows_are_at_hand() -> None:
     """What a search is given has no other rows."""
     fields = {field.name for field in dataclasses.fields(small_digits.Prepared)}
-    assert fields == {"spec", "encoder", "train", "validation", "plan", "n_rows"}
+    assert fields == {"spec", "encoder", "train", "validation", "plan", "n_quarantined"}
 
 
 def test_an_empty_space_looks_around_the_defaults_of_what_is_not_set() -> None:
@@ -166,3 +167,21 @@ def test_the_batch_size_is_found_once_and_kept(tmp_path: Path) -> None:
 def test_a_larger_batch_must_be_faster_by_a_tenth() -> None:
     assert _fastest({8: 100.0, 16: 105.0, 32: 109.0}) == 8
     assert _fastest({8: 100.0, 16: 150.0, 32: 160.0, 64: 170.0}) == 64
+
+
+def test_whole_batches_of_few_rows_are_timed(tmp_path: Path) -> None:
+    config = small_digits.told(find_batch_size=True, epochs=1, batch_size=512)
+    prepared = small_digits.prepared(config)
+    few = dataclasses.replace(prepared, train=prepared.train.take(np.arange(10)))
+    assert found_batch_size(few, config, work=tmp_path)[1].plan.batch_size == 8
+
+
+def test_choices_stay_what_they_are() -> None:
+    config = told({"augment": [True, False], "batch_size": [16, 32, 64], "learning_rate": [0, 1]})
+    assert config.search is not None
+    assert config.search.space["augment"] == (True, False)
+    assert all(isinstance(value, bool) for value in config.search.space["augment"])
+    found = {one.key: one for one in dimensions(config.search, config, small_digits.prepared(config))}
+    assert found["augment"].choices == (True, False)
+    assert found["batch_size"].choices == (16, 32, 64)
+    assert (found["learning_rate"].low, found["learning_rate"].high) == (0, 1)

@@ -38,8 +38,8 @@ def watched(config: TrainConfig, steps: int, monkeypatch: pytest.MonkeyPatch) ->
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr("kfloop.components.train.watching.time.perf_counter", lambda: clock.now)
     told = Told()
-    watch = Watch(config, 32, told)
-    loader = SimpleNamespace(seconds=0.0)
+    watch = Watch(config, told)
+    loader = SimpleNamespace(seconds=0.0, rows=0)
     trainer: Any = SimpleNamespace(
         num_training_batches=10, max_epochs=4, current_epoch=1, is_global_zero=True, train_dataloader=loader
     )
@@ -49,6 +49,7 @@ def watched(config: TrainConfig, steps: int, monkeypatch: pytest.MonkeyPatch) ->
     for number in range(steps):
         clock.now += 0.005
         loader.seconds += 0.004
+        loader.rows += 32
         watch.on_train_batch_start(trainer, module, None, number)
         clock.now += 0.020
         watch.on_train_batch_end(trainer, module, None, None, number)
@@ -69,6 +70,12 @@ def test_speed_and_waiting_are_those_of_the_steps(monkeypatch: pytest.MonkeyPatc
     assert last["seconds_left"] == pytest.approx(0.025 * 22)
 
 
+def test_a_batch_in_parts_is_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = watched(TrainConfig(accumulate=4), 11, monkeypatch)[0].summary()
+    assert found["ms_per_step"] == pytest.approx(100)
+    assert found["samples_per_second"] == pytest.approx(32 / 0.025)  # rows that the loader handed out, in any parts
+
+
 def test_without_price_power_or_steps_the_figures_are_null(monkeypatch: pytest.MonkeyPatch) -> None:
     found = watched(TrainConfig(), WARM_UP, monkeypatch)[0].summary()
     assert found["peak_memory_mb"] > 0
@@ -78,7 +85,7 @@ def test_without_price_power_or_steps_the_figures_are_null(monkeypatch: pytest.M
 
 def test_the_end_and_a_failure_wipe_the_progress_away() -> None:
     told = Told()
-    watch: Any = Watch(TrainConfig(), 1, told)  # type: ignore[arg-type]
+    watch: Any = Watch(TrainConfig(), told)  # type: ignore[arg-type]
     watch.on_fit_end(None, None)
     watch.on_exception(None, None, ValueError())
     assert told.closed == 2

@@ -95,6 +95,18 @@ def test_a_row_with_nothing_known_has_a_score() -> None:
     assert np.isfinite(found).all()
 
 
+def test_what_is_missing_does_not_count() -> None:
+    """A row without the column that was never in use has the score of one that has it as it should be."""
+    numbers, codes = mixed(500)
+    learner = trained(table_spec(), (numbers, codes), np.zeros(500, np.int64), 250)
+    normal, kinds = mixed(200, seed=1)
+    whole = scores(learner, normal, kinds)
+    normal[:, 3] = np.nan
+    fewer = scores(learner, normal, kinds)
+    # What is known scores far below 0: taken as 0, a missing column would lift the row by more than half.
+    assert abs(np.median(fewer) - np.median(whole)) < 0.3
+
+
 def test_odd_rows_teach_nothing() -> None:
     numbers, codes = mixed(60)
     alone = trained(table_spec(noise=0.0), (numbers, codes), np.zeros(60, np.int64), 20)

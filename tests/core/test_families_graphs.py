@@ -190,6 +190,20 @@ def test_nodes_are_learned_from_their_neighbours(papers: DatasetVersion, kind: s
     assert trained(papers, spec_of(papers, kind=kind, dropout=0.2), 60, 0.02)[1] > 0.85
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_is_a_little_less_precise(papers: DatasetVersion, kind: str) -> None:
+    spec = spec_of(papers, kind=kind)
+    torch.manual_seed(0)
+    network = build_network(spec).eval()
+    examples = fit_encoder(papers).examples(papers, "test", spec.objective)
+    inputs = [torch.from_numpy(array) for array in examples.batch_inputs(np.arange(len(examples)))]
+    with torch.no_grad():
+        whole = network(*inputs)[0]
+        with torch.autocast("cpu", torch.bfloat16):
+            half = network(*inputs)[0]
+    torch.testing.assert_close(half.float(), whole, rtol=0.1, atol=0.1)
+
+
 def test_graphs_are_told_apart_by_their_edges_alone(molecules: DatasetVersion) -> None:
     assert trained(molecules, spec_of(molecules), 60, 0.01)[1] > 0.9
 

@@ -1,5 +1,6 @@
 """When a round is the same as one before, and what then stands."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,21 @@ def test_a_fingerprint_sees_data_and_rules_but_not_who_is_told(loop: Loop) -> No
     config = loop.config
     same = config.model_copy(update={"notify": config.notify.model_copy(update={"webhook_env": "HOOK"})})
     other = config.model_copy(update={"train": config.train.model_copy(update={"seed": 5})})
-    assert _fingerprint(config, "s") == _fingerprint(same, "s")
-    assert _fingerprint(config, "s") != _fingerprint(other, "s")
-    assert _fingerprint(config, "s") != _fingerprint(config, "t")
+    before = _fingerprint(loop, "s")
+    assert before == _fingerprint(replace(loop, config=same), "s")
+    assert before != _fingerprint(replace(loop, config=other), "s")
+    assert before != _fingerprint(loop, "t")
+
+
+def test_a_fingerprint_sees_the_users_own_module(loop: Loop) -> None:
+    train = loop.config.train.model_copy(update={"model": "mine_xyz:Net"})
+    own = replace(loop, config=loop.config.model_copy(update={"train": train}))
+    missing = _fingerprint(own, "s")
+    source = loop.workspace.root / "mine_xyz.py"
+    source.write_text("a = 1")
+    first = _fingerprint(own, "s")
+    assert first != missing
+    source.write_text("a = 2")
+    assert _fingerprint(own, "s") not in {first, missing}
+    source.write_text("a = 1")
+    assert _fingerprint(own, "s") == first

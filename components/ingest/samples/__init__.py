@@ -7,8 +7,10 @@ readers read it from there.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,5 +80,7 @@ def _cache() -> Path:
 
 
 def _code() -> str:
-    """Changes with the code that makes the samples: an old one is then never taken for a new one."""
-    return hashlib.sha256((Path(__file__).parent / "making.py").read_bytes()).hexdigest()[:8]
+    """Changes with the code that makes the samples and the packages that carry them: an old one is never taken for a new one."""
+    versions = sorted(f"{found.name}=={found.version}" for found in importlib.metadata.distributions())
+    code = (Path(__file__).parent / "making.py").read_text(encoding="utf-8")
+    return hashlib.sha256("\n".join([code, sys.version, *versions]).encode()).hexdigest()[:8]

@@ -1,7 +1,8 @@
 """``autoencoder``: learns to say normal rows again through a bottleneck; what it cannot say again is odd.
 
-The score of a row is its reconstruction error in standardised units: the mean over columns (or pixels) of the squared error in standard deviations
-of the training rows, and for a category the cross-entropy as a share of that of a blind guess. Higher is odder. Inputs are disturbed in
+The score of a row is the mean over its columns of their surprise: of a number minus twice the log-likelihood, up to a constant, under a normal
+distribution whose spread is learned for each column (so it may be negative), of a category the cross-entropy as a share of that of a blind
+guess; columns that are missing do not count. Of an image it is the mean squared error in standard deviations. Higher is odder. Inputs are disturbed in
 training, after Vincent et al., "Extracting and composing robust features with denoising autoencoders", ICML 2008, so that the network does not
 learn to pass rows on as they are. The bottleneck is bounded: a linear one carries values far outside of the training rows through, and says them
 again all too well.
@@ -111,12 +112,14 @@ class RowAutoencoder(nn.Module):
         embedding = torch.tanh(self.encode(torch.cat(parts, dim=1)))
         told = self.decode(embedding)
         errors = []
+        counted = torch.full_like(embedding[:, 0], len(self.cards))  # columns that are there
         if known is not None and values is not None:
             variance = self.log_variance.clamp(min=LEAST)
             errors.append(((told[:, : self.numbers] - values).square() / variance.exp() + variance) * known)
+            counted = counted + known.sum(1)
         if codes is not None:
             errors.append(self._surprise(told[:, self.numbers :], codes))
-        return torch.cat(errors, dim=1).mean(1), embedding
+        return torch.cat(errors, dim=1).sum(1) / counted.clamp(min=1), embedding
 
     def _possible(self, codes: Tensor) -> Tensor:
         """Codes; one that no row of the training could have is the unknown one."""

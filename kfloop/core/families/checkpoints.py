@@ -76,6 +76,7 @@ def read_tensors(path: Path) -> Any:
     """Content of a torch file, after a check of every record's CRC; pickled code is refused.
 
     Raises:
+        OSError: The file is there, and the disk or the share does not give it at this moment.
         StateError: The file is missing, damaged, or holds more than tensors and plain values.
     """
     import torch
@@ -86,7 +87,15 @@ def read_tensors(path: Path) -> Any:
         if damaged is not None:
             raise StateError(f"'{path}' is damaged at record '{damaged}'", hint="train again: kfloop run --force")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except (
+        FileNotFoundError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        zipfile.BadZipFile,
+        pickle.UnpicklingError,
+    ) as error:
         raise StateError(
             f"'{path}' cannot be read as a checkpoint: {str(error).splitlines()[0] if str(error) else error!r}",
             hint="train again: kfloop run --force",

@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 LEARNER = "kfloop.core.learning.custom:Custom"
 SPEC = "spec"  # the parameter of ``__init__`` that takes the NetworkSpec
 OWN_RATES = ("learning_rate", "weight_decay")  # keys of ``train`` that a module takes as hyper-parameters, if at all
+# What a LightningModule may define and a training here would not follow: batches come ready, and the gradient is Lightning's own.
+NOT_CALLED = (
+    "backward",
+    "configure_callbacks",
+    "configure_model",
+    "configure_sharded_model",
+    "on_after_batch_transfer",
+    "on_before_batch_transfer",
+    "transfer_batch_to_device",
+)
 FORM = "write it as package.module:Class, such as my_package.my_module:MyLitModule"
 
 
@@ -98,11 +108,7 @@ def checked(model: str, hyperparameters: dict[str, Any], rates: dict[str, float 
         ConfigError: The class cannot be imported or is no LightningModule; a name is unknown or missing; a value is of another type.
     """
     kind = module_class(model)
-    parameters = {
-        name: item
-        for name, item in inspect.signature(kind.__init__).parameters.items()
-        if name not in {"self", SPEC} and item.kind in {item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY}
-    }
+    parameters = parameters_of(kind)
     for name, rate in rates.items():
         if rate is None or name in hyperparameters:
             continue
@@ -128,12 +134,26 @@ def checked(model: str, hyperparameters: dict[str, Any], rates: dict[str, float 
     return Options(model=model, hyperparameters=values).model_dump(mode="json")
 
 
+def parameters_of(kind: type) -> dict[str, inspect.Parameter]:
+    """Arguments of a class that ``train.hyperparameters`` may name."""
+    return {
+        name: item
+        for name, item in inspect.signature(kind).parameters.items()
+        if name != SPEC and item.kind in {item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY}
+    }
+
+
+def annotations_of(kind: type) -> dict[str, Any]:
+    """Types of these arguments, as far as they can be known."""
+    try:
+        return typing.get_type_hints(inspect.getattr_static(kind, "__init__"))
+    except (NameError, TypeError):  # an annotation that exists for type checkers alone
+        return {}
+
+
 def _typed(model: str, kind: type, parameters: dict[str, inspect.Parameter], told: dict[str, Any]) -> dict[str, Any]:
     """The values as the annotations have them, in plain form."""
-    try:
-        hints = typing.get_type_hints(inspect.getattr_static(kind, "__init__"))
-    except (NameError, TypeError):  # an annotation that exists for type checkers alone
-        hints = {}
+    hints = annotations_of(kind)
     fields: dict[str, Any] = {
         name: (hints.get(name, Any), ...) for name in parameters if name in told and not name.startswith("_")
     }
@@ -186,6 +206,12 @@ def module_class(model: str) -> type[pl.LightningModule]:
             or getattr(kind, method) is nn.Module.forward
         ):
             raise ConfigError(f"train.model '{model}' has no {method}: {why}", hint=f"define {method} in {name}")
+    for method in NOT_CALLED:
+        if getattr(kind, method) is not getattr(pl.LightningModule, method):
+            raise ConfigError(
+                f"train.model '{model}' defines {method}, which a training of kfloop does not call",
+                hint="do it in training_step, forward or __init__",
+            )
     return kind
 
 

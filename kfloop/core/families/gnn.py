@@ -71,7 +71,9 @@ class Links:
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over the neighbours of each node, [N, D] to [N, D]."""
-        return torch.zeros_like(values).index_add(0, self.target, values[self.source] * self.weight)
+        message = values[self.source] * self.weight
+        # In the type of the messages: under autocast values may come in half precision.
+        return message.new_zeros(values.shape).index_add(0, self.target, message)
 
     def spread(self, values: Tensor) -> Tensor:
         """D^-1/2 (A + I) D^-1/2 of ``gcn``, with the degrees of A + I."""
@@ -100,7 +102,7 @@ class Layer(nn.Module):
         self.project = nn.Linear(width_in, width_out, bias=False)
         self.own = nn.Linear(width_in, width_out, bias=False) if kind == "sage" else None
         self.bias = nn.Parameter(torch.zeros(width_out))
-        self.own_share = nn.Parameter(torch.zeros(())) if kind == "gin" else None
+        self.own_share = nn.Parameter(torch.zeros(1)) if kind == "gin" else None
         self.norm: nn.Module = nn.BatchNorm1d(width_out) if norm else nn.Identity()
         self.second = nn.Linear(width_out, width_out) if kind == "gin" else None
         nn.init.xavier_uniform_(self.project.weight)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kfloop.core.families import Defaults
 from kfloop.core.families.heads import standardiser
 
 if TYPE_CHECKING:
@@ -21,7 +22,16 @@ if TYPE_CHECKING:
 
 FURTHEST = 1e4  # standard deviations at which absurd values are cut
 LEAST_VARIANCE = 1e-5  # of a window, in training variances
+WINDOWS_SEEN = 50_000  # in a training, repeats included: few windows are seen more often
+FORECAST_EPOCHS = (6, 60)
 WORD_SPREAD = 0.1  # standard deviation of fresh word vectors
+
+
+def forecast_defaults(n_train: int) -> Defaults:
+    """Passes over so many windows that the network has seen enough, whatever their number."""
+    fewest, most = FORECAST_EPOCHS
+    epochs = min(most, max(fewest, round(WINDOWS_SEEN / max(1, n_train))))
+    return Defaults(epochs=epochs, batch_size=64, learning_rate=1e-3, patience=max(3, epochs // 4))
 
 
 class Words(nn.Module):

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from kfloop.core.families import Defaults
 from kfloop.core.families.heads import Head, standardiser
-from kfloop.core.families.sequences import Forecast, Level, Segments, Words, embed, pool
+from kfloop.core.families.sequences import Forecast, Level, Segments, Words, embed, forecast_defaults, pool
 from kfloop.core.sections import Positive, Section
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def build(spec: NetworkSpec) -> nn.Module:
 def defaults(spec: NetworkSpec, n_train: int) -> Defaults:
     """Small data need more passes in smaller steps."""
     if spec.objective == "forecasting":
-        return Defaults(epochs=6, batch_size=64, learning_rate=1e-3, patience=3)
+        return forecast_defaults(n_train)
     if n_train < FEW:
         return Defaults(epochs=40, batch_size=16, learning_rate=1e-3, patience=8)
     return Defaults(epochs=10, batch_size=64, learning_rate=1e-3, patience=4)

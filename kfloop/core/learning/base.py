@@ -146,9 +146,14 @@ class Learner(pl.LightningModule):
         sums = self.over_processes(torch.stack([torch.stack(self._sums[name]).sum() for name in names]))
         found = dict(zip(names, sums.tolist(), strict=True))
         count = found.pop("count")
+        if not count > 0:
+            raise TerminalError(
+                "no validation row counts, so no epoch can be told from another",
+                hint="add validation rows, or change data.split",
+            )
         if not math.isfinite(found["loss"]):
             self.require_finite(torch.tensor(found["loss"]), "validation")
-        self.epoch_metrics = {f"validation_{name}": value / max(count, 1e-12) for name, value in found.items()}
+        self.epoch_metrics = {f"validation_{name}": value / count for name, value in found.items()}
         self.finish_metrics(self.epoch_metrics)
         self.log("validation_loss", self.epoch_metrics["validation_loss"], prog_bar=False)
 

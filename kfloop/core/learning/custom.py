@@ -86,6 +86,10 @@ class Custom(Learner):
         self.module.trainer = self.trainer
         self.module.setup(stage)
 
+    def teardown(self, stage: str) -> None:
+        """Let the module clear up."""
+        self.module.teardown(stage)
+
     def configure_optimizers(self) -> Any:
         """The module's own; kfloop's AdamW with ``train.schedule`` where it has none."""
         if type(self.module).configure_optimizers is pl.LightningModule.configure_optimizers:

@@ -34,8 +34,7 @@ class Reconstruction(Learner):
         """Loss of the normal rows."""
         scores = self._scores(batch)
         weight = batch.weight * (batch.target <= 0)
-        if not self.trainer.sanity_checking:
-            self._scored.append((scores.detach()[batch.weight > 0], batch.target[batch.weight > 0]))
+        self._scored.append((scores.detach()[batch.weight > 0], batch.target[batch.weight > 0]))
         return {"loss": (scores * weight).sum(), "count": weight.sum()}
 
     def finish_metrics(self, metrics: dict[str, float]) -> None:

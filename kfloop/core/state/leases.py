@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from kfloop.core.state.schema import leases
-from kfloop.errors import LeaseHeldError, StateError
+from kfloop.errors import KfloopError, LeaseHeldError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,7 +128,8 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
-            with self._begin() as connection:
+            # A full disk, a locked database: the run itself says so when it matters, and the next beat may get through.
+            with contextlib.suppress(KfloopError, SQLAlchemyError), self._begin() as connection:
                 connection.execute(update(leases).where(self._mine).values(heartbeat=time.time()))
 
 
