@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfloop.core.artifacts import file_sha256
 from kfloop.core.scoring import ENCODER, GOLDEN, MODEL
-from kfloop.core.signature import SIGNATURE, read_signature
+from kfloop.core.signature import MEND, SIGNATURE, read_signature
 from kfloop.errors import ServingError, StateError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def add_version(repository: Path, model: str, version: int, package: Path) -> Pa
     if missing:
         raise StateError(
             f"the package '{package}' has no {', '.join(missing)}",
-            hint="bring the store back from a backup, or package the checkpoint again: kfloop run --force",
+            hint=MEND,
         )
     if place.is_dir():
         if file_sha256(place / MODEL) != file_sha256(package / MODEL):

@@ -41,6 +41,8 @@ class EvaluationReport:
         direction: ``higher`` or ``lower`` is better, by figure.
         n_test: Number of test rows.
         block: Neighbouring rows that were resampled together, because their windows overlap; 1 for independent ones.
+        resampling: ``by`` what rows were resampled (``row``, ``block``, ``group``), how many ``units`` there are, and the ``fewest`` that an
+            interval needs.
         challenger: Digest, ``overall`` metrics and ``slices`` of the challenger.
         champion: The same of the champion; null when there is none.
         baseline: The same of the baseline, its ``kind`` and the rows it was fitted on; null when it is switched off.
@@ -60,6 +62,7 @@ class EvaluationReport:
     direction: dict[str, str]
     n_test: int
     block: int
+    resampling: dict[str, Any]
     challenger: dict[str, Any]
     champion: dict[str, Any] | None
     baseline: dict[str, Any] | None
@@ -153,6 +156,7 @@ def _compare(
         n_slices=n_slices(statistics["challenger"]),
         config=config,
         block=task.block,
+        groups=task.groups,
     )
     found = {name: board.resample(item) for name, item in statistics.items()}
     return Comparison(
@@ -182,6 +186,7 @@ def _report(
         direction={name: way for name, way in directions(objective).items() if _is_measured(name, measured)},
         n_test=board.n,
         block=board.block,
+        resampling=board.resampling,
         challenger={"digest": challenger.digest, **board.scores(found.ours)},
         champion={"digest": digest, **board.scores(found.theirs)} if found.theirs else None,
         baseline={"digest": None, **found.simple_facts, **board.scores(found.simple)} if found.simple else None,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kfloop.errors import StateError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -52,7 +54,7 @@ def tree_features(version: DatasetVersion, train: pa.Table, test: pa.Table) -> t
             right.append(codes[1])
         else:
             left.append(values)
-            right.append(_number(_values(test[name])))
+            right.append(_numbers(name, test))
         categorical.append(values is None)
     return np.stack(left, axis=1), np.stack(right, axis=1), categorical
 
@@ -137,7 +139,7 @@ def _column(name: str, train: pa.Table, test: pa.Table) -> tuple[Floats, Floats]
     """One column of a table: a number with its median for gaps and whether there was one, or a place for each frequent category."""
     values = _values(train[name])
     if values is not None:
-        other = _number(_values(test[name]))
+        other = _numbers(name, test)
         middle = float(np.nanmedian(values)) if np.isfinite(values).any() else 0.0
         gaps = not (np.isfinite(values).all() and np.isfinite(other).all())
         both = []
@@ -165,10 +167,14 @@ def _values(column: pa.ChunkedArray) -> NDArray[np.float64] | None:
     return np.asarray(pc.cast(column, pa.float64()).to_numpy(), dtype=np.float64)
 
 
-def _number(values: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def _numbers(name: str, test: pa.Table) -> NDArray[np.float64]:
+    """A column of the test rows that holds numbers in the training rows."""
+    values = _values(test[name])
     if values is None:
-        message = "a column is numbers in the train split and words in the test split"
-        raise TypeError(message)
+        raise StateError(
+            f"column '{name}' holds numbers in the train split and words in the test split",
+            hint="the dataset version is damaged: bring it back from a backup, or ingest again",
+        )
     return values
 
 

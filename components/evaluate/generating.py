@@ -8,6 +8,7 @@ import numpy as np
 
 from kfloop.components.evaluate.baselines import kind_of
 from kfloop.components.evaluate.evaluation import Comparison
+from kfloop.components.evaluate.measuring import groups_of
 from kfloop.components.evaluate.scoreboard import Board
 from kfloop.components.evaluate.showing import Shown
 
@@ -44,12 +45,13 @@ def compare_generators(
     if kind is not None:
         simple = GaussianBaseline(train.images, train.labels, n_classes=classes)
         drawn["baseline"] = simple.sample(asked, seed=config.seed + BASELINE_SEED)
+    groups = groups_of(version, test.ids)
     found = {
-        name: judge.judge(samples, asked, resamples=config.bootstrap, seed=config.seed)
+        name: judge.judge(samples, asked, resamples=config.bootstrap, seed=config.seed, groups=groups)
         for name, samples in drawn.items()
     }
     return Comparison(
-        board=Board(objective="generation", n=len(test), n_slices=0, config=config),
+        board=Board(objective="generation", n=len(test), n_slices=0, config=config, groups=groups),
         ours=found["challenger"],
         theirs=found.get("champion"),
         simple=found.get("baseline"),

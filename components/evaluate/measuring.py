@@ -44,6 +44,7 @@ class Task:
         channels: Channels of a forecast.
         std: Standard deviation of each channel in the training rows, [C]; empty without a forecast.
         block: Neighbouring rows that depend on each other, because their windows overlap.
+        groups: Group of each row (``data.group``), 0..G-1, [N]; null where rows have none. Windows of a series are told apart by time.
     """
 
     objective: str
@@ -53,6 +54,7 @@ class Task:
     channels: list[str]
     std: NDArray[np.float64]
     block: int
+    groups: NDArray[np.int64] | None = None
 
 
 def task_of(version: DatasetVersion, objective: str, test: Examples) -> Task:
@@ -72,7 +74,17 @@ def task_of(version: DatasetVersion, objective: str, test: Examples) -> Task:
         channels=channels,
         std=_spread(version, channels),
         block=block,
+        groups=groups_of(version, test.ids),
     )
+
+
+def groups_of(version: DatasetVersion, ids: NDArray[np.str_]) -> NDArray[np.int64] | None:
+    """The group of each of these test rows, as a number; null where rows have none."""
+    if version.modality == "series" or "group" not in version.table("test").column_names:
+        return None
+    table = version.table("test", ["id", "group"])
+    group = dict(zip(table["id"].to_pylist(), table["group"].to_pylist(), strict=True))
+    return np.unique([str(group[name]) for name in ids.tolist()], return_inverse=True)[1]
 
 
 def statistics_of(task: Task, answer: NDArray[Any]) -> Statistics:

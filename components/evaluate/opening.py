@@ -9,6 +9,7 @@ import numpy as np
 
 from kfloop.core.artifacts import read_report
 from kfloop.core.scoring import PackagedModel
+from kfloop.core.signature import MEND
 from kfloop.core.store import Store
 from kfloop.errors import KfloopError, StateError, TerminalError
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from kfloop.core.versions import DatasetVersion
     from kfloop.core.workspace import Workspace
 
+LOST_CHAMPION = "bring its package back from a backup, make an earlier version champion (kfloop rollback), or start a new loop under another name"
 WITHOUT_CLASSES = ("regression", "forecasting", "anomaly")
 
 
@@ -55,7 +57,7 @@ class Contestant:
         if found.shape != wanted:
             raise TerminalError(
                 f"the {self.role} '{self.model.folder.name}' answers with {list(found.shape)} numbers, expected {list(wanted)}",
-                hint="train and package it again: kfloop run --force",
+                hint="a model of your own (train.model) must answer in the shape of its target",
             )
         return found
 
@@ -72,12 +74,15 @@ def contestant(folder: Path, role: str, version: DatasetVersion) -> Contestant:
         StateError: The package is damaged.
         TerminalError: It takes other rows or knows other classes than the dataset has; no test row can be judged.
     """
-    model = PackagedModel(folder)
+    try:
+        model = PackagedModel(folder)
+        report = _report_of(folder, model.signature.objective)
+    except StateError as error:
+        if role != "champion":
+            raise
+        raise StateError(f"the champion cannot be scored: {error.message}", hint=LOST_CHAMPION) from error
     _check_dataset(model, role, version)
-    report = _report_of(folder)
-    normal = None
-    if model.signature.objective == "anomaly":
-        normal = str(report.get("normal") or _usual_normal(version))
+    normal = str(report["normal"]) if model.signature.objective == "anomaly" else None
     try:
         test = model.encoder.examples(version, "test", model.signature.objective, normal=normal)
     except KfloopError as error:
@@ -102,13 +107,14 @@ def check_same_task(challenger: Contestant, champion: Contestant) -> None:
         "objective": (ours.objective, theirs.objective),
         "label of normal rows": (challenger.normal, champion.normal),
         "channels": tuple(getattr(side.model.encoder, "channels", None) for side in (challenger, champion)),
-        "shape of an answer": tuple(side.test.target.shape[1:] for side in (challenger, champion)),
+        "shape of an answer": (ours.outputs[0].shape, theirs.outputs[0].shape),
     }
+    back = "set data.series back to the champion's" if ours.objective == "forecasting" else "set it back"
     for what, (mine, other) in told.items():
         if mine != other:
             raise TerminalError(
                 f"the challenger's {what} is {_words(mine)}, the champion's {_words(other)}: they cannot be compared",
-                hint="another task is another loop: set it back, or start a new loop under another name",
+                hint=f"another task is another loop: {back}, or start a new loop under another name",
                 expected=_words(other),
                 observed=_words(mine),
             )
@@ -188,21 +194,16 @@ def _check_dataset(model: PackagedModel, role: str, version: DatasetVersion) -> 
         )
 
 
-def _usual_normal(version: DatasetVersion) -> str:
-    """The most frequent label of the training rows, which is what training takes for normal unless it is told."""
-    counts = np.bincount(version.table("train", ["label"])["label"].to_numpy(), minlength=len(version.labels))
-    return version.labels[int(counts.argmax())]
-
-
-def _report_of(folder: Path) -> dict[str, Any]:
+def _report_of(folder: Path, objective: str) -> dict[str, Any]:
+    """The package's own report, with the digest and, for anomalies, the label that is normal."""
     try:
-        report = read_report(folder)
-        _ = report["digest"]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise StateError(
-            f"the package '{folder}' has no readable report: {error!r}", hint="package the checkpoint again: kfloop run"
-        ) from error
-    return dict(report)
+        report = dict(read_report(folder))
+    except (OSError, TypeError, ValueError) as error:
+        raise StateError(f"the package '{folder}' has no readable report: {error!r}", hint=MEND) from error
+    missing = [key for key in ("digest", *(["normal"] if objective == "anomaly" else [])) if not report.get(key)]
+    if missing:
+        raise StateError(f"the report of the package '{folder}' does not say its {' and '.join(missing)}", hint=MEND)
+    return report
 
 
 def _words(value: Any) -> str:

@@ -7,11 +7,12 @@ report comes out as a ``Measurement`` without a value, and says why.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from kfloop.components.gate.verdicts import Measurement, number
 from kfloop.core.artifacts import canonical_json, read_report, sha256_text
+from kfloop.core.statistics.metrics import METRICS
 from kfloop.errors import nearest
 
 if TYPE_CHECKING:
@@ -68,9 +69,16 @@ class Evidence:
         return text(self.at("evaluate", "challenger", "digest")) or text(self.at("bless", "model_digest"))
 
     @property
+    def tells_champion(self) -> bool:
+        """Whether the evaluation says who is champion, be it that there is none: silence is not the same."""
+        evaluation, differences = self.reports.get("evaluate", {}), self.at("evaluate", "differences")
+        return "champion" in evaluation and isinstance(differences, dict) and "champion" in differences
+
+    @property
     def has_champion(self) -> bool:
         """Whether the evaluation says anything but 'there is no champion'."""
-        return self.at("evaluate", "champion") is not None or self.at("evaluate", "differences", "champion") is not None
+        both = (self.at("evaluate", "champion"), self.at("evaluate", "differences", "champion"))
+        return not self.tells_champion or any(part is not None for part in both)
 
     @property
     def classes(self) -> list[str]:
@@ -134,10 +142,10 @@ def _blessed(evidence: Evidence, metric: str) -> Measurement:
 
 
 def _evaluated(evidence: Evidence, rule: Rule, name: str) -> Measurement:
-    if rule.versus == "absolute":
-        return _metric(evidence, ("challenger",), rule.metric, name)
     if (wrong := _wrong_way(evidence, rule)) is not None:
         return Measurement(missing=wrong)
+    if rule.versus == "absolute":
+        return _metric(evidence, ("challenger",), rule.metric, name)
     place = ("differences", rule.versus, "relative") if rule.relative else ("differences", rule.versus)
     difference = _metric(evidence, place, rule.metric, name)
     if difference.value is None:
@@ -158,12 +166,22 @@ def _evaluated(evidence: Evidence, rule: Rule, name: str) -> Measurement:
 
 
 def _wrong_way(evidence: Evidence, rule: Rule) -> str | None:
-    """Why a comparison is bounded on the side that does not matter; null when it is not."""
-    better = evidence.at("evaluate", "direction", rule.metric)
-    wanted = {"higher": "at_least", "lower": "at_most"}.get(str(better))
-    if wanted is None or getattr(rule, wanted) is not None:
-        return None
-    return f"{better} {rule.metric} is better, so a comparison needs {wanted}"
+    """Why a rule protects from nothing: its figure is unknown, or it is bounded on the side that does not matter; null when it does protect."""
+    objective = text(evidence.at("evaluate", "objective"))
+    if objective not in METRICS:
+        return f"the evaluation does not say what was learned ({objective!r})"
+    metric = METRICS[objective].get(rule.metric)
+    if metric is None:
+        near = nearest(rule.metric, list(METRICS[objective]))
+        return f"{objective} has no metric '{rule.metric}'{f' ({near})' if near else ''}"
+    if metric.better is None:
+        return f"{rule.metric} says nothing of the challenger"
+    wanted = "at_least" if metric.better == "higher" else "at_most"
+    return (
+        None
+        if getattr(rule, wanted) is not None
+        else f"{metric.better} {rule.metric} is better, so a rule needs {wanted}"
+    )
 
 
 def _metric(evidence: Evidence, place: tuple[str, ...], metric: str, name: str) -> Measurement:
@@ -176,7 +194,18 @@ def _metric(evidence: Evidence, place: tuple[str, ...], metric: str, name: str) 
     if metric not in block:
         near = nearest(metric, [str(key) for key in block])
         return Measurement(missing=f"{who} has no metric '{metric}' on '{name}'{f' ({near})' if near else ''}")
-    return _estimate(block[metric], f"{metric} of {who} on '{name}' could not be computed")
+    found = _estimate(block[metric], f"{metric} of {who} on '{name}' could not be computed")
+    return replace(found, unsure=_too_few(evidence)) if found.value is not None else found
+
+
+def _too_few(evidence: Evidence) -> str:
+    """Why there may be no interval: too few groups or blocks of test rows; empty where there are enough."""
+    by = evidence.at("evaluate", "resampling", "by")
+    units, fewest = (number(evidence.at("evaluate", "resampling", key)) for key in ("units", "fewest"))
+    if units is None or fewest is None or units >= fewest:
+        return ""
+    kinds = {"group": "groups of test rows", "block": "blocks of test windows that do not overlap"}
+    return f"there are {units:g} {kinds.get(str(by), 'test rows')}, and an interval needs {fewest:g}"
 
 
 def _estimate(value: Any, missing: str) -> Measurement:

@@ -132,12 +132,13 @@ def _compared(evidence: Evidence) -> list[Verdict]:
     whole = evidence.champion_digest is not None and isinstance(
         evidence.at("evaluate", "differences", "champion"), dict
     )
+    silent = "the evaluation does not say whether there is a champion"
     return [
         condition(
             "compared with the champion",
             met=True if whole else None,
             good=f"compared with champion {evidence.champion_digest} on the same rows",
-            bad="there is a champion, but no complete comparison with it",
+            bad="there is a champion, but no complete comparison with it" if evidence.tells_champion else silent,
         )
     ]
 

@@ -11,22 +11,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from kfloop.core.statistics.metrics import METRICS
+from kfloop.core.statistics.metrics import FIGURES
 
 Outcome = Literal["pass", "fail", "not_evaluated"]
 
 # Values outside of these ranges are not measurements but defects of the step that wrote them.
 _RANGES: dict[str, tuple[float, float]] = {
-    name: (metric.low, metric.high) for metrics in METRICS.values() for name, metric in metrics.items()
-} | {
-    "noise": (0.0, 1.0),
-    "leakage": (0.0, 1.0),
-    "p50_ms": (0.0, math.inf),
-    "p95_ms": (0.0, math.inf),
-    "p99_ms": (0.0, math.inf),
-    "memory_mb": (0.0, math.inf),
-    "load_seconds": (0.0, math.inf),
-    "throughput_rps": (0.0, math.inf),
+    name: (figure.low, figure.high) for figures in FIGURES.values() for name, figure in figures.items()
 }
 
 
@@ -41,6 +32,7 @@ class Measurement:
         n: Number of examples or requests behind it; None when the step does not count them.
         level: Confidence level of the interval.
         missing: Why there is no number; empty when there is one.
+        unsure: Why a number may have no interval; empty where nothing is known of that.
     """
 
     value: float | None = None
@@ -49,6 +41,7 @@ class Measurement:
     n: int | None = None
     level: float | None = None
     missing: str = ""
+    unsure: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +167,7 @@ def _problem(bar: Bar, measured: Measurement) -> str:
     if not bar.difference and not low <= measured.value <= high:
         return f"{measured.value:g} is no possible value of {bar.metric} (expected {low:g} to {high:g})"
     if bar.interval and (measured.low is None or measured.high is None):
-        return "it has no interval, and the rule asks for one"
+        return "it has no interval, and the rule asks for one" + (f": {measured.unsure}" if measured.unsure else "")
     if measured.low is not None and measured.high is not None and measured.low > measured.high:
         return f"its interval [{measured.low:g}, {measured.high:g}] is upside down"
     if measured.n is None:

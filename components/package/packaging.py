@@ -134,7 +134,8 @@ def _write_model(out: Path, trained: Checkpoint, version: DatasetVersion, config
 
     spec, encoder = trained.spec, trained.encoder
     served = Served(trained.network, spec.objective).eval()
-    trials = trials_of(spec, encoder.examples(version, "test", spec.objective, normal=spec.facts.get("normal")))
+    examples = encoder.examples(version, "test", spec.objective, normal=spec.facts.get("normal"))
+    trials = trials_of(spec, examples, config.max_batch_size)
     answers = eager(served, spec.objective, trials.golden)
     batched = encoder.batched or spec.objective == "generation"
     signature = _signature(spec, answers, config.max_batch_size if batched else 0)

@@ -61,18 +61,24 @@ class Trials:
     proofs: tuple[Arrays, ...]
 
 
-def trials_of(spec: NetworkSpec, examples: Examples) -> Trials:
+def trials_of(spec: NetworkSpec, examples: Examples, max_batch_size: int) -> Trials:
     """Real test examples, one of each class first, so that the golden answers cover the classes.
 
     Generators are tried on seeded noise and all their classes; nodes on the whole graph and on parts of it.
 
+    Args:
+        spec: What the network is.
+        examples: Encoded test rows.
+        max_batch_size: Most examples that a server takes in one request; a golden request has no more.
+
     Raises:
         TerminalError: There are no examples.
     """
+    golden_rows = min(GOLDEN_ROWS, max_batch_size)
     if spec.objective == "generation":
         return Trials(
             traced=_drawn(spec, TRACED),
-            golden=_drawn(spec, GOLDEN_ROWS),
+            golden=_drawn(spec, golden_rows),
             proofs=tuple(_drawn(spec, size) for size in BATCH_SIZES),
         )
     if not len(examples):
@@ -89,7 +95,7 @@ def trials_of(spec: NetworkSpec, examples: Examples) -> Trials:
         return Trials(traced=traced, golden=parts[0], proofs=(*parts, (node, edges)))
     return Trials(
         traced=examples.batch_inputs(order[np.arange(TRACED) % len(order)]),
-        golden=examples.batch_inputs(order[:GOLDEN_ROWS]),
+        golden=examples.batch_inputs(order[:golden_rows]),
         proofs=tuple(examples.batch_inputs(order[np.arange(size) % len(order)]) for size in BATCH_SIZES),
     )
 

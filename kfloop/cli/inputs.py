@@ -42,6 +42,11 @@ def read_inputs(files: Sequence[Path], version: Path, signature: Signature) -> t
     if read is None:
         ports = ", ".join(f"{port.name} {port.dtype} {list(port.shape)}" for port in signature.inputs)
         each = ", with an axis of examples in front" if signature.batched else ""
+        if all(file.suffix == ".npz" for file in files):
+            raise InputError(
+                f"{len(files)} .npz files were given ('{files[0]}', '{files[1]}', ...), but one is taken at a time",
+                hint="send them one after the other, or join their arrays in one file",
+            )
         raise InputError(
             f"'{files[0]}' is no .npz file, and a model for {signature.objective} of {signature.modality} data takes no other",
             hint=f"write its tensors with numpy.savez under their names: {ports}{each}",

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kfloop.cli.starting_rules import starting_rules
 from kfloop.core.families import FAMILIES, choose_family, objective_of
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 HEAD = """\
 # The loop of one model. `kfloop run` trains a challenger and lets it prove itself; `kfloop monitor` watches the champion.
-# Every key is explained in the README; an unknown key is an error that names the nearest one.
+# Every key is explained in docs/loop-file.md; an unknown key is an error that names the nearest one.
 name: {name}
 
 data:
@@ -49,17 +50,9 @@ NOUNS = {
     "nodes": "nodes",
     "graphs": "graphs",
 }
-FEW_ROWS = 400
 FEW_PER_CLASS = 100  # with fewer, chance could leave a class out of a split
 NOTED = {"autoencoder": " (finds odd rows)", "gan": " (draws new ones)", "diffusion": " (draws new ones)"}
 MONITORED = ("image", "multiclass")  # what the monitor watches so far
-SMALL_RULES = """\
-  # Small data: with {test} test rows an interval is wide, so the floor is put on the point estimate.
-  rules:
-    - {{metric: accuracy, at_least: 0.7}}
-    - {{metric: accuracy, versus: champion, at_least: -0.05}}
-    - {{metric: p95_ms, source: bless, at_most: 200}}
-"""
 
 
 def loop_text(name: str | None, source: str, info: SourceInfo, told: Mapping[str, Any], folder: Path) -> str:
@@ -90,18 +83,19 @@ def loop_text(name: str | None, source: str, info: SourceInfo, told: Mapping[str
     )
     objective = objective_of(info.task, None)
     family = choose_family(info.modality, objective)
+    rules = starting_rules(objective, info)
     others = [
         name + NOTED.get(name, "")
         for name, item in FAMILIES.items()
         if name != family
         and info.modality in item.modalities
-        and (objective in item.objectives or (objective == "classification" and name in NOTED))
+        # Rules that are written down are about one objective; the default rules follow the family.
+        and (objective in item.objectives or (objective == "classification" and name in NOTED and not rules))
     ]
-    few = objective == "classification" and info.n < FEW_ROWS
     text += TRAIN.format(
         family=family,
         others=f"or {', '.join(others)}" if others else "the usual family for such data",
-        rules=SMALL_RULES.format(test=round(info.n * 0.25)) if few else "",
+        rules=rules,
     )
     return text + MONITOR if (info.modality, info.task) == MONITORED else text
 

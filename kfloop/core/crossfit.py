@@ -1,4 +1,4 @@
-"""Class probabilities from the loop's own model families, for rows the network was not trained on.
+"""Class probabilities from the usual model family for such data, for rows the network was not trained on.
 
 A plain loop rather than the training step's: nothing is checkpointed, tracked or resumed, because five small networks that only judge labels
 are cheaper to train again than to keep. What is learned is the same: the family, AdamW with a one-cycle rate, the best epoch on rows held out.

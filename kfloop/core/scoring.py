@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfloop.core.signature import read_signature
+from kfloop.core.signature import MEND, read_signature
 from kfloop.errors import StateError, TerminalError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class PackagedModel:
         if told != found:
             raise StateError(
                 f"the graph in '{folder}' takes and gives {found}, but its signature says {told}",
-                hint="package the checkpoint again: kfloop run --force",
+                hint=MEND,
             )
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> Outputs:
@@ -139,9 +139,7 @@ def read_encoder(folder: Path) -> Encoder:
     try:
         return restore_encoder(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise StateError(
-            f"'{path}' is damaged: {error!r}", hint="package the checkpoint again: kfloop run --force"
-        ) from error
+        raise StateError(f"'{path}' is damaged: {error!r}", hint=MEND) from error
 
 
 def misfit(inputs: Sequence[NDArray[Any]], signature: Signature) -> str:
@@ -215,7 +213,7 @@ def open_session(path: Path, *, threads: int = THREADS) -> Any:
     except _failures() as error:
         raise StateError(
             f"'{path}' cannot be loaded as an ONNX model: {str(error).splitlines()[0]}",
-            hint="package the checkpoint again: kfloop run --force",
+            hint=MEND,
         ) from error
 
 
@@ -249,5 +247,5 @@ def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
 def _incomplete(folder: Path, name: str) -> StateError:
     return StateError(
         f"the package '{folder}' has no {name}",
-        hint="bring the store back from a backup, or package the checkpoint again: kfloop run --force",
+        hint=MEND,
     )

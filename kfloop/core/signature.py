@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 
 SIGNATURE = "signature.json"
 FORMAT = 2  # 1 held one image input, and nothing else was possible
+# A step whose result is in the store is not repeated, --force or not: only what was removed is made again.
+MEND = (
+    "bring it back from a backup; a challenger's package is made again by removing its folder and: kfloop run --force"
+)
+OLD = (
+    "a challenger of an older kfloop is packaged again by: kfloop run; a champion is never changed, so start a new loop "
+    "under another name"
+)
 
 # Names of a model's outputs; the first is its answer, and every other is about the example alone.
 OUTPUTS = {
@@ -87,17 +95,16 @@ def read_signature(folder: Path) -> Signature:
         StateError: It is missing, damaged or of another format.
     """
     path = folder / SIGNATURE
-    hint = "package the checkpoint again: kfloop run --force"
     try:
         raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise StateError(f"the package '{folder}' has no {SIGNATURE}", hint=hint) from error
+        raise StateError(f"the package '{folder}' has no {SIGNATURE}", hint=MEND) from error
     except (OSError, ValueError) as error:
-        raise StateError(f"'{path}' is damaged: {error}", hint=hint) from error
+        raise StateError(f"'{path}' is damaged: {error}", hint=MEND) from error
     try:
         found = raw["format"]
         if found != FORMAT:
-            raise StateError(f"'{path}' has format {found!r}, this kfloop reads {FORMAT}", hint=hint)
+            raise StateError(f"'{path}' has format {found!r}, this kfloop reads {FORMAT}", hint=OLD)
         signature = Signature(
             objective=str(raw["objective"]),
             modality=str(raw["modality"]),
@@ -108,13 +115,13 @@ def read_signature(folder: Path) -> Signature:
             max_batch_size=int(raw["max_batch_size"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StateError(f"'{path}' is damaged: {error!r}", hint=hint) from error
+        raise StateError(f"'{path}' is damaged: {error!r}", hint=MEND) from error
     named = tuple(port.name for port in signature.outputs)
     if not signature.inputs or signature.max_batch_size < 0 or named != OUTPUTS.get(signature.objective):
         raise StateError(
             f"'{path}' describes no model: inputs {len(signature.inputs)}, objective '{signature.objective}', "
             f"outputs {list(named)}, max_batch_size {signature.max_batch_size}",
-            hint=hint,
+            hint=MEND,
         )
     return signature
 

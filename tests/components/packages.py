@@ -125,13 +125,12 @@ def untrained(root: Path, modality: str, task: str, **train: Any) -> Path:
 
 
 def make_any(
-    root: Path, modality: str, task: str, *, out: Path | None = None, **train: Any
+    root: Path, modality: str, task: str, *, out: Path | None = None, max_batch_size: int = 64, **train: Any
 ) -> tuple[packaging.PackageReport, Path]:
     """A package of any family; ``train`` is section ``train`` of the loop file."""
     checkpoint = untrained(root, modality, task, **train)
     out = out or root / "package"
     out.mkdir(parents=True)
     workspace = Workspace(loop="t", root=root, state="", store="", mlflow="")
-    return packaging.run(
-        PackageConfig(), dataset=root / "dataset", checkpoint=checkpoint, out=out, workspace=workspace
-    ), out
+    config = PackageConfig(max_batch_size=max_batch_size)
+    return packaging.run(config, dataset=root / "dataset", checkpoint=checkpoint, out=out, workspace=workspace), out

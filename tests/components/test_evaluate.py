@@ -29,7 +29,7 @@ from kfloop.components.evaluate.opening import check_same_task, contestant
 from kfloop.core.artifacts import folder_digest, write_report
 from kfloop.core.sections import EvaluateConfig
 from kfloop.core.signature import Port, Signature, write_signature
-from kfloop.core.statistics.estimate import Estimate
+from kfloop.core.statistics.estimate import Estimate, wilson
 from kfloop.core.store import Store
 from kfloop.core.versions import Rows, read_version, write_version
 from kfloop.core.workspace import Workspace
@@ -172,9 +172,14 @@ def test_roles_are_not_swapped(scene: Scene) -> None:
     assert report.differences["champion"]["overall"]["log_loss"].low > 0
 
 
-def test_equal_models_differ_by_exactly_nothing(scene: Scene) -> None:
-    difference = scene.evaluate(scene.good, scene.good, "equal").differences["champion"]["overall"]["accuracy"]
-    assert (difference.value, difference.low, difference.high) == (0, 0, 0)
+def test_equal_models_may_differ_in_what_their_rows_do_not_show(scene: Scene) -> None:
+    report = scene.evaluate(scene.good, scene.good, "equal")
+    overall, slices = report.differences["champion"]["overall"], report.differences["champion"]["slices"]
+    for found, n in ((overall["accuracy"], report.n_test), (slices["class:3"]["accuracy"], None)):
+        unseen = wilson(0, n or found.n, found.level).high
+        assert (found.value, found.low, found.high) == pytest.approx((0, -unseen, unseen))
+    loss = overall["log_loss"]  # the same probabilities on every row come from the same model
+    assert (loss.value, loss.low, loss.high) == (0, 0, 0)
 
 
 def test_without_a_champion_there_is_no_comparison_with_one(scene: Scene) -> None:

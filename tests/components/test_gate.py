@@ -31,7 +31,8 @@ def estimate(value: float | None, half: float = 0.01, n: int = N) -> dict[str, A
 
 
 def scored(digest: str | None, accuracy: float, *, fresh: float | None = None) -> dict[str, Any]:
-    slices = {name: {"accuracy": estimate(accuracy, n=36)} for name in ("class:a", "class:b", "origin:base")}
+    slices = {name: {"accuracy": estimate(accuracy, n=36)} for name in ("class:a", "class:b")}
+    slices["origin:base"] = {"accuracy": estimate(accuracy, n=300)}
     if fresh is not None:
         slices["origin:fresh"] = {"accuracy": estimate(fresh, 0.02, n=60)}
     overall = {"accuracy": estimate(accuracy), "ece": estimate(0.03), "macro_f1": estimate(accuracy)}
@@ -68,6 +69,8 @@ def reports(
         "labels": {"n": 1000, "noise": estimate(0.01), "leakage": estimate(0.001)},
         "evaluate": {
             "dataset_digest": "data",
+            "objective": "classification",
+            "modality": "image",
             "n_test": N,
             "labels": ["a", "b"],
             "challenger": challenger,
@@ -158,6 +161,12 @@ def _without(*path: str) -> Callable[[Reports], None]:
     return change
 
 
+def _few_groups(content: Reports) -> None:
+    evaluation = content["evaluate"]
+    evaluation["resampling"] = {"by": "group", "units": 4, "fewest": 8}
+    evaluation["challenger"]["overall"]["accuracy"] |= {"low": None, "high": None}
+
+
 NAN = float("nan")
 ACCURACY = ("evaluate", "challenger", "overall", "accuracy")
 BROKEN: list[tuple[str, Callable[[Reports], None], str]] = [
@@ -185,6 +194,15 @@ BROKEN: list[tuple[str, Callable[[Reports], None], str]] = [
     ),
     ("champion not compared", _set("evaluate", "differences", "champion", value=None), "no complete comparison"),
     ("champion lost", _set("evaluate", "champion", value=None), "no complete comparison"),
+    ("champion not named", _without("evaluate", "champion"), "does not say whether there is a champion"),
+    (
+        "difference not named",
+        _without("evaluate", "differences", "champion"),
+        "does not say whether there is a champion",
+    ),
+    ("no differences", _without("evaluate", "differences"), "does not say whether there is a champion"),
+    ("objective not named", _without("evaluate", "objective"), "does not say what was learned"),
+    ("few groups", _few_groups, "there are 4 groups of test rows, and an interval needs 8"),
     ("champion without digest", _set("evaluate", "champion", "digest", value=None), "no complete comparison"),
     ("challenger without digest", _set("evaluate", "challenger", "digest", value=None), "the evaluated model is None"),
     ("same model", _set("evaluate", "champion", "digest", value="new"), "same model"),
@@ -216,6 +234,26 @@ def test_broken_evidence_is_rejected(breakage: Callable[[Reports], None], word: 
     assert decided(content).outcome == "promote"
     breakage(content)
     rejected(content, word)
+
+
+def test_a_champion_that_is_not_mentioned_is_not_the_same_as_none() -> None:
+    content = reports(0.85, 0.99)  # far worse than the champion
+    assert decided(content).outcome == "reject"
+    del content["evaluate"]["champion"], content["evaluate"]["differences"]["champion"]
+    report = rejected(content, "does not say whether there is a champion")
+    assert not any("no champion" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("champion", [None, 0.97])
+def test_two_rows_promote_nothing(champion: float | None) -> None:
+    rejected(_of_two(reports(0.97, champion)), "rests on 2")
+
+
+def _of_two(content: Any) -> Any:
+    """The same reports with every ``n`` set to 2."""
+    if isinstance(content, dict):
+        return {key: 2 if key == "n" else _of_two(value) for key, value in content.items()}
+    return content
 
 
 def test_swapped_differences_alone_are_noticed() -> None:
@@ -258,16 +296,18 @@ def test_slice_that_only_the_champion_has_counts_as_existing() -> None:
 @pytest.mark.parametrize(
     ("rule", "word"),
     [
-        (Rule(metric="accurracy", at_least=0.1), "has no metric 'accurracy'"),
-        (Rule(metric="p95", source="bless", at_most=9), "known: p50_ms"),
-        (Rule(metric="p95_ms", source="bless", at_most=99, versus="champion"), "as a whole, alone"),
-        (Rule(metric="p95_ms", source="bless", at_most=99, use="interval"), "it has no interval"),
+        (Rule.model_construct(metric="accurracy", at_least=0.1), "has no metric 'accurracy'"),
+        (Rule.model_construct(metric="p95", source="bless", at_most=9), "known: p50_ms"),
+        (Rule.model_construct(metric="p95_ms", source="bless", at_most=99, versus="champion"), "as a whole, alone"),
+        (Rule.model_construct(metric="p95_ms", source="bless", at_most=99, use="interval"), "it has no interval"),
+        (Rule.model_construct(metric="accuracy", at_most=0.9), "higher accuracy is better, so a rule needs at_least"),
+        (Rule(metric="rmse", at_most=0.9), "classification has no metric 'rmse'"),
         (Rule(metric="noise", source="labels", at_most=NAN), "noise"),
         (Rule(metric="accuracy", at_least=0.9, min_n=1000), "needs at least 1000"),
     ],
 )
 def test_rule_that_cannot_be_judged_rejects(rule: Rule, word: str) -> None:
-    rejected(reports(0.97, 0.95), word, GateConfig(rules=(rule,)))
+    rejected(reports(0.97, 0.95), word, GateConfig.model_construct(rules=(rule,)))
 
 
 def test_warning_is_reported_and_does_not_decide() -> None:

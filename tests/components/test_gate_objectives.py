@@ -51,7 +51,7 @@ def estimate(value: float, half: float) -> dict[str, Any]:
 def scored(objective: str, digest: str | None, factor: float) -> dict[str, Any]:
     ways = directions(objective)
     figures = {
-        name: value * (factor if ways[name] == "lower" else 1 / factor) if name != "copies" else value
+        name: value * (factor if ways[name] == "lower" else 1 / factor) if name in ways and name != "copies" else value
         for name, value in GOOD[objective].items()
     }
     overall = {name: estimate(value, 0.01 * value) for name, value in figures.items()}
@@ -184,13 +184,16 @@ def test_another_objective_gets_no_laxer_rules() -> None:
     content = reports("regression")
     for name in ("", "unknown", None, 3):
         content["evaluate"]["objective"] = name
-        rejected(content, "has no metric 'accuracy'")
+        rejected(content, "does not say what was learned")
     content["evaluate"]["objective"] = "generation"
     rejected(content, "has no metric 'train_on_samples'")
 
 
 def test_misspelt_metric_names_the_nearest() -> None:
-    rejected(reports("regression"), "did you mean 'rmse'", GateConfig(rules=(Rule(metric="rsme", at_most=1e9),)))
+    with pytest.raises(ValidationError, match="did you mean 'rmse'"):
+        Rule(metric="rsme", at_most=1e9)
+    misspelt = Rule.model_construct(metric="rsme", at_most=1e9)
+    rejected(reports("regression"), "did you mean 'rmse'", GateConfig.model_construct(rules=(misspelt,)))
 
 
 @pytest.mark.parametrize(
@@ -198,15 +201,38 @@ def test_misspelt_metric_names_the_nearest() -> None:
     [
         (
             "regression",
-            Rule(metric="rmse", versus="champion", at_least=-9.0),
-            "lower rmse is better, so a comparison needs",
+            {"metric": "rmse", "versus": "champion", "at_least": -9.0},
+            "lower rmse is better, so a rule needs",
         ),
-        ("forecasting", Rule(metric="mse", versus="baseline", relative=True, at_least=-9.0), "needs at_most"),
-        ("anomaly", Rule(metric="auroc", versus="champion", at_most=9.0), "needs at_least"),
+        ("forecasting", {"metric": "mse", "versus": "baseline", "relative": True, "at_least": -9.0}, "needs at_most"),
+        ("anomaly", {"metric": "auroc", "versus": "champion", "at_most": 9.0}, "needs at_least"),
+        ("anomaly", {"metric": "auroc", "at_most": 0.99}, "needs at_least"),
+        ("generation", {"metric": "train_on_real", "at_least": 0.1}, "says nothing of the challenger"),
     ],
 )
-def test_comparison_bounded_on_the_side_that_does_not_matter_is_no_rule(objective: str, rule: Rule, word: str) -> None:
-    rejected(reports(objective), word, GateConfig(rules=(rule,)))
+def test_what_is_bounded_on_the_side_that_does_not_matter_is_no_rule(
+    objective: str, rule: dict[str, Any], word: str
+) -> None:
+    with pytest.raises(ValidationError, match=f"rule on '{rule['metric']}': "):
+        Rule.model_validate(rule)
+    content = reports(objective)
+    del content["evaluate"]["direction"]  # it is not the report that says which way is better
+    rejected(content, word, GateConfig.model_construct(rules=(Rule.model_construct(**rule),)))
+
+
+@pytest.mark.parametrize("objective", GOOD)
+def test_two_rows_promote_nothing(objective: str) -> None:
+    content = _of_two(reports(objective))
+    rejected(content, "rests on 2")
+    content["evaluate"] |= {"champion": None, "differences": content["evaluate"]["differences"] | {"champion": None}}
+    rejected(content, "rests on 2")
+
+
+def _of_two(content: Any) -> Any:
+    """The same reports with every ``n`` set to 2."""
+    if isinstance(content, dict):
+        return {key: 2 if key == "n" else _of_two(value) for key, value in content.items()}
+    return content
 
 
 def test_relative_needs_somebody_to_be_relative_to() -> None:

@@ -40,6 +40,14 @@ def helpers() -> Any:
     return module
 
 
+@pytest.mark.parametrize(("modality", "family"), [("table", "mlp"), ("image", "gan")])
+def test_a_golden_request_is_one_that_the_server_takes(modality: str, family: str, tmp_path: Path) -> None:
+    _, out = helpers().make_any(tmp_path, modality, "multiclass", family=family, max_batch_size=4)
+    golden = np.load(out / "golden.npz")
+    assert {len(golden[name]) for name in golden.files} == {4}
+    assert PackagedModel(out).signature.max_batch_size == 4
+
+
 @pytest.mark.parametrize(
     ("family", "modality", "objective"),
     [pytest.param(*kind, marks=[] if kind in FEW else pytest.mark.slow) for kind in KINDS],

@@ -65,7 +65,7 @@ def test_every_resample_agrees_with_metrics_on_the_drawn_rows(scored: tuple[np.n
 def test_slice_accuracy_counts_its_rows_only(scored: tuple[np.ndarray, np.ndarray]) -> None:
     labels, probabilities = scored
     rows = labels == 2
-    statistic = accuracy(labels, probabilities, rows)
+    statistic = accuracy(labels, probabilities).among(rows)
     assert statistic.n == rows.sum()
     assert value(statistic) == pytest.approx((probabilities.argmax(1)[rows] == 2).mean())
 
@@ -81,7 +81,7 @@ def test_one_row_without_a_distribution_makes_every_metric_unknown(
         assert np.isnan(value(statistic)), name
     assert predictions(probabilities)[5] == -1
     assert confusion(labels, probabilities).sum() == 256
-    clean = accuracy(labels, probabilities, labels == (labels[5] + 1) % CLASSES)
+    clean = accuracy(labels, probabilities).among(labels == (labels[5] + 1) % CLASSES)
     assert np.isfinite(value(clean))
 
 

@@ -102,7 +102,7 @@ def test_a_package_of_the_old_format_says_what_to_do(folder: Path) -> None:
     (folder / "signature.json").write_text('{"inputs": [{"name": "image", "shape": [-1, 2, 2, 1]}], "format": 1}')
     with pytest.raises(StateError, match="format 1") as caught:
         PackagedModel(folder)
-    assert "package the checkpoint again" in caught.value.hint
+    assert "packaged again by: kfloop run" in caught.value.hint
 
 
 def test_a_signature_of_another_graph_is_noticed(folder: Path) -> None:

@@ -64,6 +64,23 @@ def test_samples_stand_beside_real_rows(tmp_path: Path) -> None:
     assert "<h3>Samples</h3>" not in page(tmp_path / "b", "evaluate", {}, files | {"samples.npy": b"junk"})
 
 
+def test_each_slice_shows_the_figure_it_has(tmp_path: Path) -> None:
+    one = {"value": 0.61, "low": 0.5, "high": 0.7, "n": 9, "level": 0.95}
+    parts = {"class:a": {"f1": one | {"value": 0.42}}, "origin:base": {"micro_f1": one}}
+    report = {
+        "objective": "multilabel",
+        "resampling": {"by": "group", "units": 5, "fewest": 8},
+        "challenger": {"digest": "c0ffee", "overall": {"micro_f1": one}, "slices": parts},
+        "differences": {"champion": {"overall": {"micro_f1": one}, "slices": parts}},
+    }
+    found = page(tmp_path, "evaluate", report, {})
+    for name, value in (("class a (f1)", "0.420"), ("origin base (micro f1)", "0.610")):
+        row = found[found.index(f'<th scope="row">{name}</th>') :].split("</tr>")[0]
+        assert row.count(value) == 2, row
+    assert "groups of test rows, resampled as a whole" in found
+    assert "no intervals: too few of these, they need" in found
+
+
 def test_largest_errors_are_numbers_and_differences_are_shares(tmp_path: Path) -> None:
     one = {"value": 0.05, "low": 0.01, "high": 0.09, "n": 9, "level": 0.95}
     report = {

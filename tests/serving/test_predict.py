@@ -134,6 +134,12 @@ def test_arrays_are_held_against_what_the_model_takes(tmp_path: Path) -> None:
         read_inputs([path], tmp_path, told)
 
 
+def test_two_archives_are_refused_as_two(tmp_path: Path) -> None:
+    told = signature("series", (Port(name="window", dtype="float32", shape=(96, 2)),), "forecasting")
+    with pytest.raises(InputError, match=r"2 \.npz files were given .* but one is taken at a time"):
+        read_inputs([tmp_path / "a.npz", tmp_path / "b.npz"], tmp_path, told)
+
+
 def test_other_kinds_of_models_say_what_they_take(tmp_path: Path) -> None:
     told = signature("series", (Port(name="window", dtype="float32", shape=(96, 2)),), "forecasting")
     (tmp_path / "load.csv").write_text("a,b\n1,2\n")

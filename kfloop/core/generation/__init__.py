@@ -19,7 +19,7 @@ generators may be subtracted when they were asked for the same labels, with the 
 """
 
 from kfloop.core.generation.baseline import GaussianBaseline
-from kfloop.core.generation.judge import DIRECTIONS, Judge, judge
+from kfloop.core.generation.judge import Judge
 from kfloop.core.generation.measures import frechet_distance
 
-__all__ = ["DIRECTIONS", "GaussianBaseline", "Judge", "frechet_distance", "judge"]
+__all__ = ["GaussianBaseline", "Judge", "frechet_distance"]

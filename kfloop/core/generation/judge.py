@@ -10,19 +10,12 @@ import numpy as np
 from kfloop.core.generation.classifier import look, train_classifier
 from kfloop.core.generation.measures import clinging, covered, frechet_statistic, share_statistic
 from kfloop.core.statistics.bootstrap import Replicates, replicate
+from kfloop.core.statistics.metrics import METRICS
 from kfloop.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-DIRECTIONS = {
-    "frechet_distance": "lower",
-    "train_on_samples": "higher",
-    "train_on_real": "higher",
-    "coverage": "higher",
-    "classes": "higher",
-    "copies": "lower",
-}
 NEIGHBOURS = 5  # as in the paper of coverage: equally many real rows would cover 97 % of each other
 COMPARED = 20  # training rows after the nearest one, for copies
 COPY_QUANTILE = 0.01  # share of real test rows that cling to a training row more than any picture should
@@ -88,17 +81,25 @@ class Judge:
         return _flat(self.train)
 
     def judge(
-        self, samples: NDArray[Any], labels: NDArray[np.int64], *, resamples: int, seed: int
+        self,
+        samples: NDArray[Any],
+        labels: NDArray[np.int64],
+        *,
+        resamples: int,
+        seed: int,
+        groups: NDArray[np.int64] | None = None,
     ) -> dict[str, Replicates]:
         """All figures of one generator.
 
-        ``frechet_distance`` and ``copies`` are resampled over samples, the others over test rows.
+        ``frechet_distance`` and ``copies`` are resampled over samples, the others over test rows; ``classes`` has no interval, because the
+        classes are all there are.
 
         Args:
             samples: In 0..255, [N, H, W, C]; judged as the bytes they would be stored as.
             labels: The class each was asked to be, int64 [N].
             resamples: Number of bootstrap resamples.
             seed: Seed of the resamples.
+            groups: Group of each test row, whose rows are drawn together; null where there are none.
 
         Raises:
             InputError: The samples have another shape than the real rows, are too few, or are no finite numbers.
@@ -116,15 +117,21 @@ class Judge:
             "train_on_real": self._learned_from_real(len(pictures)),
         }
         over_rows = replicate(
-            {name: share_statistic(hit) for name, hit in hits.items()}, len(self.test), resamples=resamples, seed=seed
+            {name: share_statistic(hit) for name, hit in hits.items()},
+            len(self.test),
+            resamples=resamples,
+            seed=seed,
+            groups=groups,
         )
-        among = covered(self.real[_spread(len(self.real), count)], features[_spread(len(features), count)], NEIGHBOURS)
-        over_rows |= replicate({"coverage": share_statistic(among)}, count, resamples=resamples, seed=seed)
+        chosen = _spread(len(self.real), count)
+        among = covered(self.real[chosen], features[_spread(len(features), count)], NEIGHBOURS)
+        some = None if groups is None else np.unique(groups[chosen], return_inverse=True)[1]
+        over_rows |= replicate({"coverage": share_statistic(among)}, count, resamples=resamples, seed=seed, groups=some)
         classes = self._recognised(seen, labels)
-        fixed = Replicates(point=classes, values=np.full(resamples, classes), n=self.n_classes)
+        fixed = Replicates(point=classes, values=np.full(resamples, np.nan), n=self.n_classes)
         distance = _centred(over_samples["frechet_distance"])
         found = over_samples | over_rows | {"classes": fixed, "frechet_distance": distance}
-        return {name: found[name] for name in DIRECTIONS}
+        return {name: found[name] for name in METRICS["generation"]}
 
     def _pictures(self, samples: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.uint8]:
         if samples.shape[1:] != self.test.shape[1:] or len(samples) != len(labels):
@@ -158,23 +165,6 @@ class Judge:
         """Share of the classes asked for whose samples the judge mostly takes for that class."""
         asked = np.unique(labels)
         return float(np.mean([(seen[labels == label] == label).mean() >= RECOGNISED for label in asked]))
-
-
-def judge(
-    samples: NDArray[Any],
-    sample_labels: NDArray[np.int64],
-    train: NDArray[np.uint8],
-    train_labels: NDArray[np.int64],
-    test: NDArray[np.uint8],
-    test_labels: NDArray[np.int64],
-    *,
-    n_classes: int,
-    seed: int,
-    resamples: int,
-) -> dict[str, Replicates]:
-    """The figures of one generator; see ``Judge``, which serves several for the price of one."""
-    found = Judge(train, train_labels, test, test_labels, n_classes=n_classes, seed=seed)
-    return found.judge(samples, sample_labels, resamples=resamples, seed=seed)
 
 
 def _flat(images: NDArray[np.uint8]) -> NDArray[np.float32]:

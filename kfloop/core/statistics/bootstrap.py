@@ -4,8 +4,8 @@ Accuracy, log loss, macro F1 and calibration error are sums. A resample is a vec
 drawn), and all resamples of all sums are one matrix product; ranks (AUC) take the counts themselves. The same counts serve
 every model, which makes the difference of two models a paired one.
 
-Rows that depend on their neighbours, such as overlapping windows of a time series, are drawn in blocks: drawing them one by
-one would give intervals that are far too narrow.
+Rows that depend on each other are drawn together: neighbours, such as overlapping windows of a time series, in blocks, and rows of one
+group (a patient, a speaker) as a group. Drawing them one by one would give intervals that are far too narrow.
 
 Sources: Efron & Tibshirani, "An introduction to the bootstrap", 1993, chapter 13 (percentile intervals); Kunsch, "The jackknife
 and the bootstrap for general stationary observations", Annals of Statistics 17(3), 1989 (moving blocks).
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 CELLS = 4_000_000  # counts held at a time (32 MB as float64)
 LARGEST_UNDEFINED_SHARE = 0.05  # more resamples without a value than this leave the interval unknown
 FEWEST_BLOCKS = 3  # rows that hold fewer blocks tell nothing of how much they vary
+# Groups from which a percentile interval errs on one side in 6 % of cases, where 2.5 % are meant (simulated; 5 groups: 9 %, 20: 4 %).
+FEWEST_GROUPS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,17 +60,25 @@ class CountStatistic:
 
     Attributes:
         value: Takes counts [R, N] and gives the statistic [R]; NaN where it is not defined.
-        size: Number of rows N.
-        n: Number of rows the statistic is about.
+        kinds: Rows of each kind that the statistic needs, bool [K, N]. It knows no more than the rarest kind tells.
     """
 
     value: Callable[[Floats], Floats]
-    size: int
-    n: int
+    kinds: NDArray[np.bool_]
+
+    @property
+    def size(self) -> int:
+        """Number of rows N."""
+        return self.kinds.shape[1]
+
+    @property
+    def n(self) -> int:
+        """Number of rows of the rarest kind."""
+        return int(self.kinds.sum(axis=1).min())
 
     def among(self, rows: NDArray[np.bool_]) -> CountStatistic:
         """The same statistic of some rows."""
-        return CountStatistic(value=lambda counts: self.value(counts * rows), size=self.size, n=int(rows.sum()))
+        return CountStatistic(value=lambda counts: self.value(counts * rows), kinds=self.kinds & rows)
 
 
 AnyStatistic = Statistic | CountStatistic
@@ -105,7 +115,13 @@ class Replicates:
 
 
 def replicate(
-    statistics: Mapping[str, AnyStatistic], n: int, *, resamples: int, seed: int, block: int = 1
+    statistics: Mapping[str, AnyStatistic],
+    n: int,
+    *,
+    resamples: int,
+    seed: int,
+    block: int = 1,
+    groups: NDArray[np.int64] | None = None,
 ) -> dict[str, Replicates]:
     """Bootstrap every statistic on the same resamples of ``n`` rows.
 
@@ -115,6 +131,8 @@ def replicate(
         resamples: Number of resamples R.
         seed: Seed; the same one gives the same resamples whatever the statistics are.
         block: Neighbouring rows that are drawn together. Rows that hold fewer than 3 blocks get replicates of NaN.
+        groups: Group of each row, 0..G-1, [N]; the rows of a group are drawn together, instead of in blocks. Fewer than 8 groups give
+            replicates of NaN.
 
     Raises:
         ValueError: There are no rows, or statistics of another number of rows.
@@ -129,15 +147,22 @@ def replicate(
             raise ValueError(message)
     with np.errstate(invalid="ignore", divide="ignore"):  # NaN features give NaN sums, which is what is wanted
         points = _values(statistics, np.ones((1, n)))
-        if block > 1 and n < FEWEST_BLOCKS * block:
+        if not enough(n, block, groups):
             values = {name: np.full(resamples, np.nan) for name in statistics}
         else:
-            parts = [_values(statistics, counts) for counts in _counts(n, resamples, seed, block)]
+            parts = [_values(statistics, counts) for counts in _counts(n, resamples, seed, block, groups)]
             values = {name: np.concatenate([part[name] for part in parts]) for name in statistics}
     return {
         name: Replicates(point=float(points[name][0]), values=values[name], n=item.n)
         for name, item in statistics.items()
     }
+
+
+def enough(n: int, block: int, groups: NDArray[np.int64] | None) -> bool:
+    """Whether rows hold enough blocks or groups to tell how much they vary."""
+    if groups is not None:
+        return len(np.unique(groups)) >= FEWEST_GROUPS
+    return block == 1 or n >= FEWEST_BLOCKS * block
 
 
 def _values(statistics: Mapping[str, AnyStatistic], counts: Floats) -> dict[str, Floats]:
@@ -171,8 +196,14 @@ def percentile(replicates: Replicates, level: float) -> Estimate:
     return Estimate(value=replicates.point, low=low, high=high, n=replicates.n, level=level)
 
 
-def _counts(n: int, resamples: int, seed: int, block: int = 1) -> Iterator[Floats]:
+def _counts(
+    n: int, resamples: int, seed: int, block: int = 1, groups: NDArray[np.int64] | None = None
+) -> Iterator[Floats]:
     """How often each row was drawn, [chunk, n] at a time."""
+    if groups is not None:
+        for counts in _counts(int(groups.max()) + 1, resamples, seed):
+            yield counts[:, groups]
+        return
     generator = np.random.default_rng(seed)
     chunk = max(1, min(resamples, CELLS // n))
     blocks = -(-n // block)

@@ -48,14 +48,11 @@ def overall(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> d
     return found
 
 
-def accuracy(
-    labels: NDArray[np.int64], probabilities: NDArray[np.floating], rows: NDArray[np.bool_] | None = None
-) -> Statistic:
-    """Share of rows whose most probable class is the true one, among ``rows`` (a slice) or all."""
-    chosen = np.ones(len(labels), dtype=bool) if rows is None else rows
+def accuracy(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Statistic:
+    """Share of rows whose most probable class is the true one."""
     hits = _known(predictions(probabilities) == labels, probabilities)
-    features = np.column_stack([np.where(chosen, hits, 0.0), chosen.astype(np.float64)])
-    return Statistic(features=features, value=lambda sums: sums[:, 0] / _positive(sums[:, 1]), n=int(chosen.sum()))
+    features = np.column_stack([hits, np.ones(len(labels))])
+    return Statistic(features=features, value=lambda sums: sums[:, 0] / _positive(sums[:, 1]), n=len(labels))
 
 
 def log_loss(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Statistic:

@@ -12,12 +12,12 @@ class Metric(NamedTuple):
     """One figure.
 
     Attributes:
-        better: Which way is better.
+        better: Which way is better; null for a figure that is not about the model.
         low: Least possible value.
         high: Largest possible value.
     """
 
-    better: Direction
+    better: Direction | None
     low: float = 0.0
     high: float = 1.0
 
@@ -40,10 +40,32 @@ METRICS: dict[str, dict[str, Metric]] = {
     "generation": {
         "frechet_distance": _ERROR,
         "train_on_samples": _SHARE,
-        "train_on_real": _SHARE,
+        "train_on_real": Metric(None),  # of the real rows: the ceiling of train_on_samples
         "coverage": _SHARE,
         "classes": _SHARE,
         "copies": Metric("lower"),
+    },
+}
+# What a rule may be about, by report; a figure of several objectives means the same in each.
+FIGURES: dict[str, dict[str, Metric]] = {
+    "evaluate": {name: metric for metrics in METRICS.values() for name, metric in metrics.items()},
+    "bless": {
+        "p50_ms": _ERROR,
+        "p95_ms": _ERROR,
+        "p99_ms": _ERROR,
+        "memory_mb": _ERROR,
+        "load_seconds": _ERROR,
+        "throughput_rps": Metric("higher", 0.0, math.inf),
+        "max_abs_diff": _ERROR,
+    },
+    "labels": {
+        "noise": Metric("lower"),
+        "leakage": Metric("lower"),
+        "accuracy": _SHARE,
+        "n": Metric("higher", 0.0, math.inf),
+        "n_flagged": _ERROR,
+        "n_unchecked": _ERROR,
+        "queued": _ERROR,
     },
 }
 
@@ -54,5 +76,5 @@ def primary(objective: str) -> str:
 
 
 def directions(objective: str) -> dict[str, Direction]:
-    """Which way is better, by figure."""
-    return {name: metric.better for name, metric in METRICS[objective].items()}
+    """Which way is better, by figure that is about the model."""
+    return {name: metric.better for name, metric in METRICS[objective].items() if metric.better}

@@ -1,6 +1,7 @@
 """Metrics of a score that should be higher for the odd or positive rows: both depend on its order alone.
 
-A score that is not finite makes both unknown. Resamples without a row of one kind have no value.
+A score that is not finite makes both unknown. Resamples without a row of one kind have no value. ``n`` is the number of rows of the rarer
+kind: three odd rows among a thousand tell little.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def _statistic(
     def known(counts: Floats) -> Floats:
         return value(counts) if finite else np.full(len(counts), np.nan)
 
-    return CountStatistic(value=known, size=len(positive), n=len(positive))
+    return CountStatistic(value=known, kinds=np.stack([positive, ~positive]))
 
 
 def _positive(counts: Floats) -> Floats:

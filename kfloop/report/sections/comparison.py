@@ -65,6 +65,11 @@ def _facts(report: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[tup
     yield "test rows", count(report.get("n_test"))
     if (number(report.get("block")) or 1) > 1:
         yield "windows overlap, resampled in blocks of", count(report.get("block"))
+    drawn = mapping(report.get("resampling"))
+    if drawn.get("by") == "group":
+        yield "groups of test rows, resampled as a whole", count(drawn.get("units"))
+    if (number(drawn.get("units")) or 0) < (number(drawn.get("fewest")) or 0):
+        yield "no intervals: too few of these, they need", count(drawn.get("fewest"))
     yield "dataset version", short(report.get("dataset_digest"))
     for name, model in models.items():
         yield name, short(model["digest"]) if model.get("digest") else words(model.get("kind"))
@@ -155,11 +160,17 @@ def _slices(context: Context, models: Mapping[str, Any], differences: Mapping[st
     of_model = {name: mapping(model.get("slices")) for name, model in models.items()}
     against = {name: mapping(found.get("slices")) for name, found in differences.items() if found}
     names = list(dict.fromkeys(key for found in (*of_model.values(), *against.values()) for key in found))
-    metric = next((key for found in of_model.values() for part in found.values() for key in mapping(part)), "accuracy")
-    shown = {key: _slice_name(context, key) for key in names}
+    parts = [(key, mapping(part)) for found in of_model.values() for key, part in found.items()]
+    metric = {key: next(iter(part)) for key, part in reversed(parts) if part}  # the first figure of each slice
+    several = len(set(metric.values())) > 1
+    title = " and ".join(words(name) for name in sorted(set(metric.values()))) or "accuracy"
+    shown = {
+        key: _slice_name(context, key) + (f" ({words(metric[key])})" if several and key in metric else "")
+        for key in names
+    }
 
     def value(found: Mapping[str, Any], key: str) -> Interval | None:
-        return interval(mapping(found.get(key)).get(metric))
+        return interval(mapping(found.get(key)).get(metric.get(key, "accuracy")))
 
     plotted = []
     for other, found in against.items():
@@ -167,10 +178,10 @@ def _slices(context: Context, models: Mapping[str, Any], differences: Mapping[st
             shown[key]: got for key in names[:_SLICES_PLOTTED] if (got := value(found, key)) and got.value is not None
         }
         if drawn:
-            plotted.append(plots.differences(f"slices-{other}", f"{words(metric)}, challenger minus {other}", drawn))
+            plotted.append(plots.differences(f"slices-{other}", f"{title}, challenger minus {other}", drawn))
     sizes = {key: next((got.n for found in of_model.values() if (got := value(found, key))), None) for key in names}
     return {
-        "metric": words(metric),
+        "metric": title,
         "plots": plotted,
         "columns": [*of_model, *(f"minus {name}" for name in against)],
         "rows": [

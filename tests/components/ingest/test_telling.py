@@ -203,6 +203,69 @@ def test_splits_are_only_told_where_a_group_is_guessed(tmp_path: Path) -> None:
     assert any("column 'split' holds names of splits" in note for note in info.notes)
 
 
+def small(modality: str, task: str, n: int) -> SourceInfo:
+    labels = ("x", "y") if task == "multiclass" else ()
+    return SourceInfo(
+        kind="csv", modality=modality, task=task, uri="rows", labels=labels, n=n, n_fresh=0, digest="0", suggestions={}
+    )
+
+
+@pytest.mark.parametrize(
+    ("modality", "task", "n", "floor"),
+    [
+        ("table", "multiclass", 150, "accuracy"),
+        ("image", "multiclass", 150, "accuracy"),
+        ("audio", "multiclass", 150, "accuracy"),
+        ("table", "multilabel", 150, "micro_f1"),
+        ("table", "regression", 150, "r2"),
+        ("series", "forecasting", 700, "mse"),
+        ("series", "multiclass", 2400, "accuracy"),
+    ],
+)
+def test_small_data_get_rules_that_can_be_judged_and_protect(
+    tmp_path: Path, modality: str, task: str, n: int, floor: str
+) -> None:
+    (tmp_path / "loop.yaml").write_text(loop_text("t", str(tmp_path / "rows"), small(modality, task, n), {}, tmp_path))
+    rules = load_config(tmp_path / "loop.yaml").gate.rules
+    assert rules is not None
+    assert all(rule.use == "point" and rule.min_n == 1 and rule.mode == "enforce" for rule in rules)
+    told = {(rule.metric, rule.slice, rule.versus) for rule in rules}
+    assert (floor, "overall", "absolute") in told
+    assert {"baseline", "champion"} <= {versus for _, _, versus in told}
+    assert (floor != "accuracy") or ("accuracy", "class:*", "absolute") in told
+    assert (("leakage", "overall", "absolute") in told) == (modality in {"image", "audio"})
+
+
+@pytest.mark.parametrize(
+    ("modality", "task", "n"),
+    [("table", "multiclass", 400), ("series", "forecasting", 2400), ("series", "multiclass", 9000)],
+)
+def test_data_that_are_not_small_get_the_default_rules(tmp_path: Path, modality: str, task: str, n: int) -> None:
+    (tmp_path / "loop.yaml").write_text(loop_text("t", str(tmp_path / "rows"), small(modality, task, n), {}, tmp_path))
+    assert load_config(tmp_path / "loop.yaml").gate.rules is None
+
+
+def test_families_that_the_written_rules_cannot_judge_are_not_suggested(tmp_path: Path) -> None:
+    few, many = (loop_text("t", "rows.csv", small("table", "multiclass", n), {}, tmp_path) for n in (150, 600))
+    assert "autoencoder" not in few
+    assert "autoencoder (finds odd rows)" in many
+    assert "docs/loop-file.md" in few
+
+
+def test_what_small_data_are_given_rejects_a_constant_answer_with_a_leak(tmp_path: Path) -> None:
+    """80 of 100 images are of one class, the model always says so, and half of the test rows have a duplicate in train."""
+    (tmp_path / "loop.yaml").write_text(
+        loop_text("t", str(tmp_path / "rows"), small("image", "multiclass", 150), {}, tmp_path)
+    )
+    rules = {(r.metric, r.slice, r.versus): r for r in load_config(tmp_path / "loop.yaml").gate.rules or ()}
+    never = rules["accuracy", "class:*", "absolute"]
+    assert never.at_least is not None
+    assert never.at_least > 0  # the rare class is never right
+    leak = rules["leakage", "overall", "absolute"]
+    assert leak.at_most is not None
+    assert leak.at_most < 0.5
+
+
 def test_a_suggested_column_of_splits_stands_in_the_loop_file_once(tmp_path: Path) -> None:
     info = SourceInfo(
         kind="csv",
