@@ -24,6 +24,7 @@ from kfloop.components.train.preparing import prepare
 from kfloop.components.train.resuming import last_good, work_folder
 from kfloop.components.train.training import run
 from kfloop.core.artifacts import folder_digest, read_report
+from kfloop.core.sections import TrainConfig
 from kfloop.core.versions import read_version
 from kfloop.errors import ConfigError, InputError, TerminalError, TransientError
 
@@ -196,6 +197,52 @@ def test_two_processes_learn_the_same_curve_as_one(dataset: Path, labels: Path, 
             found = [row[key] for row in report.history]
             assert found == pytest.approx([row[key] for row in one.history], rel=1e-4), name
         assert len(list((tmp_path / name / ".kfloop").rglob("mlflow_run_id"))) == 1
+
+
+OWN = """
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Own(pl.LightningModule):
+    def __init__(self, spec, width: int = 16) -> None:
+        super().__init__()
+        size = spec.inputs[0].shape[0]
+        self.layers = nn.Sequential(nn.Linear(size, width), nn.Tanh(), nn.Linear(width, len(spec.labels)))
+
+    def forward(self, vector):
+        return self.layers(vector / 16)
+
+    def loss(self, batch):
+        losses = functional.cross_entropy(self(*batch.inputs), batch.target, reduction="none")
+        return (losses * batch.weight).sum() * batch.scale
+
+    def training_step(self, batch, batch_idx):
+        return self.loss(batch)
+
+    def validation_step(self, batch):
+        self.log("validation_loss", functional.cross_entropy(self(*batch.inputs), batch.target))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_module_of_ones_own_learns_the_same_curve_on_two_processes(
+    dataset: Path, labels: Path, tmp_path: Path
+) -> None:
+    told = {"model": "own_vectors:Own", "epochs": 4, "batch_size": 60, "accelerator": "cpu", "schedule": "constant"}
+    curves = []
+    for processes in (1, 2):
+        config = TrainConfig.model_validate(told | {"processes": processes})
+        job = trainings.job(tmp_path / str(processes), dataset, labels, config)
+        (job.workspace.root / "own_vectors.py").write_text(OWN)
+        report = run(job.config, dataset=job.dataset, labels=job.labels, out=job.out, workspace=job.workspace)
+        assert (report.family, report.processes) == ("custom", processes)
+        curves.append([row["validation_loss"] for row in report.history])
+    assert curves[0][-1] < curves[0][0]
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
 
 
 @pytest.mark.slow
