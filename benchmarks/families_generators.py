@@ -136,7 +136,8 @@ def tell(name: str, minutes: float, found: dict[str, Replicates]) -> None:
     cells = []
     for item in found.values():
         estimate = percentile(item, 0.95)
-        cells.append(f"{estimate.value:.3f} ({estimate.low:.3f}..{estimate.high:.3f})")
+        bounds = f" ({estimate.low:.3f}..{estimate.high:.3f})" if estimate.known else ""
+        cells.append(f"{estimate.value:.3f}{bounds}")
     print(f"| {name} | {minutes:.1f} |", " | ".join(cells), "|", flush=True)
 
 
