@@ -1,6 +1,7 @@
 # kfloop: what one types. `make` alone lists it.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
+WORKERS ?= 2# test files that run at the same time
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -30,10 +31,10 @@ demo: runtime ## Watch the whole story on real data
 	$(BIN)/kfloop demo
 
 test: runtime ## Run the tests, without the slow ones
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 test-slow: runtime ## Run the slow tests (but those that install a Label Studio)
-	$(BIN)/pytest -m "slow and not label_studio"
+	$(BIN)/pytest -m "slow and not label_studio" --durations=30 -n $(WORKERS) --dist loadfile -o timeout=1200
 
 test-label-studio: $(STAMP) ## Run the tests against a real Label Studio (installs one, 1 GB)
 	$(BIN)/pytest -m label_studio

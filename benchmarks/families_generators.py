@@ -20,7 +20,7 @@ from families_common import train_once
 
 from kfloop.core.generation import GaussianBaseline, Judge
 from kfloop.core.sections import DataConfig, TrainConfig
-from kfloop.core.statistics.bootstrap import percentile
+from kfloop.core.statistics.intervals import percentile
 from kfloop.core.statistics.metrics import METRICS
 
 if TYPE_CHECKING:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfloop.core.artifacts import canonical_json, sha256_text
+from kfloop.core.sections import OverriddenRule
 
 if TYPE_CHECKING:
     from kfloop.core.config import LoopConfig
-    from kfloop.core.sections import ValidationConfig
+    from kfloop.core.sections import GateConfig, ValidationConfig
     from kfloop.core.workspace import Workspace
 
 ROUND_SECTIONS = {
@@ -26,15 +27,45 @@ ROUND_SECTIONS = {
 PIPELINE_SECTIONS = {
     "training": ROUND_SECTIONS | {"notify_config": "notify"},
     "monitoring": ROUND_SECTIONS | {"monitor_config": "monitor", "notify_config": "notify"},
+    "approval": {"deploy_config": "deploy", "gate_config": "gate", "notify_config": "notify"},
 }
 
 
 def pipeline_arguments(pipeline: str, config: LoopConfig, workspace: Workspace) -> dict[str, str]:
-    """Arguments of ``pipeline`` (``training`` or ``monitoring``), each section as one canonical JSON string."""
+    """Arguments of ``pipeline`` (``training``, ``monitoring`` or ``approval``), each section as one canonical JSON string.
+
+    Of ``approval`` the evidence digest, the actor and the reason are still to be added.
+    """
     sections = PIPELINE_SECTIONS[pipeline]
     values = {name: canonical_json(config.section(key).model_dump(mode="json")) for name, key in sections.items()}
-    values["validation"] = canonical_json(_with_requests(config.validation, workspace).model_dump(mode="json"))
+    if "validation" in values:
+        values["validation"] = canonical_json(_with_requests(config.validation, workspace).model_dump(mode="json"))
+    values["gate_config"] = canonical_json(gate_section(config, workspace).model_dump(mode="json"))
     return {"workspace": workspace.to_json()} | values
+
+
+def gate_section(config: LoopConfig, workspace: Workspace) -> GateConfig:
+    """The section with what the ledger says now: overrides that last, the champion's row, and who was turned down.
+
+    A decision depends on each of them, so that none that is cached must outlive it.
+    """
+    from kfloop.core.state import open_state
+    from kfloop.core.state.database import exists
+    from kfloop.core.state.entries import champion_of
+    from kfloop.core.state.standing import active_overrides, turned_down_rows
+
+    if not exists(workspace.state):
+        return config.gate
+    history = open_state(workspace.state).ledger.history(workspace.loop)
+    champion = champion_of(history)
+    rules = tuple(OverriddenRule(rule=override.rule, row=override.row) for override in active_overrides(history))
+    return config.gate.model_copy(
+        update={
+            "overrides": rules,
+            "champion_row": champion.seq if champion else 0,
+            "turned_down": turned_down_rows(history),
+        }
+    )
 
 
 def _with_requests(validation: ValidationConfig, workspace: Workspace) -> ValidationConfig:

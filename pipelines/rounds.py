@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kfloop.core.artifacts import canonical_json, read_report, sha256_text
 from kfloop.core.own_code import own_digest
 from kfloop.core.records import RunRecord, StepRecord, champion_dict, new_run_id
+from kfloop.core.state.standing import active_overrides
 from kfloop.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -24,8 +25,9 @@ from kfloop.errors import (
     TerminalError,
     nearest,
 )
-from kfloop.pipelines.arguments import ROUND_SECTIONS, pipeline_arguments
+from kfloop.pipelines.arguments import ROUND_SECTIONS, gate_section, pipeline_arguments
 from kfloop.pipelines.local import code_digest, run_folder, run_pipeline
+from kfloop.pipelines.repeating import Repeated, lapsed, same_round
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,7 +47,7 @@ ENDINGS = {
 STEPS_OF_ANY_DATA = ("ingest", "validate_data", "check_labels")
 PARTS = (*STEPS_OF_ANY_DATA, "train", "package", "incumbent", "evaluate", "bless", "gate")
 PAIRS = {"conflicting": "are alike but labelled differently", "leaking": "leak across splits"}
-REPEATABLE = ("succeeded", "rejected", "held")
+WITHOUT_ROWS = ("nodes", "graphs")
 NAMED_VERSIONS = (
     "torch",
     "pytorch-lightning",
@@ -117,14 +119,15 @@ def training_round(
         _refuse_untrainable(config, source)
     loop = open_loop(path)
     record = _new_record(loop, "training", source.digest)
-    record.until = until
+    record.until, record.forced = until, force
     with _held(loop, record):
         # A part of a round decides nothing, so it neither repeats a decision nor is repeated.
         fingerprint = "" if until else _fingerprint(loop, source.digest)
-        repeated = None if force or until else _same_round(loop, fingerprint)
+        repeated = None if force or until else same_round(loop, fingerprint)
         if repeated is not None:
             return _repeat(loop, record, repeated)
-        return _round(loop, record, fingerprint, progress)
+        note = "" if until else lapsed(loop, fingerprint)
+        return _round(loop, record, fingerprint, progress, note)
 
 
 def monitoring_round(path: Path, *, progress: Callable[[list[StepRecord]], None] | None = None) -> RunRecord:
@@ -137,6 +140,8 @@ def monitoring_round(path: Path, *, progress: Callable[[list[StepRecord]], None]
     record = _new_record(loop, "monitoring", "")
     try:
         with _held(loop, record):
+            record.rollout = _advance(loop)
+            record.champion["before"] = champion_dict(loop.state.ledger.champion(record.loop))
             return _round(loop, record, "", progress)
     except LeaseHeldError as busy:
         reason = f"{busy.message}; the log is read by the next round"
@@ -144,6 +149,21 @@ def monitoring_round(path: Path, *, progress: Callable[[list[StepRecord]], None]
         record.message = f"in_flight: {reason}"
         loop.state.runs.start(record.run_id, record.loop, record.pipeline, "", record.as_dict())
         return _close(loop, record, "succeeded", EXIT_DONE)
+
+
+def _advance(loop: Loop) -> dict[str, Any] | None:
+    """Look at the roll-out that goes on; one that cannot be looked at now is told, and keeps nobody from watching the champion."""
+    from kfloop.components.deploy.advancing import advance
+    from kfloop.components.deploy.looking import story
+
+    try:
+        told = advance(loop.workspace, actor="kfloop monitor")
+    except KfloopError as error:
+        return {"outcome": "failed", "reason": error.message}
+    names = ("outcome", "reason", "version", "champion_version", "mode", "requests", "ledger_row")
+    if told.outcome == "none":
+        return None
+    return (story(loop.workspace, told.ledger_row) or {}) | {name: getattr(told, name) for name in names}
 
 
 def _refuse_untrainable(config: LoopConfig, source: SourceInfo) -> None:
@@ -155,7 +175,13 @@ def _refuse_untrainable(config: LoopConfig, source: SourceInfo) -> None:
     from kfloop.core.families import choose_family, objective_of
 
     train = config.train
-    if train.model is None and train.finetune is None:
+    if train.external is not None:
+        if source.modality in WITHOUT_ROWS:
+            raise ConfigError(
+                f"train.external is set, but this loop has {source.modality} data: their rows cannot be sent one by one",
+                hint="train a family of kfloop's own, or a model of yours (train.model)",
+            )
+    elif train.model is None and train.finetune is None:
         choose_family(source.modality, objective_of(source.task, train.family), train.family)
 
 
@@ -169,6 +195,8 @@ def _held(loop: Loop, record: RunRecord) -> Iterator[None]:
         recover(loop.workspace, loop.config.deploy)
         champion = champion_dict(loop.state.ledger.champion(record.loop))
         record.champion = {"before": champion, "after": champion}
+        lasting = active_overrides(loop.state.ledger.history(record.loop))
+        record.overrides = [override.as_dict() for override in lasting]
         yield
 
 
@@ -185,45 +213,17 @@ def _new_record(loop: Loop, pipeline: str, source_digest: str) -> RunRecord:
 
 
 def _fingerprint(loop: Loop, source_digest: str) -> str:
-    """What a decision rests on, apart from the champion: configuration, data, code."""
+    """What a decision rests on, apart from the champion: configuration, overrides that last, data, code."""
     sections = {name: loop.config.section(key).model_dump(mode="json") for name, key in ROUND_SECTIONS.items()}
+    # Champions and who was turned down change with what the round itself does: ``same_round`` asks the ledger for them.
+    gate = gate_section(loop.config, loop.workspace)
+    sections["gate_config"] = gate.model_dump(mode="json", exclude={"champion_row", "turned_down"})
     return sha256_text(
         canonical_json([sections, source_digest, code_digest(), own_digest(loop.config.train, loop.workspace.root)])
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Repeated:
-    """An earlier record that answers for this round too, why, and the exit status."""
-
-    record: dict[str, Any]
-    message: str
-    exit_code: int
-
-
-def _same_round(loop: Loop, fingerprint: str) -> _Repeated | None:
-    """The latest record of the same round, if nothing has happened since that could change its decision."""
-    found = loop.state.runs.last(loop.config.name, fingerprint=fingerprint)
-    if not found or found[0]["status"] not in REPEATABLE:
-        return None
-    earlier = found[0]
-    entry = loop.state.ledger.champion(loop.config.name)
-    since = f"nothing new since run {earlier['run_id']}"
-    challenger = earlier["digests"].get("package")
-    if earlier["champion"]["after"] == champion_dict(entry):
-        return _Repeated(record=earlier, message=f"{since}: {earlier['message']}", exit_code=earlier["exit_code"])
-    if entry is not None and entry.model_digest == challenger:
-        return _Repeated(record=earlier, message=f"{since}: its challenger is champion by now", exit_code=EXIT_DONE)
-    if entry is not None and entry.action == "rollback" and entry.previous_digest == challenger:
-        return _Repeated(
-            record=earlier,
-            message=f"{since}: {entry.actor} rolled its challenger back ({entry.reason}); --force decides again",
-            exit_code=EXIT_REJECTED,
-        )
-    return None
-
-
-def _repeat(loop: Loop, record: RunRecord, repeated: _Repeated) -> RunRecord:
+def _repeat(loop: Loop, record: RunRecord, repeated: Repeated) -> RunRecord:
     """Close a record that has nothing new to tell: the decision of the same round stands."""
     earlier = repeated.record
     record.repeated_of = earlier["run_id"]
@@ -239,9 +239,13 @@ def _repeat(loop: Loop, record: RunRecord, repeated: _Repeated) -> RunRecord:
 
 
 def _round(
-    loop: Loop, record: RunRecord, fingerprint: str, progress: Callable[[list[StepRecord]], None] | None
+    loop: Loop,
+    record: RunRecord,
+    fingerprint: str,
+    progress: Callable[[list[StepRecord]], None] | None,
+    note: str = "",
 ) -> RunRecord:
-    """Run the pipeline of ``record`` and close it, whatever happens."""
+    """Run the pipeline of ``record`` and close it, whatever happens; ``note`` says why an earlier decision does not answer."""
     loop.state.runs.start(record.run_id, record.loop, record.pipeline, fingerprint, record.as_dict())
     try:
         arguments = pipeline_arguments(record.pipeline, loop.config, loop.workspace)
@@ -279,7 +283,9 @@ def _round(
         record.message = _found(record)
         return _close(loop, record, "succeeded", EXIT_DONE)
     conclusion = record.decision or record.trigger or {"outcome": "", "reason": "every step succeeded"}
-    record.message = f"{conclusion['outcome']}: {conclusion['reason']}"
+    record.message = f"{conclusion['outcome']}: {conclusion['reason']}" + (
+        f" ({note}, so this was decided again)" if note else ""
+    )
     status, code = ENDINGS.get(conclusion["outcome"], ("succeeded", EXIT_DONE))
     return _close(loop, record, status, code)
 
@@ -300,13 +306,25 @@ def _found(record: RunRecord) -> str:
     return ", ".join(parts) + ("; ask people: kfloop review export" if labels["n_flagged"] else "")
 
 
-def _conclusion(steps: list[StepRecord], name: str) -> dict[str, str] | None:
-    """Outcome and reason of a deciding step, from the report it wrote."""
+def _conclusion(steps: list[StepRecord], name: str) -> dict[str, Any] | None:
+    """Outcome and reason of a deciding step, from the report it wrote; of the gate also each verdict that forbade a promotion."""
     step = next((step for step in steps if step.name == name and step.artifact), None)
     if step is None or step.artifact is None:
         return None
     report = read_report(Path(step.artifact["path"]))
-    return {"outcome": report["outcome"], "reason": report["reason"]}
+    told = {"outcome": report["outcome"], "reason": report["reason"]}
+    if name != "gate":
+        return told
+    weight = {rule: place for place, rule in enumerate(report["blocking"])}
+    blocking = [
+        line
+        for line in report["verdicts"]
+        if line["mode"] == "enforce" and line["verdict"] != "pass" and not line["overridden_by"]
+    ]
+    blocking.sort(key=lambda line: weight.get(line["rule"], len(weight)))
+    warnings = [line for line in report["verdicts"] if line["mode"] == "warn" and line["verdict"] != "pass"]
+    more = {"blocking": blocking, "warnings": warnings, "notes": report["notes"], "holdout": report["holdout"]}
+    return told | {"code": report["code"], "evidence_digest": report["evidence_digest"]} | more
 
 
 def _close(loop: Loop, record: RunRecord, status: str, exit_code: int) -> RunRecord:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PIPELINES = {
     "training": "kfloop.pipelines.training:training",
     "monitoring": "kfloop.pipelines.monitoring:monitoring",
+    "approval": "kfloop.pipelines.approval:approval",
 }
 CACHE_HIT = re.compile(r"Task (?P<task>[\w-]+) cache hit \(key=(?P<key>[0-9a-f]+)\)")
 # What kfp.local only warns about before it goes on as if nothing had happened; for kfloop each is a failure.

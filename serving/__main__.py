@@ -6,6 +6,7 @@ import sys
 
 from kfloop.core.workspace import Workspace
 from kfloop.errors import KfloopError, NoEmbeddedServer
+from kfloop.serving.options import ServeOptions
 from kfloop.serving.runtime import install, require_platform
 from kfloop.serving.supervisor import serve
 
@@ -25,7 +26,8 @@ def main(arguments: list[str]) -> int:
             return 0
         if arguments and arguments[0] == "supervise":
             http_port, grpc_port = (int(port) or None for port in arguments[2:4])
-            serve(Workspace.from_json(arguments[1]), http_port=http_port, grpc_port=grpc_port)
+            options = ServeOptions.from_json(arguments[4]) if arguments[4:] else None
+            serve(Workspace.from_json(arguments[1]), http_port=http_port, grpc_port=grpc_port, options=options)
             return 0
     except KfloopError as error:
         sys.stderr.write(f"error: {error.message}\n" + (f"  -> {error.hint}\n" if error.hint else ""))

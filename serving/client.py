@@ -11,18 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kfloop.core.signature import read_signature
-from kfloop.errors import ServerUnavailable, ServingError, StateError
+from kfloop.errors import ServingError, StateError
 from kfloop.serving.repository import served
+from kfloop.serving.wire import TLS, Address, Call, input_tensors, metadata, no_answer_errors, send
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from kfloop.core.signature import Signature
     from kfloop.serving.endpoint import Endpoint
 
     Inputs = np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
 
+__all__ = ["TLS", "Address", "Client", "Prediction", "infer", "named", "no_answer_errors", "predict", "request_tensors"]
+
 BATCH = 16
+RETRIES = 4
+ROUTING = "routing.py"  # beside a version whose process follows served.json, whichever process a request reaches
+ANSWERED_BY = "served_version"  # output that such a version has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,47 +51,168 @@ class Prediction:
         return self.outputs["probabilities"].argmax(axis=1).astype(np.int64)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Takes:
+    """What a model takes and gives, as far as a client has to know.
+
+    Attributes:
+        inputs: Names of the inputs, in their order.
+        outputs: Names of the outputs to ask for.
+        numbers: Inputs and outputs that are one number for each example: an axis of length 1 on the wire, none in NumPy.
+        limit: Most examples in one request; 0 where inputs share no axis of examples.
+        tells_version: Whether the answer says which version it is of.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    numbers: frozenset[str]
+    limit: int
+    tells_version: bool = False
+
+
+class Client:
+    """A client of one served model, wherever it is served.
+
+    It may be used by several threads: each keeps a connection of its own.
+
+    Args:
+        url: ``host:port`` of the server, or of ``kfloop serve --edge``.
+        model: Name of the model.
+        protocol: ``http`` or ``grpc``.
+        tls: How the connection is secured; null in plain.
+        retries: Most further tries of a request, when the connection is refused or breaks, or the server says that it is busy.
+        timeout: Longest time for a request with all its tries, in seconds.
+        takes: What the model takes; asked of the server when left out.
+
+    Example:
+        >>> answer = Client("127.0.0.1:8000", "photos").predict(images)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        protocol: str = "http",
+        tls: TLS | None = None,
+        retries: int = RETRIES,
+        timeout: float = 30.0,
+        takes: Takes | None = None,
+    ) -> None:
+        self.address = Address(url=url, protocol=protocol, tls=tls)
+        self.model, self.retries, self.timeout = model, retries, timeout
+        self._takes = takes
+
+    @property
+    def takes(self) -> Takes:
+        """What the model takes.
+
+        Raises:
+            ServingError: The server knows no such model.
+            ServerUnavailable: No answer.
+        """
+        if self._takes is None:
+            self._takes = takes_of_metadata(
+                metadata(self.address, self.model, retries=self.retries, timeout=self.timeout)
+            )
+        return self._takes
+
+    def predict(
+        self,
+        inputs: Inputs,
+        *,
+        ids: Sequence[str] | None = None,
+        key: str | None = None,
+        version: int | None = None,
+        pinned: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Prediction:
+        """Send examples in small batches.
+
+        Args:
+            inputs: The model's tensors by name, or in their order; or the only one. First axis: the example, except for graphs.
+            ids: Request id of each example, which then travels alone; fresh ones when left out.
+            key: What a canary's split goes by, such as a customer: the same key gets the same version.
+            version: Version in the address; the server's choice when null.
+            pinned: Whether that very version is meant, whatever the server's routing says.
+            progress: Called after each request with the number of answered examples and of all.
+
+        Raises:
+            ServingError: The server refused a request, or the inputs do not belong together.
+            ServerUnavailable: No answer.
+        """
+        takes = self.takes
+        tensors = by_name(takes.inputs, inputs)
+        parameters = _parameters(key, pinned=pinned)
+        parts, answered, sent = [], [], []
+        for request, rows, batch in _requests(self.model, takes, tensors, ids):
+            call = Call(
+                model=self.model,
+                tensors=_on_the_wire(takes, batch),
+                outputs=takes.outputs + ((ANSWERED_BY,) if takes.tells_version else ()),
+                version=version,
+                request_id=request,
+                parameters=parameters,
+            )
+            found = _answer(send(self.address, call, retries=self.retries, timeout=self.timeout), takes)
+            answered.append(int(found.pop("version") or 0))
+            parts.append(found)
+            sent += rows
+            if progress is not None and takes.limit:
+                progress(len(sent), len(next(iter(tensors.values()))))
+        outputs = (
+            {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if takes.limit else parts[0]
+        )
+        return Prediction(outputs=outputs, version=answered[-1], ids=sent)
+
+
 def predict(
-    endpoint: Endpoint, model: str, inputs: Inputs, *, version: int | None = None, protocol: str = "http"
+    endpoint: Endpoint,
+    model: str,
+    inputs: Inputs,
+    *,
+    version: int | None = None,
+    key: str | None = None,
+    protocol: str = "http",
+    ids: Sequence[str] | None = None,
+    retries: int = RETRIES,
+    timeout: float = 30.0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Prediction:
-    """Send examples in small batches.
+    """Send examples to the loop's own server in small batches.
 
     Args:
         endpoint: The server.
         model: Name of the served model.
         inputs: Its tensors by name, or in the order of its signature; or the only one. First axis: the example, except for graphs.
-        version: A pinned version; null for the champion as ``served.json`` names it. A server that is verifying a challenger beside
-            the champion would give an unpinned request to the challenger.
+        version: That very version; null for what ``served.json`` says: the champion, or its challenger by the split of a canary.
+        key: What that split goes by; the request's id when null.
         protocol: ``http`` or ``grpc``.
+        ids: Request id of each example, which then travels alone; fresh ones when left out.
+        retries: Most further tries of a request.
+        timeout: Longest time for a request with all its tries, in seconds.
+        progress: Called after each request with the number of answered examples and of all.
 
     Raises:
         ServingError: The server refused the request.
         ServerUnavailable: No answer.
     """
-    if version is None:
-        version, _ = served(Path(endpoint.repository), model)
-    signature = _signature(endpoint, model, version)
-    tensors = named(signature, inputs)
-    request = uuid.uuid4().hex
-    if not signature.batched:
-        answer = infer(endpoint, model, tensors, version=version, protocol=protocol, request_id=request)
-        return Prediction(version=int(answer.pop("version")), outputs=answer, ids=[request])
-    counts = {name: len(array) for name, array in tensors.items()}
-    total = next(iter(counts.values()))
-    if len(set(counts.values())) > 1:
-        raise ServingError(f"the inputs of model '{model}' have different numbers of rows: {counts}")
-    if not total:
-        raise ServingError("no examples to send", hint="give at least one")
-    parts, ids = [], []
-    step = min(BATCH, signature.max_batch_size)
-    for start in range(0, total, step):
-        batch = {name: array[start : start + step] for name, array in tensors.items()}
-        request, count = uuid.uuid4().hex, min(step, total - start)
-        ids += [request if count == 1 else f"{request}#{number}" for number in range(count)]
-        parts.append(infer(endpoint, model, batch, version=version, protocol=protocol, request_id=request))
-    answered = [int(part.pop("version")) for part in parts]
-    outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Prediction(outputs=outputs, version=answered[-1], ids=ids)
+    repository = Path(endpoint.repository)
+    signature = _signature(repository, model, version)
+    pinned = version is not None
+    routed = _is_routed(repository, model)
+    if version is None and not routed:
+        # Packaged by an older kfloop: an unpinned request would reach the version with the highest number, verified or not.
+        version, _ = served(repository, model)
+    client = Client(
+        endpoint.grpc if protocol == "grpc" else endpoint.http,
+        model,
+        protocol=protocol,
+        retries=retries,
+        timeout=timeout,
+        takes=takes_of(signature, tells_version=routed),
+    )
+    return client.predict(inputs, ids=ids, key=key, version=version, pinned=pinned, progress=progress)
 
 
 def infer(
@@ -94,11 +221,12 @@ def infer(
     inputs: Inputs,
     *,
     version: int | None = None,
+    key: str | None = None,
     protocol: str = "http",
     request_id: str = "",
     timeout: float = 30.0,
 ) -> dict[str, Any]:
-    """One request, sent as it is: what does not fit the model is for the server to refuse.
+    """One request, sent once and as it is: what does not fit the model is for the server to refuse.
 
     Returns:
         The outputs by name, and the ``version`` that answered.
@@ -107,67 +235,151 @@ def infer(
         ServingError: The server refused the request.
         ServerUnavailable: No answer.
     """
-    from tritonclient.utils import InferenceServerException
-
-    signature = _signature(endpoint, model, version)
-    tensors = named(signature, inputs)
-    send = _infer_grpc if protocol == "grpc" else _infer_http
-    try:
-        result, answered = send(endpoint, model, signature, tensors, version, request_id, timeout)
-    except InferenceServerException as error:
-        if "UNAVAILABLE" in str(error.status()) and "failed to connect" in str(error).lower():
-            raise ServerUnavailable(f"no answer from Triton at {endpoint.grpc}: {error.message()}") from error
-        raise ServingError(f"Triton refused the request: {error.message()}", hint="see: kfloop status") from error
-    except no_answer_errors() as error:
-        raise ServerUnavailable(
-            f"no answer from Triton at {endpoint.http}: {error}", hint="see: kfloop status"
-        ) from error
-    outputs = {port.name: result.as_numpy(port.name) for port in signature.outputs}
-    empty = [name for name, value in outputs.items() if value is None]
-    if empty:
-        raise ServingError(f"Triton answered without {', '.join(empty)}")
-    for port in signature.outputs:
-        if signature.batched and not port.shape:
-            outputs[port.name] = outputs[port.name].reshape(-1)
-    return outputs | {"version": int(answered)}
+    repository = Path(endpoint.repository)
+    takes = takes_of(_signature(repository, model, version), tells_version=_is_routed(repository, model))
+    address = Address(url=endpoint.grpc if protocol == "grpc" else endpoint.http, protocol=protocol)
+    parameters = _parameters(key, pinned=version is not None)
+    return ask(
+        address, model, takes, inputs, version=version, parameters=parameters, request_id=request_id, timeout=timeout
+    )
 
 
-def no_answer_errors() -> tuple[type[Exception], ...]:
-    """What the HTTP client raises when the server goes away in the middle; its own errors are no ``OSError``."""
-    from geventhttpclient.response import HTTPParseError
+def ask(
+    address: Address,
+    model: str,
+    takes: Takes,
+    inputs: Inputs,
+    *,
+    version: int | None = None,
+    parameters: Mapping[str, str | bool] | None = None,
+    request_id: str = "",
+    timeout: float = 30.0,
+) -> dict[str, Any]:
+    """One request to any server, sent once and as it is.
 
-    return (OSError, HTTPParseError)
+    Returns:
+        The outputs by name, and the ``version`` that answered.
+
+    Raises:
+        ServingError: The server refused the request.
+        ServerUnavailable: No answer.
+    """
+    call = Call(
+        model=model,
+        tensors=_on_the_wire(takes, by_name(takes.inputs, inputs)),
+        outputs=takes.outputs + ((ANSWERED_BY,) if takes.tells_version else ()),
+        version=version,
+        request_id=request_id,
+        parameters=parameters or {},
+    )
+    found = _answer(send(address, call, timeout=timeout), takes)
+    return found | {"version": int(found["version"])}
+
+
+def _parameters(key: str | None, *, pinned: bool) -> dict[str, str | bool]:
+    """What routing goes by (``model/routing.py``)."""
+    return ({"key": key} if key else {}) | ({"pinned": True} if pinned else {})
+
+
+def takes_of(signature: Signature, *, tells_version: bool = False) -> Takes:
+    """What a model takes, from its signature."""
+    ports = (*signature.inputs, *signature.outputs)
+    return Takes(
+        inputs=tuple(port.name for port in signature.inputs),
+        outputs=tuple(port.name for port in signature.outputs),
+        numbers=frozenset(port.name for port in ports if signature.batched and not port.shape),
+        limit=signature.max_batch_size,
+        tells_version=tells_version,
+    )
+
+
+def takes_of_metadata(told: Mapping[str, Any]) -> Takes:
+    """What a model takes, from what a server says of it; how many examples a request may hold is not said."""
+    ports = {
+        side: [(port["name"], [int(size) for size in port["shape"]]) for port in told[side]]
+        for side in ("inputs", "outputs")
+    }
+    every = [*ports["inputs"], *ports["outputs"]]
+    batched = all(shape[:1] == [-1] for _, shape in every)
+    names = [name for name, _ in ports["outputs"]]
+    return Takes(
+        inputs=tuple(name for name, _ in ports["inputs"]),
+        outputs=tuple(name for name in names if name != ANSWERED_BY),
+        numbers=frozenset(name for name, shape in every if batched and shape == [-1, 1]),
+        limit=BATCH if batched else 0,
+        tells_version=ANSWERED_BY in names,
+    )
 
 
 def named(signature: Signature, inputs: Inputs) -> dict[str, np.ndarray]:
     """Tensors by name."""
+    return by_name(tuple(port.name for port in signature.inputs), inputs)
+
+
+def by_name(names: Sequence[str], inputs: Inputs) -> dict[str, np.ndarray]:
+    """Tensors by name.
+
+    Raises:
+        ServingError: They are more or fewer than the model takes.
+    """
     if isinstance(inputs, Mapping):
         return dict(inputs)
     arrays = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
-    if len(arrays) != len(signature.inputs):
-        names = ", ".join(port.name for port in signature.inputs)
-        raise ServingError(f"the model takes {len(signature.inputs)} tensor(s) ({names}), but {len(arrays)} were given")
-    return {port.name: array for port, array in zip(signature.inputs, arrays, strict=True)}
+    if len(arrays) != len(names):
+        raise ServingError(f"the model takes {len(names)} tensor(s) ({', '.join(names)}), but {len(arrays)} were given")
+    return dict(zip(names, arrays, strict=True))
 
 
 def request_tensors(kind: Any, signature: Signature, inputs: Mapping[str, np.ndarray], **options: Any) -> list[Any]:
     """Input tensors of a request, for ``tritonclient.http`` or ``tritonclient.grpc`` (``kind``)."""
-    from tritonclient.utils import np_to_triton_dtype
-
-    numbers = {port.name for port in signature.inputs if signature.batched and not port.shape}
-    tensors = []
-    for name, array in inputs.items():
-        # On the wire a number of an example is an axis of length 1: Triton knows no example without axes.
-        sent = array.reshape(-1, 1) if name in numbers and array.ndim == 1 else array
-        tensor = kind.InferInput(name, list(sent.shape), np_to_triton_dtype(sent.dtype))
-        tensor.set_data_from_numpy(np.ascontiguousarray(sent), **options)
-        tensors.append(tensor)
-    return tensors
+    return input_tensors(kind, _on_the_wire(takes_of(signature), inputs), **options)
 
 
-def _signature(endpoint: Endpoint, model: str, version: int | None) -> Signature:
+def _requests(
+    model: str, takes: Takes, tensors: dict[str, np.ndarray], ids: Sequence[str] | None
+) -> list[tuple[str, list[str], dict[str, np.ndarray]]]:
+    """Id, ids of the rows, and tensors of each request."""
+    if not takes.limit:
+        request = ids[0] if ids else uuid.uuid4().hex
+        return [(request, [request], tensors)]
+    counts = {name: len(array) for name, array in tensors.items()}
+    total = next(iter(counts.values()))
+    if len(set(counts.values())) > 1:
+        raise ServingError(f"the inputs of model '{model}' have different numbers of rows: {counts}")
+    if not total:
+        raise ServingError("no examples to send", hint="give at least one")
+    if ids is not None and (len(ids) != total or len(set(ids)) != total):
+        raise ServingError(f"{len(ids)} ids ({len(set(ids))} different ones) were given for {total} examples")
+    found = []
+    step = min(BATCH, takes.limit) if ids is None else 1
+    for start in range(0, total, step):
+        count = min(step, total - start)
+        request = uuid.uuid4().hex if ids is None else ids[start]
+        rows = [request] if count == 1 else [f"{request}#{number}" for number in range(count)]
+        found.append((request, rows, {name: array[start : start + step] for name, array in tensors.items()}))
+    return found
+
+
+def _on_the_wire(takes: Takes, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A number of an example is an axis of length 1 there: Triton knows no example without axes."""
+    return {
+        name: array.reshape(-1, 1) if name in takes.numbers and array.ndim == 1 else array
+        for name, array in inputs.items()
+    }
+
+
+def _answer(found: dict[str, Any], takes: Takes) -> dict[str, Any]:
+    """The outputs as NumPy has them, and the version that answered."""
+    empty = [name for name, value in found.items() if value is None]
+    if empty:
+        raise ServingError(f"Triton answered without {', '.join(empty)}")
+    outputs = {name: found[name].reshape(-1) if name in takes.numbers else found[name] for name in takes.outputs}
+    told = found[ANSWERED_BY].reshape(-1)[-1] if takes.tells_version else found["version"]
+    return outputs | {"version": told}
+
+
+def _signature(repository: Path, model: str, version: int | None) -> Signature:
     """What a version takes and gives; of the champion when none is pinned."""
-    repository = Path(endpoint.repository)
     if version is None:
         version, _ = served(repository, model)
     if version is None:
@@ -178,49 +390,7 @@ def _signature(endpoint: Endpoint, model: str, version: int | None) -> Signature
         raise ServingError(f"version {version} of model '{model}' is not served: {error.message}") from error
 
 
-def _infer_http(
-    endpoint: Endpoint,
-    model: str,
-    signature: Signature,
-    inputs: dict[str, np.ndarray],
-    version: int | None,
-    request_id: str,
-    timeout: float,
-) -> tuple[Any, str]:
-    from tritonclient import http
-
-    client = http.InferenceServerClient(endpoint.http, network_timeout=timeout, connection_timeout=timeout)
-    try:
-        result = client.infer(
-            model,
-            request_tensors(http, signature, inputs, binary_data=True),
-            model_version=str(version or ""),
-            outputs=[http.InferRequestedOutput(port.name, binary_data=True) for port in signature.outputs],
-            request_id=request_id,
-        )
-        return result, result.get_response()["model_version"]
-    finally:
-        client.close()
-
-
-def _infer_grpc(
-    endpoint: Endpoint,
-    model: str,
-    signature: Signature,
-    inputs: dict[str, np.ndarray],
-    version: int | None,
-    request_id: str,
-    timeout: float,
-) -> tuple[Any, str]:
-    from tritonclient import grpc
-
-    with grpc.InferenceServerClient(endpoint.grpc) as client:
-        result = client.infer(
-            model,
-            request_tensors(grpc, signature, inputs),
-            model_version=str(version or ""),
-            outputs=[grpc.InferRequestedOutput(port.name) for port in signature.outputs],
-            request_id=request_id,
-            client_timeout=timeout,
-        )
-        return result, result.get_response().model_version
+def _is_routed(repository: Path, model: str) -> bool:
+    """Whether every version that is held follows ``served.json``."""
+    _, versions = served(repository, model)
+    return bool(versions) and all((repository / model / str(held) / ROUTING).is_file() for held in versions)

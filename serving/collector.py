@@ -1,40 +1,52 @@
 """The collector: takes log packets from the served model and writes Parquet by model and hour, off the answer's path.
 
-Columns: request_id string, ts_ns int64, model string, version int64, latency_us int64, and the tensors, each row flat: for image classifiers
-image (fixed-size list of uint8), probabilities and embedding (lists of float32), for all others ``input.NAME`` and ``output.NAME``. Files
-appear by rename and are never changed.
+Files appear by rename and are never changed (columns: see ``packets.py``); those of an hour that is over become one (``compaction.py``). Memory is bounded by the bytes that wait, the disk by section
+``serve.log``; what is lost is counted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import select
 import socket
 import struct
+import sys
 import tempfile
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from kfloop.core.sections import LogConfig
 from kfloop.errors import ServerUnavailable
+from kfloop.serving.compaction import is_over, merge_hour
 from kfloop.serving.control import GOLDEN_ID
 from kfloop.serving.endpoint import require
+from kfloop.serving.evidence import write_evidence
+from kfloop.serving.packets import Rows, as_table, parquet_options, parse, parse_head, shape_of, without
+from kfloop.serving.retention import read_counts, read_lost, tidy, write_counts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kfloop.core.workspace import Workspace
 
 PACKET_BYTES = 1 << 20
 FLUSH_SECONDS = 1.0
-FLUSH_PACKETS = 256
-LONGEST_QUEUE = 4096
+LONGEST_QUEUE = 16_384  # packets
+MOST_WAITING = 64_000_000  # bytes
+TIDY_SECONDS = MERGE_SECONDS = 60.0
 FLUSH_WORD = b"flush"
-TYPES = frozenset({"uint8", "int16", "int32", "int64", "float32", "float64", "bool"})
+LAST_SECONDS = 2.0  # at the end, for packets that are on their way
+SENDERS_WAIT_SECONDS = 0.25  # rows wait in the served model for a tenth of a second at most
+SETTINGS = "settings.json"  # beside the socket: what the served models may send
+SECRET_BYTES = 32
 
 
 class Collector:
@@ -42,73 +54,139 @@ class Collector:
 
     Args:
         folder: Root of the request log.
+        config: What is kept; everything when left out.
+        secret: Key of the digests, in hex; a fresh one when left out.
+        address: Socket to listen on, in a folder that is this collector's alone (``owning.py``); one in a private folder when left out.
+        read_until: Tells the time of the newest row that the monitor has counted, in nanoseconds; null where that is not known.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        config: LogConfig | None = None,
+        *,
+        secret: str = "",
+        address: Path | None = None,
+        read_until: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        self._folder, self._config, self._read_until = folder, config or LogConfig(), read_until
         # A short path of its own: socket paths are limited to about a hundred characters.
-        self._home = tempfile.TemporaryDirectory(prefix="kfloop-log-")
-        self.address = str(Path(self._home.name) / "log.sock")
+        self._home = None if address else tempfile.TemporaryDirectory(prefix="kfloop-log-")
+        place = address or Path(self._home.name if self._home else "") / "log.sock"
+        self.address = str(place)
+        # Before anybody can connect; it stays when the socket goes, so that a sender which is earlier the next time knows what is private.
+        _write_private(
+            place.with_name(SETTINGS),
+            json.dumps(
+                self._config.model_dump(mode="json", include={"sample", "inputs", "hash", "drop"})
+                | {"secret": secret or secrets.token_hex(SECRET_BYTES)}
+            ),
+        )
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        place.unlink(missing_ok=True)  # of an owner that was killed
         self._listener.bind(self.address)
         self._listener.listen(16)
         self._stop = threading.Event()
         self._queue: deque[bytes] = deque()
-        self._writing = threading.Lock()
+        self._waiting = 0
+        self._buffer = memoryview(bytearray(PACKET_BYTES))
+        self._writing, self._counting, self._cleaning = threading.Lock(), threading.Lock(), threading.Lock()
+        self._merged: dict[
+            Path, tuple[int, int]
+        ] = {}  # by finished hour: when its folder changed last, and damaged files in it
         self._files = 0
-        self.received = self.written = self.dropped = 0
+        self._size, self._full, self._tidied = 0, False, 0.0
+        self._lost = read_lost(folder)  # by sender: rows that it says it dropped
+        self._before = read_counts(folder)
+        self._told = self._before
+        self.counts = read_counts(folder)
+        self.received = 0
         self._thread = threading.Thread(target=self._listen, name="kfloop-collector", daemon=True)
         self._writer = threading.Thread(target=self._write_now_and_then, name="kfloop-log-writer", daemon=True)
+        self._merger = threading.Thread(target=self._merge_now_and_then, name="kfloop-log-merger", daemon=True)
+
+    @property
+    def written(self) -> int:
+        """Rows written by this collector."""
+        return self.counts.written - self._before.written
+
+    @property
+    def dropped(self) -> int:
+        """Rows lost, and packets that were none, since this collector began."""
+        before, now = self._before, self.counts
+        return now.dropped - before.dropped + now.garbage - before.garbage
 
     def start(self) -> None:
         """Begin to listen."""
         self._thread.start()
         self._writer.start()
+        self._merger.start()
 
     def stop(self) -> None:
         """Write what is left and close."""
         self._stop.set()
         self._thread.join()
         self._writer.join()
+        self._merger.join()
         self.write()
-        self._listener.close()
-        self._home.cleanup()
+        if self._home:
+            self._home.cleanup()
 
     def write(self) -> None:
         """Write everything received so far."""
         with self._writing:
             packets = [self._queue.popleft() for _ in range(len(self._queue))]
-            alike: dict[tuple[Any, ...], list[tuple[dict[str, Any], list[np.ndarray]]]] = {}
+            with self._counting:  # first: whatever happens to them, they wait no more
+                self._waiting -= sum(map(len, packets))
+            alike: dict[tuple[Any, ...], Rows] = {}
+            paired: list[dict[str, Any]] = []
             for packet in packets:
                 try:
                     head, arrays = parse(packet)
-                except (ValueError, KeyError, TypeError, struct.error):  # not one of ours: counted, the rest is written
-                    self.dropped += 1
+                except (ValueError, KeyError, TypeError, struct.error):  # not one of ours: the rest is written
+                    self._count("garbage", 1)
                     continue
-                if not head["ids"][0].startswith(GOLDEN_ID):
-                    # Two versions may differ in the shapes of their rows.
-                    shapes = tuple((array.dtype.str, array.shape[1:]) for array in arrays)
-                    alike.setdefault((head["model"], tuple(head["names"]), shapes), []).append((head, arrays))
+                if "rollout" in head:
+                    paired.append(head)
+                    continue
+                self._hear(head)
+                head, arrays = without(head, arrays, GOLDEN_ID)
+                if head["ids"]:
+                    alike.setdefault(shape_of(head, arrays), []).append((head, arrays))
             for (model, *_), rows in alike.items():
                 self._write_file(model, rows)
+            try:
+                write_evidence(self._folder, paired)
+            except (OSError, ValueError, KeyError, TypeError):  # a full disk, or no record of ours
+                self._count("dropped", len(paired))
+            self._tell()
 
     def _listen(self) -> None:
+        """Take packets until the end; then those that were sent before it, for a while at most."""
         poller = select.poll()
         poller.register(self._listener, select.POLLIN)
         links = {self._listener.fileno(): self._listener}
         while not self._stop.is_set():
-            for descriptor, _ in poller.poll(200):
-                if descriptor == self._listener.fileno():
-                    link, _ = self._listener.accept()
-                    links[link.fileno()] = link
-                    poller.register(link, select.POLLIN)
-                    continue
-                if not self._serve(links[descriptor]):
-                    poller.unregister(descriptor)
-                    links.pop(descriptor).close()
+            self._take_all(poller, links, 200)
+        deadline = time.monotonic() + LAST_SECONDS
+        while time.monotonic() < deadline and self._take_all(poller, links, 0):
+            continue
+        Path(self.address).unlink(missing_ok=True)
         for link in links.values():
-            if link is not self._listener:
-                link.close()
+            link.close()
+
+    def _take_all(self, poller: select.poll, links: dict[int, socket.socket], wait_ms: int) -> bool:
+        """A packet of each link that has one, and new links; whether there was anything."""
+        found = poller.poll(wait_ms)
+        for descriptor, _ in found:
+            if descriptor == self._listener.fileno():
+                link, _ = self._listener.accept()
+                links[link.fileno()] = link
+                poller.register(link, select.POLLIN)
+            elif not self._serve(links[descriptor]):
+                poller.unregister(descriptor)
+                links.pop(descriptor).close()
+        return bool(found)
 
     def _serve(self, link: socket.socket) -> bool:
         """Take one packet.
@@ -117,7 +195,8 @@ class Collector:
             Whether the link is still open; a caller that went away ends its own link and nothing else.
         """
         try:
-            packet = link.recv(PACKET_BYTES)
+            # Into one buffer: a fresh one of this length for every packet costs more than the packet.
+            packet = bytes(self._buffer[: link.recv_into(self._buffer)])
             if packet == FLUSH_WORD:
                 self.write()
                 link.send(b"done")
@@ -128,74 +207,128 @@ class Collector:
         return bool(packet)
 
     def _take(self, packet: bytes) -> None:
+        """Queue a packet; when the disk does not keep up, memory stays bounded and the loss is counted."""
         self.received += 1
-        if len(self._queue) >= LONGEST_QUEUE:  # the disk does not keep up: memory stays bounded, the loss is counted
-            self.dropped += 1
+        if len(self._queue) < LONGEST_QUEUE and self._waiting + len(packet) <= MOST_WAITING:
+            with self._counting:
+                self._waiting += len(packet)
+            self._queue.append(packet)
             return
-        self._queue.append(packet)
+        try:
+            self._count("dropped", len(parse_head(packet)[0]["ids"]))
+        except (ValueError, TypeError, struct.error):
+            self._count("garbage", 1)
+
+    def _hear(self, head: dict[str, Any]) -> None:
+        """What the sender says it lost: a total of its own, so that a packet that is lost hides nothing."""
+        sender, lost = str(head.get("sender", "")), int(head.get("dropped", 0))
+        self._count("dropped", max(0, lost - self._lost.get(sender, 0)))
+        self._lost[sender] = max(lost, self._lost.get(sender, 0))
+
+    def _count(self, name: str, more: int) -> None:
+        with self._counting:
+            setattr(self.counts, name, getattr(self.counts, name) + more)
+
+    def _tell(self) -> None:
+        """Write the totals where people and ``kfloop status`` see them."""
+        if self.counts != self._told:
+            self._told = replace(self.counts)
+            with contextlib.suppress(OSError):  # a full disk: told as soon as there is room again
+                write_counts(self._folder, self._told, self._lost)
 
     def _write_now_and_then(self) -> None:
         while not self._stop.wait(FLUSH_SECONDS):
-            self.write()
+            now = time.monotonic()
+            grown = self._size > self._config.max_bytes and not self._full
+            try:
+                if now - self._tidied >= TIDY_SECONDS or self._tidied == 0.0 or grown:
+                    self._tidied = now if self.tidy() else self._tidied
+                self.write()
+            except Exception as error:  # noqa: BLE001 - without this thread nothing would be written any more
+                sys.stderr.write(f"request log: {error!r}\n")
 
-    def _write_file(self, model: str, rows: list[tuple[dict[str, Any], list[np.ndarray]]]) -> None:
+    def tidy(self) -> bool:
+        """Delete what is too old or too much; what the monitor has yet to read stays, and then new rows are not written.
+
+        Returns:
+            Whether it was done; not while files are merged.
+        """
+        if not self._cleaning.acquire(blocking=False):
+            return False
+        try:
+            with self._writing:
+                self._size = tidy(self._folder, self._config, self.counts, self._read_until())
+                self._full = self._size > self._config.max_bytes
+                self._tell()
+        finally:
+            self._cleaning.release()
+        return True
+
+    def _merge_now_and_then(self) -> None:
+        while not self._stop.wait(MERGE_SECONDS):
+            try:
+                self.merge()
+            except Exception as error:  # noqa: BLE001 - a log in small files is read as well
+                sys.stderr.write(f"request log: hours are not merged: {error!r}\n")
+
+    def merge(self) -> None:
+        """Merge the files of hours that are over, where something changed since the last look."""
+        for hour in self._folder.glob("[!.]*/[!.]*"):
+            if self._stop.is_set() or not is_over(hour.name, time.time()):
+                continue
+            with self._cleaning:
+                if not hour.is_dir() or self._merged.get(hour, (0, 0))[0] == hour.stat().st_mtime_ns:
+                    continue
+                done = merge_hour(hour, stopped=self._stop.is_set)
+                self._merged[hour] = (0 if done.waits else hour.stat().st_mtime_ns, done.damaged)
+            self._count("merged_files", done.parts)
+        self._merged = {hour: known for hour, known in self._merged.items() if hour.is_dir()}
+        self.counts.damaged_files = sum(damaged for _, damaged in self._merged.values())
+
+    def _write_file(self, model: str, rows: Rows) -> None:
         import pyarrow.parquet as pq
 
         table = as_table(rows)
+        if self._full:
+            self._count("dropped", table.num_rows)
+            self._count("full", table.num_rows)
+            return
         hour = datetime.now(UTC).strftime("%Y%m%dT%H")
         folder = self._folder / model / hour
-        folder.mkdir(parents=True, exist_ok=True)
         self._files += 1
         name = f"{time.time_ns():020d}-{os.getpid()}-{self._files:06d}.parquet"
         staging = folder / f".{name}.tmp"
-        pq.write_table(table, staging, compression="zstd")
-        staging.replace(folder / name)
-        self.written += table.num_rows
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, staging, **parquet_options(table))
+            self._size += staging.stat().st_size
+            staging.replace(folder / name)
+        except OSError:  # a full disk: the server answers on, the loss is counted
+            staging.unlink(missing_ok=True)
+            self._count("dropped", table.num_rows)
+            return
+        self._count("written", table.num_rows)
 
 
-def parse(packet: bytes) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Head and tensors of one packet."""
-    (length,) = struct.unpack_from("<I", packet)
-    head = json.loads(packet[4 : 4 + length])
-    arrays, start = [], 4 + length
-    for _, shape, name in zip(head["names"], head["shapes"], head["dtypes"], strict=True):
-        if name not in TYPES:
-            message = f"type {name}"
-            raise ValueError(message)
-        dtype, count = np.dtype(name), int(np.prod(shape))
-        arrays.append(np.frombuffer(packet, dtype, count, start).reshape(shape))
-        start += count * dtype.itemsize
-    return head, arrays
+def log_secret(path: Path) -> str:
+    """The key of the digests, in hex; made once, readable by its owner only.
+
+    Args:
+        path: File of the key.
+    """
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_private(path, secrets.token_hex(SECRET_BYTES))
+    return path.read_text(encoding="utf-8").strip()
 
 
-def as_table(rows: list[tuple[dict[str, Any], list[np.ndarray]]]) -> Any:
-    """Rows of one model and of the same shapes as an Arrow table."""
-    import pyarrow as pa
-
-    def repeated(key: str) -> list[Any]:
-        return [head[key] for head, _ in rows for _ in head["ids"]]
-
-    names = rows[0][0]["names"]
-    tensors = [np.concatenate([arrays[place] for _, arrays in rows]) for place in range(len(names))]
-    return pa.table(
-        {
-            "request_id": pa.array([identity for head, _ in rows for identity in head["ids"]], pa.string()),
-            "ts_ns": pa.array(repeated("ts_ns"), pa.int64()),
-            "model": pa.array(repeated("model"), pa.string()),
-            "version": pa.array(repeated("version"), pa.int64()),
-            **{name: _lists(name, tensor) for name, tensor in zip(names, tensors, strict=True)},
-            "latency_us": pa.array(repeated("latency_us"), pa.int64()),
-        }
-    )
-
-
-def _lists(name: str, tensor: np.ndarray) -> Any:
-    """A tensor as a column, each row flat; what a model gives are lists of any length, because versions may differ in it."""
-    import pyarrow as pa
-
-    flat = tensor.reshape(len(tensor), -1)
-    column = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
-    return column if name == "image" or name.startswith("input.") else column.cast(pa.list_(column.type.value_type))
+def _write_private(path: Path, text: str) -> None:
+    """Write a file by rename, mode 0600 from its first moment."""
+    staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    staging.unlink(missing_ok=True)
+    with os.fdopen(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+        stream.write(text)
+    staging.replace(path)
 
 
 def flush(workspace: Workspace, timeout: float = 10.0) -> None:
@@ -205,6 +338,7 @@ def flush(workspace: Workspace, timeout: float = 10.0) -> None:
         ServerUnavailable: No server is running, or its collector does not answer.
     """
     endpoint = require(workspace)
+    time.sleep(SENDERS_WAIT_SECONDS)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link:
         link.settimeout(timeout)
         try:

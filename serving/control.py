@@ -9,13 +9,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from kfloop.core.external import ALIVE_ID
 from kfloop.core.scoring import difference, unit_of
-from kfloop.errors import ServerUnavailable, ServingError
+from kfloop.errors import KfloopError, ServerUnavailable, ServingError
 from kfloop.serving.endpoint import KEY_HEADER
 from kfloop.serving.repository import set_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from kfloop.serving.endpoint import Endpoint
@@ -42,20 +43,17 @@ class GoldenResult:
     passed: bool
 
 
-class Control:
-    """The control API of one server, over HTTP with its key.
+class ModelControl:
+    """What every server with explicit model control can be told.
 
     Args:
-        endpoint: The server.
-        timeout: Network timeout of one call, in seconds; loads may take this long.
+        client: A ``tritonclient.http`` client.
+        headers: What opens its restricted APIs.
+        where: Its address, for messages.
     """
 
-    def __init__(self, endpoint: Endpoint, timeout: float = 60.0) -> None:
-        from tritonclient import http
-
-        self._endpoint = endpoint
-        self._client = http.InferenceServerClient(endpoint.http, network_timeout=timeout, connection_timeout=10.0)
-        self._headers = {KEY_HEADER: endpoint.key}
+    def __init__(self, client: Any, headers: Mapping[str, str], where: str) -> None:
+        self._client, self._headers, self._where = client, dict(headers), where
 
     def server_version(self) -> str:
         """Version of tritonserver."""
@@ -77,10 +75,12 @@ class Control:
         """Every model version the server knows, with state and reason."""
         return list(self._call(self._client.get_model_repository_index, headers=self._headers))
 
-    def swap(self, repository: Path, model: str, versions: Sequence[int], default: int) -> None:
-        """Write which versions are held, and load them."""
-        set_versions(repository, model, versions, default)
-        self.load(model)
+    def is_ready(self, model: str, version: int) -> bool:
+        """Whether the server says so; it also says so of a version whose process died."""
+        try:
+            return bool(self._call(self._client.is_model_ready, model, str(version)))
+        except KfloopError:
+            return False
 
     def wait_ready(self, model: str, version: int, timeout: float) -> None:
         """Wait until the server says that this very version is ready.
@@ -96,6 +96,41 @@ class Control:
         entries = [entry for entry in self.index() if entry["name"] == model]
         raise ServingError(f"version {version} of model '{model}' is not ready after {timeout:.0f} s: {entries}")
 
+    def _call(self, method: Any, *arguments: Any, **options: Any) -> Any:
+        from tritonclient.utils import InferenceServerException
+
+        from kfloop.serving.client import no_answer_errors
+
+        try:
+            return method(*arguments, **options)
+        except InferenceServerException as error:
+            raise ServingError(f"Triton refused: {error.message()}") from error
+        except no_answer_errors() as error:
+            raise ServerUnavailable(
+                f"no answer from Triton at {self._where}: {error}", hint="is it running? see: kfloop status"
+            ) from error
+
+
+class Control(ModelControl):
+    """The control API of kfloop's own server, over HTTP with its key.
+
+    Args:
+        endpoint: The server.
+        timeout: Network timeout of one call, in seconds; loads may take this long.
+    """
+
+    def __init__(self, endpoint: Endpoint, timeout: float = 60.0) -> None:
+        from tritonclient import http
+
+        client = http.InferenceServerClient(endpoint.http, network_timeout=timeout, connection_timeout=10.0)
+        super().__init__(client, {KEY_HEADER: endpoint.key}, endpoint.http)
+        self._endpoint = endpoint
+
+    def swap(self, repository: Path, model: str, versions: Sequence[int], default: int) -> None:
+        """Write which versions are held, and load them."""
+        set_versions(repository, model, versions, default)
+        self.load(model)
+
     def golden(
         self, model: str, version: int, golden: Path, *, tolerance: float, protocol: str = "http"
     ) -> GoldenResult:
@@ -110,23 +145,26 @@ class Control:
 
         inputs, expected = read_golden(golden)
         answers = infer(self._endpoint, model, inputs, version=version, protocol=protocol, request_id=GOLDEN_ID)
-        worst = max(difference(value, answers[name], unit_of(name, value)) for name, value in expected.items())
-        count = len(next(iter(expected.values())))
-        return GoldenResult(n=count, max_abs_diff=worst, tolerance=tolerance, passed=worst <= tolerance)
+        return compared(answers, expected, tolerance)
 
-    def _call(self, method: Any, *arguments: Any, **options: Any) -> Any:
-        from tritonclient.utils import InferenceServerException
+    def alive(self, model: str, version: int, golden: Path) -> None:
+        """See that the process of an external model answers, without asking the endpoint behind it.
 
-        from kfloop.serving.client import no_answer_errors
+        Raises:
+            ServingError: It refuses.
+            ServerUnavailable: It does not answer.
+        """
+        from kfloop.serving.client import infer
 
-        try:
-            return method(*arguments, **options)
-        except InferenceServerException as error:
-            raise ServingError(f"Triton refused: {error.message()}") from error
-        except no_answer_errors() as error:
-            raise ServerUnavailable(
-                f"no answer from Triton at {self._endpoint.http}: {error}", hint="is it running? see: kfloop status"
-            ) from error
+        inputs, _ = read_golden(golden)
+        infer(self._endpoint, model, inputs, version=version, request_id=ALIVE_ID, timeout=10.0)
+
+
+def compared(answers: Mapping[str, Any], expected: Mapping[str, np.ndarray], tolerance: float) -> GoldenResult:
+    """Answers against those that are expected, by value."""
+    worst = max(difference(value, answers[name], unit_of(name, value)) for name, value in expected.items())
+    count = len(next(iter(expected.values())))
+    return GoldenResult(n=count, max_abs_diff=worst, tolerance=tolerance, passed=worst <= tolerance)
 
 
 def read_golden(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -37,7 +37,8 @@ def main(spec_path: str) -> int:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=spec["environment"],
+            env=spec["environment"]
+            | {name: os.environ[name] for name in spec.get("inherited", []) if name in os.environ},
             start_new_session=True,
             preexec_fn=_die_with_guard,  # noqa: PLW1509 - safe: the guard has one thread
         )

@@ -29,11 +29,24 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 RESTRICTED = "model-repository,model-config,shared-memory,trace,logging,statistics"
+FORWARDED = "(x-route-key|traceparent)"  # headers that reach the model: whose request it is, and its trace
+HTTP_THREADS = 8
 GRACE_SECONDS = 8.0
 START_SECONDS = 60.0
 POLL_SECONDS = 0.05
 ATTEMPTS = 3
 LOG_SOCKET_VARIABLE = "KFLOOP_LOG_SOCKET"
+TOKENS = "MODEL_TOKEN"  # variables of such names hold tokens of external models (train.external.token_env)
+NETWORK = (
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +65,11 @@ class Server:
         self._guard = guard
         self._folder = folder
         self.endpoint = endpoint
+
+    @property
+    def pid(self) -> int:
+        """Process id of the guard, below which the server and its backends run."""
+        return self._guard.pid
 
     def alive(self) -> bool:
         """Whether the server process is there (not whether it answers)."""
@@ -118,13 +136,14 @@ def start_server(
         if not problem:
             return server
         server.stop()
-        if "in use" not in problem and "bind" not in problem:
+        if not any(word in problem for word in ("in use", "bind", "same address")):
             break
     raise ServingError(f"tritonserver did not come up: {problem}", hint=f"its log is {log}")
 
 
 def _launch(runtime: Runtime, repository: Path, log: Path, wanted: Ports, log_socket: str) -> Server:
-    http, grpc, metrics = (port or _free_port() for port in (wanted.http, wanted.grpc, wanted.metrics))
+    free = iter(_free_ports(3))
+    http, grpc, metrics = (port or next(free) for port in (wanted.http, wanted.grpc, wanted.metrics))
     key = secrets.token_urlsafe(24)
     prefix = f"kfloop_{os.getpid()}_{http}_"
     folder = Path(tempfile.mkdtemp(prefix="kfloop-triton-"))
@@ -138,6 +157,8 @@ def _launch(runtime: Runtime, repository: Path, log: Path, wanted: Ports, log_so
         f"--http-port={http}",
         f"--grpc-port={grpc}",
         f"--metrics-port={metrics}",
+        # Event loops for half of the cores, the other half computes: with Triton's eight on two cores a request of a small model takes a third longer.
+        f"--http-thread-count={max(1, min(HTTP_THREADS, len(os.sched_getaffinity(0)) // 2))}",
         "--allow-gpu-metrics=false",
         "--model-control-mode=explicit",
         "--exit-on-error=false",
@@ -145,6 +166,8 @@ def _launch(runtime: Runtime, repository: Path, log: Path, wanted: Ports, log_so
         "--exit-timeout-secs=5",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         "--backend-config=python,stub-timeout-seconds=30",
+        f"--http-header-forward-pattern={FORWARDED}",
+        f"--grpc-header-forward-pattern={FORWARDED}",
         f"--http-restricted-api={RESTRICTED}:{KEY_HEADER}={key}",
         f"--grpc-restricted-protocol={RESTRICTED}:{KEY_HEADER}={key}",
     ]
@@ -152,6 +175,8 @@ def _launch(runtime: Runtime, repository: Path, log: Path, wanted: Ports, log_so
         "owner": os.getpid(),
         "command": command,
         "environment": runtime.environment() | {LOG_SOCKET_VARIABLE: log_socket},
+        # By name alone: the guard has the values in its own environment, and a token is never written into a file.
+        "inherited": [name for name in os.environ if name.startswith(TOKENS) or name in NETWORK],
         "log": str(log),
         "grace": GRACE_SECONDS,
         "shm_prefix": prefix,
@@ -217,7 +242,10 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+def _free_ports(count: int) -> list[int]:
+    """Different ones: a port that was looked at and let go of may be given again at once."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) for _ in range(count)]
+        for probe in probes:
+            probe.bind((HOST, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]

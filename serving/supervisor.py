@@ -14,12 +14,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kfloop.core.scoring import EXTERNAL
 from kfloop.errors import KfloopError, ServerUnavailable, ServingError
-from kfloop.serving.collector import Collector
+from kfloop.serving.advancer import Advancer
 from kfloop.serving.control import Control
+from kfloop.serving.edge.process import Edge
 from kfloop.serving.endpoint import Endpoint, attach, publish, withdraw
-from kfloop.serving.repository import served
+from kfloop.serving.options import ServeOptions, open_collector
+from kfloop.serving.owning import sole_owner
+from kfloop.serving.repository import instances, read_policy, served, set_versions
 from kfloop.serving.server import Ports, Server, log_tail, start_server
+from kfloop.serving.watching import Backends
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +33,8 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.5
 HEALTH_SECONDS = 3.0
+LONGEST_HEALTH_SECONDS = 30.0
+HEALTH_SHARE = 0.05  # of the time at most goes into golden requests: some models take seconds for one
 LOAD_SECONDS = 60.0
 GOLDEN_TOLERANCE = 1e-3
 STOP_SECONDS = 30.0
@@ -40,6 +47,7 @@ def serve(
     *,
     http_port: int | None = None,
     grpc_port: int | None = None,
+    options: ServeOptions | None = None,
     ready: Callable[[Endpoint], None] | None = None,
 ) -> None:
     """Serve the loop's champion until SIGTERM or SIGINT.
@@ -48,6 +56,7 @@ def serve(
         workspace: The loop's places.
         http_port: Port for HTTP; a free one when null.
         grpc_port: Port for gRPC; a free one when null.
+        options: What is logged, and whether there is an edge.
         ready: Called once, when the champion's golden answers came back right (or there is no champion yet).
 
     Raises:
@@ -60,8 +69,8 @@ def serve(
             f"loop '{workspace.loop}' is served already by process {running.pid} at {running.http}",
             hint="stop it with: kfloop serve --stop",
         )
-    with _alone(workspace):
-        _serve(workspace, Ports(http=http_port, grpc=grpc_port), ready)
+    with _alone(workspace), sole_owner(workspace.request_log):
+        _serve(workspace, Ports(http=http_port, grpc=grpc_port), options or ServeOptions(), ready)
 
 
 @contextlib.contextmanager
@@ -79,23 +88,39 @@ def _alone(workspace: Workspace) -> Iterator[None]:
         yield
 
 
-def _serve(workspace: Workspace, ports: Ports, ready: Callable[[Endpoint], None] | None) -> None:
+def _serve(workspace: Workspace, ports: Ports, options: ServeOptions, ready: Callable[[Endpoint], None] | None) -> None:
     stop = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: stop.set())
     _follow_owner(stop)
-    collector = Collector(workspace.request_log)
+    collector = open_collector(workspace, options.serve.log)
     collector.start()
+    edge = Edge(workspace, options)
     keeper = _Keeper(workspace, collector.address, ports)
+    advancer = Advancer(workspace)
     try:
         endpoint = keeper.start()
+        edge.start(endpoint)
         publish(workspace, endpoint)
         if ready is not None:
             ready(endpoint)
+        said = ""
         while not stop.wait(LOOK_SECONDS):
-            keeper.look()
+            for part in (keeper, advancer, edge):
+                try:
+                    part.look()
+                except (
+                    KfloopError,
+                    OSError,
+                    ValueError,
+                ) as error:  # a damaged file must not end the server that answers
+                    if str(error) != said:
+                        said = str(error)
+                        sys.stderr.write(f"the supervisor goes on: {said}\n")
     finally:
+        edge.stop()
         withdraw(workspace, os.getpid())
+        advancer.stop()
         keeper.stop()
         collector.stop()
 
@@ -109,73 +134,133 @@ class _Keeper:
         self._ports = ports
         self._log = workspace.kfloop_dir / "triton" / "server.log"
         self._server: Server | None = None
-        self._looked = 0.0
+        self._backends: Backends | None = None
+        self._next_look = 0.0
         self._failures = 0
+        self._well: set[int] = set()  # versions that gave their golden answers when they were asked last
+        self._proven: set[int] = set()  # those that ever did
 
     def start(self) -> Endpoint:
         """Start the server and load what was served last."""
+        endpoint = self._launch()
+        self._load_default()
+        return endpoint
+
+    def _launch(self) -> Endpoint:
         repository = self._workspace.repository
         server = start_server(repository, self._log, ports=self._ports, log_socket=self._log_socket)
         self._server = server
+        self._backends = Backends(server.pid, repository / self._workspace.loop)
+        self._well = set()
         http, grpc, metrics = (
             int(address.rsplit(":", 1)[1])
             for address in (server.endpoint.http, server.endpoint.grpc, server.endpoint.metrics)
         )
         self._ports = Ports(http=http, grpc=grpc, metrics=metrics)  # a restarted server is found where it was
-        default, _ = served(repository, self._workspace.loop)
-        if default is not None:
-            self._load(default)
         return server.endpoint
+
+    def _load_default(self) -> None:
+        repository, model = self._workspace.repository, self._workspace.loop
+        told = read_policy(repository, model)
+        if told is not None:
+            default, beside = int(told["default"]), [told["beside"]] if told.get("beside") else []
+            held = [*told["versions"], *beside]
+            try:
+                self._load(default)
+            except ServingError as error:
+                if held == [default]:
+                    raise
+                # At its start the server loads all of a model's versions or none: a broken one beside the champion would keep both away.
+                sys.stderr.write(f"only version {default} is loaded, not all of {held}: {error.message}\n")
+                set_versions(repository, model, [default], default)
+                self._load(default)
+            self._well = {default}
+            self._proven.add(default)
+        if self._backends is not None:
+            self._backends.remember()
 
     def look(self) -> None:
         """Bring a dead server, or one whose backend died, back; health endpoints stay green when a backend dies."""
-        if self._server is None or not self._server.alive():
+        if self._server is None or self._backends is None or not self._server.alive():
             self._restart()
             return
-        if time.monotonic() - self._looked < HEALTH_SECONDS:
+        if time.monotonic() < self._next_look and not self._backends.ended():
             return
-        self._looked = time.monotonic()
-        default, _ = served(self._workspace.repository, self._workspace.loop)
-        if default is None or self._golden_passes(default):
-            self._failures = 0
+        repository, model, asked = self._workspace.repository, self._workspace.loop, time.monotonic()
+        default, held = served(repository, model)
+        if default is None:
             return
-        if served(self._workspace.repository, self._workspace.loop)[0] != default:
-            return  # a deployment changed the version while we asked
-        self._failures += 1
-        if self._failures == 1:
-            self._reload(default)
+        lost = self._backends.lost(self._well & set(held), instances(repository, model))
+        bad = {version for version in held if version in lost or not self._golden_passes(version)}
+        took = time.monotonic() - asked
+        self._next_look = time.monotonic() + min(max(HEALTH_SECONDS, took / HEALTH_SHARE), LONGEST_HEALTH_SECONDS)
+        if served(repository, model) != (default, held):
+            return  # a deployment changed the versions while we asked
+        fell, self._well = bad & self._well, set(held) - bad
+        self._proven |= self._well
+        self._mend(default, bad, fell)
+        self._backends.remember()
+
+    def _mend(self, default: int, bad: set[int], fell: set[int]) -> None:
+        """Bring versions back; one that is held and never answered rightly is being verified by somebody, who withdraws it."""
+        if default in bad and default not in self._proven and self._well:
+            # Somebody names a version that cannot answer: the processes keep to the policy before, and a restart would take them away.
+            sys.stderr.write(f"version {default} is to answer and gives no right answers; {sorted(self._well)} go on\n")
+            self._reload(fell)
+            return
+        if default in bad:
+            self._next_look = 0.0  # see soon whether it helped
+            self._failures += 1
+            if self._failures > 1:
+                self._restart()
+                return
+            fell = fell | {default}
         else:
-            self._restart()
+            self._failures = 0
+        self._reload(fell)
 
     def stop(self) -> None:
         """Stop the server."""
+        if self._backends is not None:
+            self._backends.close()
         if self._server is not None:
             self._server.stop()
 
     def _restart(self) -> None:
+        sys.stderr.write("the server ended, or its answers were wrong: it is started again\n")
         self.stop()
         time.sleep(
             min(2.0 ** min(self._failures, 5) * 0.1, 3.0)
         )  # back off: a server that dies at once is not hammered
         self._failures += 1
         try:
-            publish(self._workspace, self.start())
+            publish(self._workspace, self._launch())  # first: whoever loads or unloads needs the new key
+            self._load_default()
         except KfloopError as error:
             sys.stderr.write(f"the server could not be restarted: {error.message}\n")
 
-    def _reload(self, version: int) -> None:
-        """Load a version whose backend died again: the server loads only what changed, so the file's time is moved."""
-        (self._workspace.repository / self._workspace.loop / str(version) / "model.py").touch()
-        try:
-            self._load(version)
-        except KfloopError as error:
-            sys.stderr.write(f"version {version} could not be loaded again: {error.message}\n")
+    def _reload(self, versions: set[int]) -> None:
+        """Load versions whose backends died again: the server loads only what changed, so the files' times are moved."""
+        for version in versions:
+            with contextlib.suppress(OSError):  # its folder is gone: loading it says so
+                (self._workspace.repository / self._workspace.loop / str(version) / "model.py").touch()
+        for version in sorted(versions):
+            try:
+                self._load(version)
+                self._well.add(version)
+            except KfloopError as error:
+                sys.stderr.write(f"version {version} could not be loaded again: {error.message}\n")
 
     def _load(self, version: int) -> None:
         if self._server is None:
             raise ServerUnavailable("the server is not running")
         control = Control(self._server.endpoint, timeout=LOAD_SECONDS)
-        control.load(self._workspace.loop)
+        try:
+            control.load(self._workspace.loop)
+        except ServingError as error:  # one that does not load must not keep the one that answers from answering
+            if not control.is_ready(self._workspace.loop, version):
+                raise
+            sys.stderr.write(f"not every version was loaded: {error.message}\n")
         control.wait_ready(self._workspace.loop, version, LOAD_SECONDS)
         result = control.golden(self._workspace.loop, version, self._golden_file(version), tolerance=GOLDEN_TOLERANCE)
         if not result.passed:
@@ -188,10 +273,13 @@ class _Keeper:
         if self._server is None:
             return False
         control = Control(self._server.endpoint, timeout=10.0)
+        golden = self._golden_file(version)
         try:
-            return control.golden(
-                self._workspace.loop, version, self._golden_file(version), tolerance=GOLDEN_TOLERANCE
-            ).passed
+            if golden.with_name(EXTERNAL).is_file():
+                # An endpoint that is away is no reason to start this server anew, and asking it every few seconds would cost its price.
+                control.alive(self._workspace.loop, version, golden)
+                return True
+            return control.golden(self._workspace.loop, version, golden, tolerance=GOLDEN_TOLERANCE).passed
         except KfloopError:
             return False
 
@@ -228,6 +316,7 @@ def start_background(
     *,
     http_port: int | None = None,
     grpc_port: int | None = None,
+    options: ServeOptions | None = None,
     tied_to_parent: bool = False,
 ) -> Endpoint:
     """Start a supervisor in a process of its own, and wait until it serves.
@@ -236,6 +325,7 @@ def start_background(
         workspace: The loop's places.
         http_port: Port for HTTP; a free one when null.
         grpc_port: Port for gRPC; a free one when null.
+        options: What is logged, and whether there is an edge.
         tied_to_parent: End it when this process ends, however that ends.
 
     Raises:
@@ -249,9 +339,10 @@ def start_background(
     if tied_to_parent:
         environment[OWNER_VARIABLE] = str(os.getpid())
     ports = [str(port or 0) for port in (http_port, grpc_port)]
+    told = (options or ServeOptions()).to_json()
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "kfloop.serving", "supervise", workspace.to_json(), *ports],
+            [sys.executable, "-m", "kfloop.serving", "supervise", workspace.to_json(), *ports, told],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,

@@ -19,7 +19,8 @@ TRACKERS = ("multiprocessing.resource_tracker", "loky.backend.resource_tracker")
 
 def pytest_configure() -> None:
     """Set the environment before anything heavy is imported; subprocesses inherit it."""
-    os.environ["OMP_NUM_THREADS"] = "2"
+    # Tests beside each other (make test) get a core each.
+    os.environ["OMP_NUM_THREADS"] = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
     from kfloop.core.execution import TELEMETRY_OFF
 
     os.environ.update(TELEMETRY_OFF)
@@ -49,3 +50,9 @@ def no_process_left_behind() -> Iterator[None]:
     left = [_describe(child) for child in alive if _is_ours(child)]
     if left:
         pytest.fail("the tests left processes behind:\n" + "\n".join(left))
+
+
+@pytest.fixture(scope="session")
+def mlflow_db(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One MLflow database for all tests that give their loops names of their own: making one takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"

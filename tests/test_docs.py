@@ -14,7 +14,7 @@ from kfloop.cli.main import COMMANDS, cli
 from kfloop.core.config import LoopConfig, load_config
 from kfloop.core.execution import TELEMETRY_OFF
 from kfloop.core.families import FAMILIES, family_module
-from kfloop.core.sections import FinetuneConfig, SearchConfig
+from kfloop.core.sections import AdapterConfig, ExternalConfig, FinetuneConfig, SearchConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -57,6 +57,9 @@ def keys_of(content: Any, prefix: str = "") -> set[str]:
     return found
 
 
+OF_THE_LEDGER = ("overrides", "champion_row", "turned_down")
+
+
 def fields_of(model: type[BaseModel], prefix: str = "") -> set[str]:
     """Dotted names of every field of a model and of the models inside it."""
     found: set[str] = set()
@@ -83,9 +86,12 @@ def test_the_page_has_one_loop_file_and_it_loads(tmp_path: Path) -> None:
 
 def test_the_page_names_every_key_of_a_loop_file() -> None:
     (block,) = loop_blocks()
-    derived = {"monitor.fresh", "validation.requests_digest"}  # filled in by kfloop, nobody writes them
+    # kfloop fills them in
+    derived = {"monitor.fresh", "validation.requests_digest", "deploy.about", "deploy.feedback"} | {
+        f"gate.{name}" for name in OF_THE_LEDGER
+    }
     # These are null by default: a comment shows their keys.
-    null = ("data.dvc.", "train.finetune.", "train.search.")
+    null = ("data.dvc.", "train.finetune.", "train.search.", "train.external.", "gate.overrides.", "deploy.about.")
     fields = {name for name in fields_of(LoopConfig) if not name.startswith(null)}
     assert keys_of(yaml.safe_load(block)) == fields - derived
 
@@ -97,11 +103,28 @@ def test_keys_that_are_null_stand_in_a_comment() -> None:
         assert "null" in line
 
 
+def test_the_page_of_external_models_names_every_key() -> None:
+    text = (ROOT / "docs" / "external-models.md").read_text(encoding="utf-8")
+    names = {*ExternalConfig.model_fields, *AdapterConfig.model_fields}
+    assert {name for name in names if f"`{name}`" not in text and f"{name}:" not in text} == set()
+
+
+def test_loop_files_of_external_models_load(tmp_path: Path) -> None:
+    found = blocks(ROOT / "docs" / "external-models.md", "yaml")
+    assert len(found) == 2
+    for block in found:
+        (tmp_path / "loop.yaml").write_text(block, encoding="utf-8")
+        assert load_config(tmp_path / "loop.yaml").train.external is not None
+
+
 def test_the_page_gives_the_defaults() -> None:
     (block,) = loop_blocks()
     written = yaml.safe_load(block)
     defaults = LoopConfig(name="photos").model_dump(mode="json")
     del defaults["monitor"]["fresh"], defaults["validation"]["requests_digest"]
+    del defaults["deploy"]["about"], defaults["deploy"]["feedback"]
+    for name in OF_THE_LEDGER:
+        del defaults["gate"][name]
     del written["gate"]["rules"], defaults["gate"]["rules"]  # the page says that this one is not the default
     assert written == defaults
 

@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 
 MODEL = "candidate"
 VERSION = 1
+PROTOCOLS = ("http", "grpc")
 LOG_LINES = 30
+FAILURE_LINES = 12
+LINE_LENGTH = 400
+TOLD_ALWAYS = ("I", "|", "+")  # lines of the log that tell no trouble: information, and tables
 MEBIBYTE = 2**20
 
 
@@ -50,12 +54,14 @@ class BlessingReport:
         load_seconds: From the load request to readiness.
         golden: Number, largest difference (absolute for probabilities, else in units of the output's largest magnitude), tolerance,
             whether passed, and the difference by protocol.
-        latency_ms: p50, p95, p99, number of requests and clients.
-        throughput_rps: Requests per second during the timing.
+        latency_ms: p50, p95, p99, number of requests and clients, over the first protocol that was timed; ``protocols`` has these figures and
+            the requests per second of each.
+        throughput_rps: Requests per second during the timing over that protocol.
         memory_mb: Resident memory of server and backend, in MiB.
         odd_requests: Answer to each odd request: ``refused``, ``survived`` (numbers out of range) or what was wrong.
         log_tail: Last lines of the server's log.
         failures: What failed, in sentences.
+        failure_logs: What the server wrote into its log while that failed, by failure; only those of which it wrote something.
     """
 
     model_digest: str
@@ -70,19 +76,44 @@ class BlessingReport:
     odd_requests: dict[str, str]
     log_tail: tuple[str, ...]
     failures: tuple[str, ...]
+    failure_logs: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
 class _Trial:
-    """Findings as they come in."""
+    """Findings as they come in.
 
+    Attributes:
+        log: The server's log.
+        read: How many of its bytes belong to what was tried before.
+    """
+
+    log: Path
+    read: int = 0
     failures: list[str] = field(default_factory=list)
+    failure_logs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     triton_version: str | None = None
     load_seconds: float | None = None
     golden: dict[str, GoldenResult] = field(default_factory=dict)
-    timing: Timing | None = None
+    timings: dict[str, Timing] = field(default_factory=dict)
     memory_mb: float | None = None
     odd: dict[str, str] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """What the server writes from here on belongs to what is tried now."""
+        self.read = self.log.stat().st_size if self.log.is_file() else 0
+
+    def fail(self, sentence: str) -> None:
+        """Note a failure with what the server wrote about it."""
+        self.failures.append(sentence)
+        if not self.log.is_file():
+            return
+        with self.log.open("rb") as stream:
+            stream.seek(self.read)
+            lines = stream.read().decode("utf-8", "replace").splitlines()
+        said = [line[:LINE_LENGTH] for line in lines if line.strip() and not line.startswith(TOLD_ALWAYS)]
+        if said:
+            self.failure_logs[sentence] = tuple(said[-FAILURE_LINES:])
 
 
 def run(config: BlessConfig, *, dataset: Path, model: Path, out: Path, workspace: Workspace) -> BlessingReport:
@@ -100,14 +131,14 @@ def run(config: BlessConfig, *, dataset: Path, model: Path, out: Path, workspace
         ServingError: The server itself did not come up.
     """
     del workspace
-    trial = _Trial()
     with tempfile.TemporaryDirectory(prefix="kfloop-bless-") as folder:
+        trial = _Trial(log=Path(folder) / "triton.log")
         repository = Path(folder) / "repository"
-        with start_server(repository, Path(folder) / "triton.log", timeout=config.timeout_seconds) as server:
+        with start_server(repository, trial.log, timeout=config.timeout_seconds) as server:
             try:
                 _try(trial, config, server, repository, model)
             except (ServingError, ServerUnavailable, StateError, OSError, KeyError, ValueError) as error:
-                trial.failures.append(f"{type(error).__name__}: {error}")
+                trial.fail(f"{type(error).__name__}: {error}")
             tail = tuple(server.log_tail(LOG_LINES))
     report = _report(trial, config, model, dataset, tail)
     write_report(out, report)
@@ -120,6 +151,7 @@ def _try(trial: _Trial, config: BlessConfig, server: Server, repository: Path, p
     trial.triton_version = control.server_version()
     add_version(repository, MODEL, VERSION, package)
     set_versions(repository, MODEL, [VERSION], VERSION)
+    trial.begin()
     started = time.perf_counter()
     control.load(MODEL)
     control.wait_ready(MODEL, VERSION, config.timeout_seconds)
@@ -130,26 +162,48 @@ def _try(trial: _Trial, config: BlessConfig, server: Server, repository: Path, p
     signature = read_signature(package)
     for requests, check, good in ((odd_requests, refused, "refused"), (far_requests, survived, "survived")):
         for name, body in requests(signature).items():
+            trial.begin()
             trial.odd[name] = check(server.endpoint, MODEL, body, config.timeout_seconds) or good
             if trial.odd[name] != good:
-                trial.failures.append(f"request with {name}: {trial.odd[name]}")
+                trial.fail(f"request with {name}: {trial.odd[name]}")
     _check_golden(trial, config, control, package, " after odd requests")
-    trial.timing = _timed(config, server, signature, read_golden(package / GOLDEN)[0])
+    inputs = read_golden(package / GOLDEN)[0]
+    for protocol in PROTOCOLS if config.protocol == "both" else (config.protocol,):
+        trial.begin()
+        trial.timings[protocol] = _timed(config, server, signature, inputs, protocol)
     trial.memory_mb = _memory(server)
+    _check_limits(trial, config)
+
+
+def _check_limits(trial: _Trial, config: BlessConfig) -> None:
+    """Slow answers, and more memory than there may be."""
+    for protocol, timing in trial.timings.items():
+        if config.latency_ms_p95 is not None and timing.p95 > config.latency_ms_p95:
+            trial.fail(
+                f"answers over {protocol} are slow: 95 % within {timing.p95:.3g} ms, "
+                f"bless.latency_ms_p95 allows {config.latency_ms_p95:g} ms"
+            )
+    if config.memory_mb is not None and trial.memory_mb is not None and trial.memory_mb > config.memory_mb:
+        trial.fail(
+            f"server and backend take {trial.memory_mb:.0f} MiB of memory, bless.memory_mb allows {config.memory_mb:g}"
+        )
 
 
 def _check_golden(trial: _Trial, config: BlessConfig, control: Control, package: Path, when: str) -> None:
-    for protocol in ("http", "grpc"):
+    for protocol in PROTOCOLS:
+        trial.begin()
         result = control.golden(MODEL, VERSION, package / GOLDEN, tolerance=config.tolerance, protocol=protocol)
         before = trial.golden.get(protocol)
         trial.golden[protocol] = max(before or result, result, key=lambda found: found.max_abs_diff)
         if not result.passed:
-            trial.failures.append(
+            trial.fail(
                 f"golden answers over {protocol}{when} differ by {result.max_abs_diff:g}, allowed are {result.tolerance:g}"
             )
 
 
-def _timed(config: BlessConfig, server: Server, signature: Signature, inputs: dict[str, np.ndarray]) -> Timing:
+def _timed(
+    config: BlessConfig, server: Server, signature: Signature, inputs: dict[str, np.ndarray], protocol: str
+) -> Timing:
     from tritonclient.utils import InferenceServerException
 
     try:
@@ -161,9 +215,10 @@ def _timed(config: BlessConfig, server: Server, signature: Signature, inputs: di
             requests=config.requests,
             concurrency=config.concurrency,
             timeout=config.timeout_seconds,
+            protocol=protocol,
         )
     except InferenceServerException as error:
-        message = f"a timed request failed: {error.message()}"
+        message = f"a timed request over {protocol} failed: {error.message()}"
         raise ServingError(message) from error
 
 
@@ -200,10 +255,15 @@ def _report(trial: _Trial, config: BlessConfig, model: Path, dataset: Path, tail
             "passed": len(results) > 1 and all(result.passed for result in results),
             "protocols": {protocol: result.max_abs_diff for protocol, result in trial.golden.items()},
         }
-    timing = trial.timing
-    latency = None
+    timing = next(iter(trial.timings.values()), None)
+    latency: dict[str, Any] | None = None
     if timing:
-        latency = {name: getattr(timing, name) for name in ("p50", "p95", "p99", "n", "concurrency")}
+        names = ("p50", "p95", "p99", "n", "concurrency")
+        latency = {name: getattr(timing, name) for name in names}
+        latency["protocols"] = {
+            protocol: {name: getattr(found, name) for name in (*names, "throughput_rps")}
+            for protocol, found in trial.timings.items()
+        }
     return BlessingReport(
         model_digest=str(read_report(model).get("digest") or model.name),
         dataset_digest=_dataset_digest(dataset),
@@ -217,4 +277,5 @@ def _report(trial: _Trial, config: BlessConfig, model: Path, dataset: Path, tail
         odd_requests=trial.odd,
         log_tail=tail,
         failures=tuple(trial.failures),
+        failure_logs=trial.failure_logs,
     )

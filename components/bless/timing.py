@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from kfloop.serving.client import request_tensors
 from kfloop.serving.control import GOLDEN_ID
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kfloop.core.signature import Signature
     from kfloop.serving.endpoint import Endpoint
 
@@ -49,8 +51,9 @@ def time_requests(
     requests: int,
     concurrency: int,
     timeout: float,
+    protocol: str = "http",
 ) -> Timing:
-    """Send ``requests`` requests over HTTP, the protocol of kfloop's client.
+    """Send ``requests`` requests.
 
     Args:
         endpoint: The server.
@@ -60,17 +63,19 @@ def time_requests(
         requests: Number of timed requests.
         concurrency: Number of clients.
         timeout: Longest wait for one answer, in seconds.
+        protocol: ``http`` or ``grpc``.
 
     Raises:
         InferenceServerException: A request failed.
     """
     shares = [requests // concurrency + (client < requests % concurrency) for client in range(concurrency)]
     singles = _singles(signature, inputs)
+    client = _grpc if protocol == "grpc" else _http
     started = time.perf_counter()
     with ThreadPoolExecutor(concurrency) as pool:
         parts = list(
             pool.map(
-                lambda share: _client(endpoint, model, signature, singles, share, timeout), [s for s in shares if s]
+                lambda share: client(endpoint, model, signature, singles, share, timeout), [s for s in shares if s]
             )
         )
     wall = time.perf_counter() - started
@@ -88,7 +93,7 @@ def _singles(signature: Signature, inputs: dict[str, np.ndarray]) -> list[dict[s
     return [{name: array[row : row + 1] for name, array in inputs.items()} for row in range(count)]
 
 
-def _client(
+def _http(
     endpoint: Endpoint,
     model: str,
     signature: Signature,
@@ -99,15 +104,40 @@ def _client(
     """Seconds of each of ``share`` requests of one client."""
     from tritonclient import http
 
-    seconds = []
     client = http.InferenceServerClient(endpoint.http, connection_timeout=timeout, network_timeout=timeout)
     try:
-        for number in range(-WARM_UP, share):
-            tensors = request_tensors(http, signature, singles[number % len(singles)], binary_data=True)
-            before = time.perf_counter()
-            client.infer(model, tensors, request_id=GOLDEN_ID)
-            if number >= 0:
-                seconds.append(time.perf_counter() - before)
+        inputs = [request_tensors(http, signature, single, binary_data=True) for single in singles]
+        return _timed(inputs, share, lambda tensors: client.infer(model, tensors, request_id=GOLDEN_ID))
     finally:
         client.close()
+
+
+def _grpc(
+    endpoint: Endpoint,
+    model: str,
+    signature: Signature,
+    singles: list[dict[str, np.ndarray]],
+    share: int,
+    timeout: float,
+) -> np.ndarray:
+    """As :func:`_http`, over gRPC."""
+    from tritonclient import grpc
+
+    with grpc.InferenceServerClient(endpoint.grpc) as client:
+        inputs = [request_tensors(grpc, signature, single) for single in singles]
+        return _timed(
+            inputs,
+            share,
+            lambda tensors: client.infer(model, tensors, request_id=GOLDEN_ID, client_timeout=timeout),
+        )
+
+
+def _timed(inputs: list[Any], share: int, ask: Callable[[Any], Any]) -> np.ndarray:
+    """Seconds of ``share`` requests, after some that do not count."""
+    seconds = []
+    for number in range(-WARM_UP, share):
+        before = time.perf_counter()
+        ask(inputs[number % len(inputs)])
+        if number >= 0:
+            seconds.append(time.perf_counter() - before)
     return np.array(seconds)

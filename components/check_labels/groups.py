@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kfloop.core.statistics.estimate import wilson
+from kfloop.core.statistics.paired_tests import holm
 from kfloop.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ def worse_groups(
         for value, n, hits in _values(values, flagged, named=name in wanted or name == "group"):
             lines.append({"column": name, "value": value, "n": n, "noise": wilson(hits, n)})
             chances.append(_chance(hits, n, int(flagged.sum()), len(flagged)))
-    for line, adjusted in zip(lines, holm(np.array(chances)), strict=True):
-        line["p_adjusted"] = float(adjusted)
+    for line, adjusted in zip(lines, holm(chances), strict=True):
+        line["p_adjusted"] = adjusted
     return sorted(lines, key=lambda line: (line["p_adjusted"], -line["noise"].value, line["column"], line["value"]))[
         :LISTED
     ]
@@ -74,12 +75,3 @@ def _chance(hits: int, n: int, all_hits: int, everything: int) -> float:
     from scipy.stats import hypergeom
 
     return float(hypergeom.sf(hits - 1, everything, all_hits, n))
-
-
-def holm(chances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """p-values corrected for their number (S. Holm, Scandinavian Journal of Statistics 1979)."""
-    count = len(chances)
-    order = np.argsort(chances, kind="stable")
-    adjusted = np.empty(count)
-    adjusted[order] = np.minimum(np.maximum.accumulate(chances[order] * (count - np.arange(count))), 1.0)
-    return adjusted

@@ -42,6 +42,7 @@ class LabelReport:
     """Label check of one dataset version.
 
     Attributes:
+        dataset_digest: Dataset version that was checked.
         task: What is to be learned.
         n: Rows checked.
         n_flagged: Rows whose label is probably wrong.
@@ -64,6 +65,7 @@ class LabelReport:
         queued: Rows in the review queue.
     """
 
+    dataset_digest: str
     task: str
     n: int
     n_flagged: int
@@ -129,6 +131,7 @@ def run(config: LabelsConfig, *, dataset: Path, out: Path, workspace: Workspace)
     write_weights(out, rows, judgement.flagged, config.policy)
     queued = write_queue(out, rows, judgement, marks, annotators) if config.policy == "relabel_queue" else 0
     report = LabelReport(
+        dataset_digest=version.digest,
         task=rows.task,
         n=int(judgement.checked.sum()),
         n_flagged=int(judgement.flagged.sum()),

@@ -1,7 +1,7 @@
-"""Changing the champion: one order of events for promotion, override and rollback, safe to kill at any point.
+"""Changing the champion: one order of events for promotion, approval and rollback, safe to kill at any point.
 
 1. register the package (same package, same version)   4. ledger: close the intent: from here on it is champion
-2. ledger: intent, compare-and-set on the champion     5. repository, server and aliases follow the ledger
+2. ledger: intent, compare-and-set on the champion     5. repository, server, aliases, model card follow
 3. load beside the champion, verify by golden answers
 
 A kill before 4 leaves an open intent and the old champion answering; a kill after 4 leaves followers that lag behind.
@@ -13,13 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kfloop.components.deploy.projecting import project, restore_versions, standing
+from kfloop.components.deploy.following import follow
+from kfloop.components.deploy.projecting import restore_versions, standing
 from kfloop.components.deploy.verifying import Verification, verify_version
 from kfloop.core.registry import CHALLENGER, Registry
 from kfloop.core.state import open_state
 from kfloop.core.store import Store
 from kfloop.core.workspace import run_id
-from kfloop.errors import KfloopError
+from kfloop.errors import KfloopError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,12 +37,13 @@ class Change:
     """A change of champion that somebody asks for.
 
     Attributes:
-        action: ``promote``, ``override`` or ``rollback``.
+        action: ``promote`` or ``rollback``.
         digest: Package that is to become champion.
         expected: Champion the decision was made against; None for none.
         actor: Who asks.
         reason: Why, in one sentence.
         evidence_digest: Decision that allows it.
+        decision: Blob of that decision in the store.
     """
 
     action: str
@@ -50,6 +52,7 @@ class Change:
     actor: str
     reason: str
     evidence_digest: str = ""
+    decision: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +96,11 @@ def change_champion(
     package = Store(workspace.store).require("models", change.digest)
     now = standing(ledger, workspace.loop)
     if now.champion is not None and now.champion.model_digest == change.digest:
-        events = project(workspace, config, now)
+        events = follow(workspace, config)
         return Changed(entry=now.champion, verification=None, repeated=True, events=tuple(events))
     restore_versions(workspace, now)
     registry = Registry(workspace.mlflow, workspace.loop)
     version = registry.register(change.digest, package)
-    registry.project({CHALLENGER: version})
     at("registered")
     intent = ledger.intend(
         workspace.loop,
@@ -110,7 +112,9 @@ def change_champion(
         reason=change.reason,
         evidence_digest=change.evidence_digest,
         run_id=run_id(),
+        details={"decision": change.decision} if change.decision else {},
     )
+    registry.project({CHALLENGER: version})  # after the intent, so that recovery takes it away again
     at("intended")
     closed, verification, events = finish(intent, workspace, config, at)
     return Changed(entry=closed, verification=verification, repeated=False, events=tuple(events))
@@ -134,11 +138,21 @@ def finish(
         verification = verify_version(workspace, config, intent.version, package)
     except (KfloopError, OSError) as error:
         ledger.close(intent, done=False, reason=f"withdrawn: {error}")
-        project(workspace, config, standing(ledger, workspace.loop))
+        follow(workspace, config)
         raise
     at("verified")
+    if any(
+        row.action == "withdraw" and row.model_digest == intent.model_digest
+        for row in ledger.history(workspace.loop)
+        if row.seq > intent.seq
+    ):
+        ledger.close(intent, done=False, reason="withdrawn: its roll-out was withdrawn meanwhile")
+        follow(workspace, config)
+        raise StateError(
+            f"version {intent.version} was withdrawn from its roll-out meanwhile", hint="see: kfloop status --ledger"
+        )
     closed = ledger.close(intent, done=True, reason=f"{intent.reason}{note}")
     at("closed")
-    events = project(workspace, config, standing(ledger, workspace.loop))
+    events = follow(workspace, config)
     at("projected")
     return closed, verification, events

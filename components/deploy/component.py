@@ -1,4 +1,4 @@
-"""The KFP shells of ``deploy`` and ``keep``, the two branches of a decision."""
+"""The KFP shells of ``deploy`` and ``keep``, the two branches of a decision, and of ``approve``, which continues a held one."""
 
 from kfp import dsl
 
@@ -25,7 +25,7 @@ def deploy(
         deployment: What was done.
 
     Returns:
-        ``promoted`` or ``unchanged``.
+        ``promoted``, ``rolling_out`` or ``unchanged``.
     """
     from kfloop.components.deploy.deployment import run
     from kfloop.core.execution import execute
@@ -59,3 +59,31 @@ def keep(
     from kfloop.core.execution import execute
 
     return execute("keep", run, workspace, config_json, keeping, model=model, decision=decision)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def approve(workspace: str, config_json: str, gate_json: str, evidence: str, actor: str, reason: str) -> str:
+    """Promote the challenger of a decision on hold. Changes state: switch caching off for this task.
+
+    Args:
+        workspace: Places of the loop, as JSON.
+        config_json: Section ``deploy`` of the loop file.
+        gate_json: Section ``gate`` of the loop file, for how long a hold can be approved.
+        evidence: Evidence digest of the decision.
+        actor: Who approves.
+        reason: Why.
+
+    Returns:
+        ``promoted``, ``rolling_out`` or ``unchanged``.
+    """
+    from kfloop.components.deploy.approval import approve as core
+    from kfloop.core.config import parse_section
+    from kfloop.core.execution import recorded
+    from kfloop.core.workspace import Workspace
+
+    places = Workspace.from_json(workspace)
+    with recorded("approve", places) as facts:
+        config, gate = parse_section("approve", config_json), parse_section("gate", gate_json)
+        done = core(places, evidence, actor=actor, reason=reason, config=config, gate=gate)
+        facts |= {"outcome": done.outcome, "reason": done.sentence}
+    return done.outcome

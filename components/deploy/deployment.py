@@ -6,9 +6,15 @@ import getpass
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kfloop.components.deploy.changing import Change, Changed, change_champion, ignore
+from kfloop.components.deploy.changing import Change, Changed, ignore
+from kfloop.components.deploy.checking import refuse_ended, refuse_spent, refuse_unpassed
 from kfloop.components.deploy.recovery import recover
+from kfloop.components.deploy.rolling import carry_out
 from kfloop.core.artifacts import read_report, write_report
+from kfloop.core.decisions import published, read_decision
+from kfloop.core.state import open_state
+from kfloop.core.state.entries import champion_of
+from kfloop.core.state.standing import active_rollout
 from kfloop.errors import StateError
 
 if TYPE_CHECKING:
@@ -24,7 +30,8 @@ class DeploymentReport:
     """What a deployment did.
 
     Attributes:
-        outcome: ``promoted``, or ``unchanged`` when the package was champion already.
+        outcome: ``promoted``, ``rolling_out`` when the challenger gets traffic and must prove itself there first, or ``unchanged`` when the
+            package was champion already.
         version: Version of the champion.
         model_digest: Its package.
         previous_version: Champion before; 0 when there was none.
@@ -33,6 +40,7 @@ class DeploymentReport:
         verification: Golden answers: where, n, max_abs_diff, tolerance; None when unchanged.
         events: What was changed, in order.
         sentence: All of this for people.
+        rollout: Of a roll-out: the challenger's ``version`` and ``model_digest``, ``mode``, ``share``; None otherwise.
     """
 
     outcome: str
@@ -44,6 +52,7 @@ class DeploymentReport:
     verification: Any
     events: tuple[str, ...]
     sentence: str
+    rollout: dict[str, Any] | None = None
 
 
 def run(
@@ -55,7 +64,7 @@ def run(
     workspace: Workspace,
     at: Callable[[str], None] = ignore,
 ) -> DeploymentReport:
-    """Promote the challenger of a decision.
+    """Promote the challenger of a decision, or begin to roll it out (``deploy.rollout``).
 
     Args:
         config: Section ``deploy``.
@@ -66,7 +75,9 @@ def run(
         at: Called with the name of each stage reached, for tests.
 
     Raises:
-        StateError: The decision does not say ``promote``, is about another package, or the champion has changed since.
+        StateError: The decision does not say ``promote``, is not one of the store, was changed since the gate wrote it, has a verdict against
+            it, rests on an override that ended, was used before, is about a challenger that somebody turned down or about another
+            package, or the champion has changed since.
         ServingError: The version did not verify; the champion keeps serving.
     """
     report = read_decision(decision)
@@ -74,8 +85,16 @@ def run(
         raise StateError(
             f"the decision says {report.get('outcome')!r}, expected 'promote'", hint="nothing is deployed without one"
         )
+    blob = published(workspace, decision)
     digest = challenger_of(report, model)
+    refuse_unpassed(report)
     recover(workspace, config)
+    history = open_state(workspace.state).ledger.history(workspace.loop)
+    champion, rollout = champion_of(history), active_rollout(history)
+    known = {entry.model_digest for entry in (champion, rollout) if entry is not None}
+    if digest not in known:  # a repeated step changes nothing
+        refuse_spent(history, report)
+        refuse_ended(history, report)
     change = Change(
         action="promote",
         digest=digest,
@@ -83,8 +102,9 @@ def run(
         actor=getpass.getuser(),
         reason=str(report.get("reason", "")),
         evidence_digest=str(report["evidence_digest"]),
+        decision=blob,
     )
-    result = described(change_champion(change, workspace, config, at))
+    result = described(carry_out(change, workspace, config, at))
     write_report(out, result)
     return result
 
@@ -92,6 +112,8 @@ def run(
 def described(changed: Changed) -> DeploymentReport:
     """The report of a change."""
     entry = changed.entry
+    if entry.action == "rollout":
+        return _rolling(changed)
     before = f" instead of version {entry.previous_version}" if entry.previous_version else ""
     if changed.verification is None:
         sentence = f"Version {entry.version} is champion already; nothing was deployed."
@@ -99,7 +121,7 @@ def described(changed: Changed) -> DeploymentReport:
         seen = changed.verification
         sentence = (
             f"Version {entry.version} is champion{before}: its {seen.n} golden answers on the {seen.where} are within "
-            f"{seen.max_abs_diff:.2g} (allowed {seen.tolerance:g})."
+            f"{seen.max_abs_diff:.2g} (allowed {seen.tolerance:g})." + (f" {seen.note}" if seen.note else "")
         )
     return DeploymentReport(
         outcome="unchanged" if changed.repeated else "promoted",
@@ -114,19 +136,29 @@ def described(changed: Changed) -> DeploymentReport:
     )
 
 
-def read_decision(folder: Path) -> dict[str, Any]:
-    """The gate's report.
-
-    Raises:
-        StateError: It is missing, unreadable, or names no evidence.
-    """
-    try:
-        report = read_report(folder)
-    except (OSError, ValueError, TypeError) as error:
-        raise StateError(f"there is no readable decision in '{folder}': {error}", hint="run the loop again") from error
-    if not report.get("evidence_digest"):
-        raise StateError(f"the decision in '{folder}' names no evidence", hint="run the loop again")
-    return report
+def _rolling(changed: Changed) -> DeploymentReport:
+    """The report of a roll-out that began, or goes on."""
+    entry, seen, told = changed.entry, changed.verification, changed.entry.details
+    gets = "answers" if told["mode"] == "canary" else "sees in the background"
+    proof = f" Its {seen.n} golden answers on the {seen.where} are within {seen.max_abs_diff:.2g}." if seen else ""
+    return DeploymentReport(
+        outcome="rolling_out",
+        version=entry.previous_version,
+        model_digest=entry.previous_digest,
+        previous_version=entry.previous_version,
+        ledger_row=entry.seq,
+        evidence_digest=entry.evidence_digest,
+        verification=seen,
+        events=changed.events,
+        sentence=f"Version {entry.version} is rolled out as a {told['mode']}: it {gets} {told['share']:.0%} of the requests, until evidence "
+        f"promotes or withdraws it (kfloop rollout).{proof} Version {entry.previous_version} stays champion.",
+        rollout={
+            "version": entry.version,
+            "model_digest": entry.model_digest,
+            "mode": told["mode"],
+            "share": told["share"],
+        },
+    )
 
 
 def challenger_of(report: dict[str, Any], model: Path) -> str:

@@ -1,22 +1,31 @@
-"""Keeping: the branch of a decision that does not promote. It changes no champion; it records, and checks the
-champion.
+"""Keeping: the branch of a decision that does not promote. It changes no champion; it records, and checks the champion.
+
+A challenger on hold is registered and stands in the ledger, so that a person approves exactly what the gate held.
 """
 
 from __future__ import annotations
 
+import getpass
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kfloop.components.deploy.deployment import challenger_of, read_decision
+from kfloop.components.deploy.changing import ignore
+from kfloop.components.deploy.deployment import challenger_of
+from kfloop.components.deploy.following import follow
 from kfloop.components.deploy.recovery import recover
+from kfloop.components.deploy.rolling import end_rollout
 from kfloop.core.artifacts import write_report
-from kfloop.core.registry import CHALLENGER, Registry
+from kfloop.core.decisions import published, read_decision
+from kfloop.core.registry import Registry
 from kfloop.core.state import open_state
+from kfloop.core.state.standing import pending_hold
 from kfloop.core.store import Store
+from kfloop.core.workspace import run_id
 from kfloop.errors import StateError
 from kfloop.serving.repository import served
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from kfloop.core.sections import DeployConfig
@@ -48,7 +57,15 @@ class KeepingReport:
     sentence: str
 
 
-def run(config: DeployConfig, *, model: Path, decision: Path, out: Path, workspace: Workspace) -> KeepingReport:
+def run(
+    config: DeployConfig,
+    *,
+    model: Path,
+    decision: Path,
+    out: Path,
+    workspace: Workspace,
+    at: Callable[[str], None] = ignore,
+) -> KeepingReport:
     """Record a rejection or a hold.
 
     Args:
@@ -57,9 +74,10 @@ def run(config: DeployConfig, *, model: Path, decision: Path, out: Path, workspa
         decision: The gate's decision: ``reject`` or ``hold``.
         out: Scratch folder of this step.
         workspace: Places of the loop.
+        at: Called with the name of each stage reached, for tests.
 
     Raises:
-        StateError: The decision says something else, or the champion is not served or stored as the ledger says.
+        StateError: The decision says something else, was changed since the gate wrote it, is held and not one of the store, or the champion is not served or stored as the ledger says.
     """
     report = read_decision(decision)
     outcome = report.get("outcome")
@@ -68,11 +86,9 @@ def run(config: DeployConfig, *, model: Path, decision: Path, out: Path, workspa
     recover(workspace, config)
     version = None
     if outcome == "hold":
-        digest = challenger_of(report, model)
-        registry = Registry(workspace.mlflow, workspace.loop)
-        tags = {"kfloop.decision": "hold", "kfloop.evidence": str(report["evidence_digest"])}
-        version = registry.register(digest, Store(workspace.store).require("models", digest), tags=tags)
-        registry.project({CHALLENGER: version})
+        version = _hold(report, model, decision, workspace, at)
+        follow(workspace, config)
+        at("projected")
     champion = open_state(workspace.state).ledger.champion(workspace.loop)
     if champion is not None:
         Store(workspace.store).require("models", champion.model_digest)
@@ -96,3 +112,31 @@ def run(config: DeployConfig, *, model: Path, decision: Path, out: Path, workspa
     )
     write_report(out, result)
     return result
+
+
+def _hold(report: dict[str, Any], model: Path, decision: Path, workspace: Workspace, at: Callable[[str], None]) -> int:
+    """Register the challenger and say in the ledger that it waits. A repeated step of one run says it once."""
+    digest, evidence = challenger_of(report, model), str(report["evidence_digest"])
+    blob = published(workspace, decision)  # approval takes it from the store, where nobody changes it unnoticed
+    registry = Registry(workspace.mlflow, workspace.loop)
+    version = registry.register(
+        digest, Store(workspace.store).require("models", digest), tags={"kfloop.evidence": evidence}
+    )
+    at("registered")
+    ledger = open_state(workspace.state).ledger
+    last = pending_hold(ledger.history(workspace.loop))
+    if last is None or (last.evidence_digest, last.run_id) != (evidence, run_id()):
+        end_rollout(workspace, getpass.getuser(), f"a newer challenger, version {version}, waits for a person")
+        ledger.note(
+            workspace.loop,
+            action="hold",
+            actor=getpass.getuser(),
+            reason=str(report.get("reason", "")),
+            version=version,
+            model_digest=digest,
+            evidence_digest=evidence,
+            run_id=run_id(),
+            details={"decision": blob},
+        )
+    at("noted")
+    return version

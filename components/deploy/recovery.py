@@ -1,22 +1,23 @@
 """Recovery: what every command does first, so that a crash never needs a person.
 
 An open intent is finished when its version verifies on a server and withdrawn when it does not; then registry,
-repository and server follow the ledger. While another live run holds the loop's lease its work is left alone.
+repository and server follow the ledger; a roll-out that is going on goes on. While another live run holds the loop's lease its work is left alone.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfloop.components.deploy.changing import finish
-from kfloop.components.deploy.projecting import project, standing
-from kfloop.core.registry import CHALLENGER, Registry
+from kfloop.components.deploy.following import follow
+from kfloop.components.deploy.projecting import standing, wanted_policy
+from kfloop.components.deploy.verifying import target_of
 from kfloop.core.sections import DeployConfig
 from kfloop.core.state import open_state
+from kfloop.core.state.anchor import anchor, verified
 from kfloop.core.state.database import exists
 from kfloop.core.workspace import run_id
 from kfloop.errors import KfloopError
@@ -56,12 +57,13 @@ def recover(workspace: Workspace, config: DeployConfig | None = None, *, full: b
         full: Look at everything, also when the ledger has not moved.
 
     Raises:
-        StateError: The ledger is broken, or the registry is corrupt or contradicts it.
+        StateError: The ledger is broken or was cut off, or the registry is corrupt or contradicts it.
     """
     state = open_state(workspace.state) if exists(workspace.state) else None
-    rows = state.ledger.verify(workspace.loop) if state else 0
+    rows = verified(workspace)
     if state is None or (rows == 0 and not full):
         return Recovery(word="clean")
+    anchor(workspace)
     if _busy(state, workspace):
         return Recovery(word="busy")
     config = config or DeployConfig()
@@ -71,9 +73,9 @@ def recover(workspace: Workspace, config: DeployConfig | None = None, *, full: b
         _mark(workspace, rows + 1)
         return recovery
     now = standing(state.ledger, workspace.loop)
-    if not full and _marked(workspace, now, rows):
+    if not full and _marked(workspace, config, now, rows):
         return Recovery(word="clean")
-    events = project(workspace, config, now, keep_challenger=_on_hold(workspace))
+    events = follow(workspace, config, now)
     _mark(workspace, rows)
     return Recovery(word="projected" if events else "clean", events=tuple(events))
 
@@ -91,14 +93,7 @@ def _settle(intent: Entry, workspace: Workspace, config: DeployConfig) -> Recove
 def _busy(state: State, workspace: Workspace) -> bool:
     """Whether another live process works on this loop; a step of the run that holds the lease is not another."""
     holder = state.leases.holder(workspace.loop)
-    return holder is not None and holder.pid != os.getpid() and holder.run_id != run_id()
-
-
-def _on_hold(workspace: Workspace) -> bool:
-    """Whether the version behind the alias ``challenger`` waits for a person."""
-    registry = Registry(workspace.mlflow, workspace.loop)
-    version = registry.aliases().get(CHALLENGER)
-    return version is not None and registry.tags(version).get("kfloop.decision") == "hold"
+    return holder is not None and not holder.is_us(run_id())
 
 
 def _mark(workspace: Workspace, rows: int) -> None:
@@ -108,10 +103,8 @@ def _mark(workspace: Workspace, rows: int) -> None:
     staging.replace(workspace.kfloop_dir / MARK)
 
 
-def _marked(workspace: Workspace, now: Standing, rows: int) -> bool:
+def _marked(workspace: Workspace, config: DeployConfig, now: Standing, rows: int) -> bool:
     """Whether the followers have seen the ledger's last row, and are still there."""
-    from kfloop.serving.repository import served
-
     try:
         mark = json.loads((workspace.kfloop_dir / MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -119,5 +112,4 @@ def _marked(workspace: Workspace, now: Standing, rows: int) -> bool:
     if mark != {"rows": rows, "mlflow": workspace.mlflow}:
         return False
     there = not workspace.mlflow.startswith(_SQLITE) or Path(workspace.mlflow.removeprefix(_SQLITE)).is_file()
-    default, _ = served(workspace.repository, workspace.loop)
-    return there and default == (now.champion.version if now.champion else None)
+    return there and target_of(workspace, config).told() == wanted_policy(workspace, now)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import os
 import uuid
 from typing import TYPE_CHECKING
 
-from kfloop.components.deploy.changing import Change, change_champion, ignore
+from kfloop.components.deploy.changing import Change, Changed, change_champion, finish, ignore
 from kfloop.components.deploy.deployment import DeploymentReport, described
 from kfloop.components.deploy.projecting import standing
 from kfloop.components.deploy.recovery import recover
+from kfloop.components.deploy.rolling import withdraw
+from kfloop.components.deploy.verifying import target_of
 from kfloop.core.sections import DeployConfig
 from kfloop.core.state import open_state
+from kfloop.core.store import Store
 from kfloop.core.workspace import run_id
 from kfloop.errors import StateError
 
@@ -73,14 +75,46 @@ def rollback(
             actor=actor or getpass.getuser(),
             reason=reason or f"back to version {version}",
         )
-        return described(change_champion(change, workspace, config, at))
+        if now.rollout is not None:
+            withdraw(workspace, now.rollout, change.actor, f"rolled back to version {version}: {change.reason}")
+        done = _at_once(change, version, workspace, config, at)
+        return described(done or change_champion(change, workspace, config, at))
+
+
+def _at_once(
+    change: Change, version: int, workspace: Workspace, config: DeployConfig, at: Callable[[str], None]
+) -> Changed | None:
+    """Let a version that is loaded answer first, and see to everything else then.
+
+    Returns:
+        What was done; null where the version is not held by a running server, so that the ordinary way is to be gone.
+    """
+    target = target_of(workspace, config)
+    if not target.holds(version):
+        return None
+    package = Store(workspace.store).require("models", change.digest)
+    intent = open_state(workspace.state).ledger.intend(
+        workspace.loop,
+        action=change.action,
+        version=version,
+        model_digest=change.digest,
+        expected_champion=change.expected,
+        actor=change.actor,
+        reason=change.reason,
+        run_id=run_id(),
+    )
+    at("intended")
+    if target.switch(version, package):
+        at("switched")
+    closed, verification, events = finish(intent, workspace, config, at)
+    return Changed(entry=closed, verification=verification, repeated=False, events=tuple(events))
 
 
 @contextlib.contextmanager
 def exclusive(state: State, workspace: Workspace, purpose: str) -> Iterator[None]:
     """Hold the loop's lease, unless this process (or the run it is a step of) holds it already."""
     holder = state.leases.holder(workspace.loop)
-    if holder is not None and (holder.pid == os.getpid() or holder.run_id == run_id()):
+    if holder is not None and holder.is_us(run_id()):
         yield
         return
     with state.leases.acquire(workspace.loop, f"{purpose}-{uuid.uuid4().hex[:6]}"):

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kfloop.components.evaluate.baselines import kind_of
+from kfloop.components.evaluate.baselines.fitting import kind_of
 from kfloop.components.evaluate.evaluation import Comparison
 from kfloop.components.evaluate.measuring import groups_of
 from kfloop.components.evaluate.scoreboard import Board
 from kfloop.components.evaluate.showing import Shown
+from kfloop.errors import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,9 +32,16 @@ def compare_generators(
 
     Raises:
         InputError: Samples are no finite numbers, or there are too few rows to judge by.
+        ConfigError: Columns are named to slice or group by.
     """
     from kfloop.core.generation import GaussianBaseline, Judge
 
+    for key, told in (("slices", config.slices), ("groups", config.groups)):
+        if told:
+            raise ConfigError(
+                f"evaluate.{key} names {', '.join(map(repr, told))}, but a generator answers no rows that could be told apart",
+                hint=f"leave evaluate.{key} out",
+            )
     train, test = version.split("train"), version.split("test")
     classes = len(version.labels)
     asked = _labels(test.labels, config.samples)

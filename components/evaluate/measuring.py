@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kfloop.components.evaluate.scoreboard import SLICE
+from kfloop.components.evaluate.slices.fairness import Grouping, group_statistics
+from kfloop.components.evaluate.slices.slicing import Slice
+from kfloop.core.judging import forecast_channels, spread
 from kfloop.core.statistics import classification, forecasting, multilabel, ranking, regression
+from kfloop.core.statistics.bootstrap import AnyStatistic, CountStatistic, Statistic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+    from kfloop.components.evaluate.new_rows import NewRows
     from kfloop.core.encoding import Examples
-    from kfloop.core.statistics.bootstrap import AnyStatistic
     from kfloop.core.versions import DatasetVersion
 
     Statistics = dict[str, AnyStatistic]
 
 ORIGINS = ("base", "fresh")
-# Figures that are also given for the rows of each origin.
+NEW = "origin:new"  # fresh rows that the champion's dataset version did not hold
+_ORIGIN_TEXTS = {"base": "rows the loop began with", "fresh": "freshly labelled rows"}
+# Slices of these kinds are families of their own: more of them do not widen the intervals of classes, channels and origins.
+FAMILIES = ("column", "group", "segment", "corruption")
+# Figures that are also given for the rows of each origin, column and segment.
 _BY_ORIGIN = {
     "classification": ("accuracy",),
     "multilabel": ("micro_f1",),
@@ -45,6 +54,9 @@ class Task:
         std: Standard deviation of each channel in the training rows, [C]; empty without a forecast.
         block: Neighbouring rows that depend on each other, because their windows overlap.
         groups: Group of each row (``data.group``), 0..G-1, [N]; null where rows have none. Windows of a series are told apart by time.
+        slices: Slices by column and weak segments.
+        groupings: Groups that are to be treated alike.
+        new: Fresh rows that the champion's dataset version did not hold; null without a champion.
     """
 
     objective: str
@@ -55,12 +67,15 @@ class Task:
     std: NDArray[np.float64]
     block: int
     groups: NDArray[np.int64] | None = None
+    slices: tuple[Slice, ...] = ()
+    groupings: tuple[Grouping, ...] = ()
+    new: NewRows | None = None
 
 
 def task_of(version: DatasetVersion, objective: str, test: Examples) -> Task:
     """The task of the test rows."""
     series = version.schema.get("series", {}) if version.modality == "series" else {}
-    channels = [str(name) for name in series.get("channels", [])] if objective == "forecasting" else []
+    channels = forecast_channels(version, objective)
     block = 1
     if series:
         # A forecast's errors depend on each other over the horizon; what is said about a window, over the whole window.
@@ -72,7 +87,7 @@ def task_of(version: DatasetVersion, objective: str, test: Examples) -> Task:
         origin=test.origin,
         labels=list(version.labels),
         channels=channels,
-        std=_spread(version, channels),
+        std=spread(version, channels),
         block=block,
         groups=groups_of(version, test.ids),
     )
@@ -95,17 +110,63 @@ def statistics_of(task: Task, answer: NDArray[Any]) -> Statistics:
         answer: The model's answer for each row, as its signature says.
     """
     whole, parts = _MEASURES[task.objective](task, answer)
-    for origin in ORIGINS:
-        rows = task.origin == origin
+    some = [(f"origin:{origin}", task.origin == origin) for origin in ORIGINS]
+    some += [(NEW, task.new.rows)] if task.new is not None else []
+    some += [(part.name, part.rows) for part in task.slices]
+    for name, rows in some:
         if rows.any():
-            parts[f"origin:{origin}"] = {name: whole[name].among(rows) for name in _BY_ORIGIN[task.objective]}
+            parts[name] = {figure: _among(task, answer, whole[figure], rows) for figure in _BY_ORIGIN[task.objective]}
+    for grouping in task.groupings:
+        parts |= group_statistics(task.objective, task.target, answer, whole, grouping)
     flat = {f"{SLICE}{where}/{name}": item for where, found in parts.items() for name, item in found.items()}
     return whole | flat
 
 
-def n_slices(statistics: Mapping[str, AnyStatistic]) -> int:
-    """Number of slices in ``statistics``."""
-    return len({name.rsplit("/", 1)[0] for name in statistics if name.startswith(SLICE)})
+def n_slices(statistics: Mapping[str, AnyStatistic]) -> tuple[int, dict[str, int]]:
+    """Number of slices by class, channel and origin in ``statistics``, and of those of each other family."""
+    counts = Counter(_kind(name) for name in _slice_names(statistics))
+    families = {kind: counts.pop(kind) for kind in FAMILIES if kind in counts}
+    return counts.total(), families
+
+
+def slice_facts(task: Task, statistics: Mapping[str, AnyStatistic]) -> dict[str, dict[str, Any]]:
+    """Kind, number of rows and words of each slice in ``statistics``."""
+    told = {part.name: (part.n, part.text) for part in task.slices}
+    for grouping in task.groupings:
+        told |= {part.name: (part.n, part.text) for part in grouping.parts}
+        told[grouping.name] = (sum(part.n for part in grouping.compared), grouping.text)
+    told |= {f"origin:{origin}": (int((task.origin == origin).sum()), _ORIGIN_TEXTS[origin]) for origin in ORIGINS}
+    if task.new is not None:
+        told[NEW] = (int(task.new.rows.sum()), task.new.text)
+    for place, label in enumerate(task.labels):
+        rows = task.target == place if task.objective == "classification" else None
+        if task.objective == "multilabel":
+            rows = task.target[:, place] >= multilabel.THRESHOLD
+        if rows is not None:
+            told[f"class:{label}"] = (int(rows.sum()), f"class {label}")
+    told |= {f"channel:{name}": (len(task.target), f"channel {name}") for name in task.channels}
+    found = {}
+    for name in _slice_names(statistics):
+        n, text = told.get(name, (0, name.partition(":")[2]))
+        found[name] = {"kind": _kind(name), "n": n, "text": text}
+    return found
+
+
+def _slice_names(statistics: Mapping[str, AnyStatistic]) -> list[str]:
+    flat = (name.removeprefix(SLICE).rsplit("/", 1)[0] for name in statistics if name.startswith(SLICE))
+    return list(dict.fromkeys(flat))
+
+
+def _kind(name: str) -> str:
+    return name.partition(":")[0]
+
+
+def _among(task: Task, answer: NDArray[Any], item: AnyStatistic, rows: NDArray[np.bool_]) -> AnyStatistic:
+    """A figure of some rows; an area under a curve is ranked anew among them, which is faster than to rank all rows for each slice."""
+    if isinstance(item, Statistic):
+        return item.among(rows)
+    own = ranking.auroc(task.target[rows] == 1, answer[rows])
+    return CountStatistic(value=lambda counts: own.value(counts[:, rows]), kinds=item.kinds & rows)
 
 
 def _classes(task: Task, answer: NDArray[Any]) -> tuple[Statistics, dict[str, Statistics]]:
@@ -142,10 +203,3 @@ _MEASURES = {
     "forecasting": _forecasts,
     "anomaly": _anomalies,
 }
-
-
-def _spread(version: DatasetVersion, channels: list[str]) -> NDArray[np.float64]:
-    """Standard deviation of each channel over the training rows; 1 for a channel that never changes."""
-    table = version.table("train", channels)
-    found = np.array([np.nanstd(np.asarray(table[name].to_numpy(), dtype=np.float64)) for name in channels])
-    return np.where(found > 0, found, 1.0) if channels else np.empty(0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kfloop.core.artifacts import read_report
+from kfloop.core.external_client import check_unchanged
 from kfloop.core.scoring import PackagedModel
 from kfloop.core.signature import MEND
 from kfloop.core.store import Store
@@ -61,17 +62,22 @@ class Contestant:
             )
         return found
 
-    def overlap(self) -> int:
-        """Number of test rows that the model was trained on."""
+    def overlap(self) -> int | None:
+        """Number of test rows that the model was trained on; null where nobody knows."""
         seen = self.model.train_content()
-        return sum(content in seen for content in self.test.content.tolist())
+        return None if seen is None else sum(content in seen for content in self.test.content.tolist())
+
+    def asked(self) -> dict[str, Any] | None:
+        """What asking an external model took; null for one that runs here."""
+        return self.model.external.cost() if self.model.external else None
 
 
 def contestant(folder: Path, role: str, version: DatasetVersion) -> Contestant:
     """The package in ``folder``, after a check that it is about this dataset.
 
     Raises:
-        StateError: The package is damaged.
+        StateError: The package is damaged, or the endpoint of an external model does not give its golden answers any more.
+        ServerUnavailable: That endpoint does not answer.
         TerminalError: It takes other rows or knows other classes than the dataset has; no test row can be judged.
     """
     try:
@@ -93,6 +99,7 @@ def contestant(folder: Path, role: str, version: DatasetVersion) -> Contestant:
         raise TerminalError(
             "the test split has no rows, so nothing can be compared", hint="add examples, or raise data.split.test"
         )
+    check_unchanged(model, role)
     return Contestant(role=role, digest=str(report["digest"]), normal=normal, model=model, test=test)
 
 

@@ -1,22 +1,21 @@
 """From answers to estimates: metrics, slices and paired differences, all on the same resamples.
 
-No interval has a width of 0 unless nothing could make it wider. When every resample says the same, the bootstrap has seen no variation, which
-is not the same as there being none: ten right answers of ten do not make a model that errs never, and two models that agree on ten rows
-may differ in one of four.
+Shares of independent rows get score intervals, which always have a width (``interval``). For anything else no interval has a width of 0 unless
+nothing could make it wider. When every resample says the same, the bootstrap has seen no variation, which is not the same as there
+being none: a ranking of ten rows without a fault is not one that errs never.
 
-* A figure between 0 and 1 gets Wilson's interval; a difference of two gets what no disagreement on n rows still allows, Wilson's upper end
-  for 0 of n. This is exact for shares of rows, and for F1 and areas under a curve takes each row as right or wrong as a whole.
+* A figure between 0 and 1 (F1, an area under a curve, a share of rows in groups) gets Wilson's interval; a difference of two gets what no
+  disagreement on n rows still allows, Wilson's upper end for 0 of n. That takes each row as right or wrong as a whole.
 * An error without a largest value has no such formula: its interval is unknown. A difference of exactly 0 stays 0, because numbers with
   fractions that agree on every row come from the same model.
 
-Simulated with 10 test rows, a challenger 10 points worse than a champion of 97 % passes ``accuracy vs champion >= -0.05 (interval)`` in 28 %
-of rounds without this and in 6 % with it; with the 60 rows that the default rules ask for, in less than 1 %.
+No interval leaves the values that are possible, which an extrapolated tail could.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,10 +25,10 @@ from kfloop.core.statistics.bootstrap import (
     FEWEST_GROUPS,
     AnyStatistic,
     Replicates,
-    percentile,
     replicate,
 )
 from kfloop.core.statistics.estimate import Estimate, wilson
+from kfloop.core.statistics.intervals import interval
 from kfloop.core.statistics.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -54,6 +53,7 @@ class Board:
         config: Resamples, level and seed.
         block: Neighbouring rows that depend on each other.
         groups: Group of each row, whose rows depend on each other, 0..G-1, [n]; null where there are none.
+        families: Number of slices of the kinds that are corrected by themselves, such as ``column``; they are not among ``n_slices``.
     """
 
     objective: str
@@ -62,6 +62,7 @@ class Board:
     config: EvaluateConfig
     block: int = 1
     groups: NDArray[np.int64] | None = None
+    families: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def resampling(self) -> dict[str, Any]:
@@ -100,13 +101,17 @@ class Board:
         return shaped(minus) | {"relative": shaped(relative)}
 
     def _level(self, name: str) -> float:
-        return self.slice_level if name.startswith(SLICE) else self.config.level
+        if not name.startswith(SLICE):
+            return self.config.level
+        family = self.families.get(name.removeprefix(SLICE).partition(":")[0])
+        return self.slice_level if family is None else 1 - (1 - self.config.level) / max(1, family)
 
     def _estimate(self, name: str, item: Replicates) -> Estimate:
-        """The percentile interval, or what takes its place when it has no width."""
-        found = percentile(item, self._level(name))
+        """The interval, or what takes its place when it has no width."""
+        found = interval(item, self._level(name))
         if not _certain(found):
-            return found
+            metric = METRICS[self.objective][_metric(name)]
+            return _within(found, metric.low, metric.high)
         if not self._is_share(name):
             return _unknown(found)
         free = self._free(item.n)
@@ -115,12 +120,13 @@ class Board:
 
     def _difference(self, name: str, ours: Replicates, theirs: Replicates, *, relative: bool = False) -> Estimate:
         """The same of challenger minus other, or of that as a share of the other's value."""
-        found = percentile(ours.relative_to(theirs) if relative else ours - theirs, self._level(name))
+        found = interval(ours.relative_to(theirs) if relative else ours - theirs, self._level(name))
+        is_share = self._is_share(name)
         if not _certain(found):
-            return found
-        if not self._is_share(name):
+            return _within(found, -1.0, 1.0) if is_share and not relative else found
+        if not is_share:
             return found if found.value == 0 else _unknown(found)
-        half = wilson(0, self._free(ours.n), found.level).high / (abs(theirs.point) if relative else 1.0)
+        half = wilson(0, self._free(found.n), found.level).high / (abs(theirs.point) if relative else 1.0)
         return replace(found, low=found.value - half, high=found.value + half)
 
     def _is_share(self, name: str) -> bool:
@@ -153,6 +159,11 @@ def _metric(name: str) -> str:
 def _certain(found: Estimate) -> bool:
     """Whether every resample says the same."""
     return found.known and found.high - found.low <= ROUNDING * max(1.0, abs(found.value))
+
+
+def _within(found: Estimate, low: float, high: float) -> Estimate:
+    """The interval without values that are not possible; an unknown end stays unknown."""
+    return replace(found, low=max(found.low, low), high=min(found.high, high))
 
 
 def _unknown(found: Estimate) -> Estimate:

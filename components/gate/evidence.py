@@ -10,9 +10,11 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from kfloop.components.gate.verdicts import Measurement, number
-from kfloop.core.artifacts import canonical_json, read_report, sha256_text
-from kfloop.core.statistics.metrics import METRICS
+from kfloop.components.gate.levels import LEVEL, LOWEST_LEVEL
+from kfloop.components.gate.measurement import Measurement, number
+from kfloop.core.artifacts import folder_digest, read_report
+from kfloop.core.decisions import reports_digest
+from kfloop.core.statistics.metrics import FIGURES, METRICS
 from kfloop.errors import nearest
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from kfloop.core.sections import Rule
 
 SOURCES = ("validate", "labels", "evaluate", "bless")
+KINDS = {"validate": "validations", "labels": "labels", "evaluate": "evaluations", "bless": "blessings"}  # in the store
+REPORT_OF = {"cost": "evaluate"}  # sources of a rule that stand in the report of another name
 _CONSISTENT = 1e-6  # a difference and the two numbers it is made of come from one computation in double precision
 
 _BLESS_PLACES: dict[str, tuple[str, ...]] = {
@@ -49,7 +53,7 @@ class Evidence:
     @property
     def digest(self) -> str:
         """Content digest of all reports, and of which are absent."""
-        return sha256_text(canonical_json({"reports": self.reports, "absent": sorted(self.absent)}))
+        return reports_digest(self.reports, self.absent)
 
     def at(self, source: str, *keys: str) -> Any:
         """The value at a path of keys in the report of ``source``; None where the path ends early."""
@@ -81,10 +85,29 @@ class Evidence:
         return not self.tells_champion or any(part is not None for part in both)
 
     @property
+    def level(self) -> float:
+        """Confidence level of a single interval: that of the figures over all test rows."""
+        overall = self.at("evaluate", "challenger", "overall")
+        items = overall.values() if isinstance(overall, dict) else []
+        found = [number(item.get("level")) for item in items if isinstance(item, dict)]
+        return next((level for level in found if level is not None and LOWEST_LEVEL <= level < 1), LEVEL)
+
+    @property
     def classes(self) -> list[str]:
         """Names of the classes."""
         labels = self.at("evaluate", "labels")
         return [str(label) for label in labels] if isinstance(labels, list) else []
+
+    def columns(self, kind: str) -> list[str]:
+        """Columns by which the evaluation made slices of this kind, ``column`` or ``group``, as slices spell them."""
+        found = self.at("evaluate", "slice_columns", kind)
+        return [str(name) for name in found] if isinstance(found, list) else []
+
+    @property
+    def corruptions(self) -> list[str]:
+        """Kinds of corruption that were tried, with success or without."""
+        found = self.at("evaluate", "robustness")
+        return [str(name) for name in found] if isinstance(found, dict) else []
 
     @property
     def slices(self) -> set[str]:
@@ -99,8 +122,14 @@ def text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def collect(folders: dict[str, Path]) -> Evidence:
-    """Read the report of each folder; one that is missing or unreadable is evidence of nothing, not an error."""
+def collect(folders: dict[str, Path], blobs: Path | None = None) -> Evidence:
+    """Read the report of each folder; one that is missing, unreadable or was changed is evidence of nothing, not an error.
+
+    Args:
+        folders: Folder of each source.
+        blobs: Root of the store. A folder in it is named by the digest of its content, so that an edit shows; of one elsewhere the
+            store must have the very content. Null checks nothing.
+    """
     reports: dict[str, dict[str, Any]] = {}
     absent: dict[str, str] = {}
     for source, folder in folders.items():
@@ -110,7 +139,23 @@ def collect(folders: dict[str, Path]) -> Evidence:
             absent[source] = "it wrote no report"
         except (OSError, ValueError, TypeError) as error:
             absent[source] = f"its report cannot be read ({type(error).__name__})"
+        else:
+            if blobs is not None and _was_changed(folder, blobs / KINDS[source]):
+                del reports[source]
+                absent[source] = f"its report was changed after the step wrote it (remove '{folder}' and run again)"
     return Evidence(reports=reports, absent=absent)
+
+
+def _was_changed(folder: Path, blobs: Path) -> bool:
+    """Whether a folder holds something else than what a step published.
+
+    Args:
+        folder: A blob of the store, or a copy of one.
+        blobs: The store's folder of this kind of blob.
+    """
+    found = folder_digest(folder)
+    renamed = folder.resolve().parent.parent == blobs.resolve().parent and found != folder.name
+    return renamed or not (blobs / found).is_dir()
 
 
 def measure(evidence: Evidence, rule: Rule, name: str) -> Measurement:
@@ -121,15 +166,53 @@ def measure(evidence: Evidence, rule: Rule, name: str) -> Measurement:
         rule: The rule.
         name: Slice, with a wildcard already resolved.
     """
-    if rule.source not in evidence.reports:
-        return Measurement(missing=evidence.absent.get(rule.source, f"step '{rule.source}' gave no report"))
+    report = REPORT_OF.get(rule.source, rule.source)
+    if report not in evidence.reports:
+        return Measurement(missing=evidence.absent.get(report, f"step '{report}' gave no report"))
     if rule.source == "evaluate":
         return _evaluated(evidence, rule, name)
+    if rule.source == "cost":
+        return _cost(evidence, rule, name)
     if rule.versus != "absolute" or name != "overall":
         return Measurement(missing=f"'{rule.source}' measures the challenger as a whole, alone")
     if rule.source == "bless":
         return _blessed(evidence, rule.metric)
-    return _estimate(evidence.at("labels", rule.metric), f"the label report has no '{rule.metric}'")
+    return _labels(evidence, rule.metric)
+
+
+def _labels(evidence: Evidence, metric: str) -> Measurement:
+    """A figure of the label check, with the check's own words where it could not tell."""
+    found = estimated(evidence.at("labels", metric), f"the label report has no '{metric}'")
+    warnings = evidence.at("labels", "warnings")
+    if found.value is not None or evidence.at("labels", metric) is None or not isinstance(warnings, list):
+        return found
+    why = "; ".join(str(line) for line in warnings) or "it does not say why"
+    return Measurement(
+        missing=f"the label check could not tell: {why}",
+        todo="let the rule warn (mode: warn), or leave it out, if such data cannot be checked",
+    )
+
+
+def _cost(evidence: Evidence, rule: Rule, name: str) -> Measurement:
+    """What a model costs, or how much more than another one's that is."""
+    if name != "overall":
+        return Measurement(missing="a cost is that of the model as a whole, not of a slice")
+    costs = {}
+    for model in ("challenger", *([] if rule.versus == "absolute" else [rule.versus])):
+        found = number(evidence.at("evaluate", "cost", model, rule.metric))
+        if found is None:
+            return Measurement(missing=f"nobody measured '{rule.metric}' of the {model}")
+        costs[model] = found
+    if rule.versus == "absolute":
+        return Measurement(value=costs["challenger"])
+    difference = costs["challenger"] - costs[rule.versus]
+    if not rule.relative:
+        return Measurement(value=difference)
+    if costs[rule.versus] <= 0:
+        return Measurement(
+            missing=f"the {rule.versus}'s {rule.metric} is {costs[rule.versus]:g}, and a share of that is no number"
+        )
+    return Measurement(value=difference / costs[rule.versus])
 
 
 def _blessed(evidence: Evidence, metric: str) -> Measurement:
@@ -142,7 +225,7 @@ def _blessed(evidence: Evidence, metric: str) -> Measurement:
 
 
 def _evaluated(evidence: Evidence, rule: Rule, name: str) -> Measurement:
-    if (wrong := _wrong_way(evidence, rule)) is not None:
+    if wrong := _wrong_way(evidence, rule):
         return Measurement(missing=wrong)
     if rule.versus == "absolute":
         return _metric(evidence, ("challenger",), rule.metric, name)
@@ -152,8 +235,9 @@ def _evaluated(evidence: Evidence, rule: Rule, name: str) -> Measurement:
         return difference
     ours = _metric(evidence, ("challenger",), rule.metric, name)
     theirs = _metric(evidence, (rule.versus,), rule.metric, name)
-    if ours.value is None or theirs.value is None:
-        return Measurement(missing=ours.missing or theirs.missing)
+    wrong = ours.missing or theirs.missing or _not_possible(rule, {"challenger": ours.value, rule.versus: theirs.value})
+    if wrong or ours.value is None or theirs.value is None:
+        return Measurement(missing=wrong, n=difference.n)
     unit = abs(theirs.value) if rule.relative else 1.0
     expected = ours.value - theirs.value
     if not math.isclose(difference.value * unit, expected, rel_tol=_CONSISTENT, abs_tol=_CONSISTENT * min(1.0, unit)):
@@ -163,6 +247,14 @@ def _evaluated(evidence: Evidence, rule: Rule, name: str) -> Measurement:
             f"{theirs.value:.4g}{share} (are the roles swapped?)"
         )
     return difference
+
+
+def _not_possible(rule: Rule, values: dict[str, float | None]) -> str:
+    """Why one of the two figures that are compared is no measurement; empty where both are possible."""
+    figure = FIGURES["evaluate"][rule.metric]
+    known = {who: value for who, value in values.items() if value is not None}
+    wrong = [f"{value:g} of the {who}" for who, value in known.items() if not figure.low <= value <= figure.high]
+    return f"{wrong[0]} is no possible value of {rule.metric}" if wrong else ""
 
 
 def _wrong_way(evidence: Evidence, rule: Rule) -> str | None:
@@ -193,8 +285,13 @@ def _metric(evidence: Evidence, place: tuple[str, ...], metric: str, name: str) 
         return Measurement(missing=f"{who} has no slice '{name}'")
     if metric not in block:
         near = nearest(metric, [str(key) for key in block])
-        return Measurement(missing=f"{who} has no metric '{metric}' on '{name}'{f' ({near})' if near else ''}")
-    found = _estimate(block[metric], f"{metric} of {who} on '{name}' could not be computed")
+        missing = f"{who} has no metric '{metric}' on '{name}'{f' ({near})' if near else ''}"
+        return Measurement(
+            missing=missing, todo="name a figure that this evaluation has (section Comparison of the report)"
+        )
+    found = estimated(block[metric], f"{metric} of {who} on '{name}' could not be computed")
+    if found.value is not None and found.n is None:
+        return Measurement(missing=f"{metric} of {who} on '{name}' does not say how many examples it rests on")
     return replace(found, unsure=_too_few(evidence)) if found.value is not None else found
 
 
@@ -208,19 +305,15 @@ def _too_few(evidence: Evidence) -> str:
     return f"there are {units:g} {kinds.get(str(by), 'test rows')}, and an interval needs {fewest:g}"
 
 
-def _estimate(value: Any, missing: str) -> Measurement:
+def estimated(value: Any, missing: str) -> Measurement:
     """An estimate object of a report; a bare number counts as one without interval."""
     fields = value if isinstance(value, dict) else {"value": value}
-    found = number(fields.get("value"))
+    found, n, level = number(fields.get("value")), _count(fields.get("n")), number(fields.get("level"))
     if found is None:
-        return Measurement(missing=missing)
-    return Measurement(
-        value=found,
-        low=number(fields.get("low")),
-        high=number(fields.get("high")),
-        n=_count(fields.get("n")),
-        level=number(fields.get("level")),
-    )
+        return Measurement(missing=missing, n=n)
+    if level is not None and not LOWEST_LEVEL <= level < 1:
+        return Measurement(missing=f"its interval has the impossible level {level:g}", n=n)
+    return Measurement(value=found, low=number(fields.get("low")), high=number(fields.get("high")), n=n, level=level)
 
 
 def _count(value: Any) -> int | None:

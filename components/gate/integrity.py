@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kfloop.components.gate.evidence import SOURCES, text
-from kfloop.components.gate.verdicts import Verdict, condition, number
+from kfloop.components.gate.measurement import number
+from kfloop.components.gate.verdicts import Verdict, condition
 
 if TYPE_CHECKING:
     from kfloop.components.gate.evidence import Evidence
@@ -43,6 +44,7 @@ def _present(evidence: Evidence, source: str) -> Verdict:
         met=True if there else None,
         good=f"step '{source}' reported",
         bad=f"step '{source}' proves nothing: {why}",
+        advice=f"run the loop again, and read the log of step '{source}' if it fails again",
     )
 
 
@@ -52,6 +54,7 @@ def _rules_exist(enforced: int) -> Verdict:
         met=True if enforced else None,
         good=f"{enforced} enforced rules decide",
         bad="no enforced rule was judged, and an empty rule set approves nothing",
+        advice="give the loop file a rule with mode: enforce that applies, or leave gate.rules out for the default ones",
     )
 
 
@@ -59,9 +62,10 @@ def _validated(evidence: Evidence) -> Verdict:
     word = evidence.at("validate", "outcome_word")
     return condition(
         "data validation passed",
-        met=None if word not in {"pass", "fail"} else word == "pass",
+        met=None if word not in ("pass", "fail") else word == "pass",
         good="the dataset passed its expectations",
         bad=f"the validation of the dataset says {word!r}, expected 'pass'",
+        advice="mend the data, or the suite if it asks too much (section Validation of the report)",
     )
 
 
@@ -73,6 +77,7 @@ def _one_challenger(evidence: Evidence) -> Verdict:
         met=None if evaluated is None or blessed is None else evaluated == blessed,
         good=f"the evaluated and the blessed model are the same, {evaluated}",
         bad=f"the evaluated model is {evaluated}, the blessed one {blessed}",
+        advice="run the loop again: one of the two reports is of another round",
     )
 
 
@@ -85,24 +90,26 @@ def _another_model(evidence: Evidence) -> Verdict:
         bad=f"same model: the challenger {challenger} is the champion already"
         if challenger
         else "no challenger is named",
+        advice="nothing is to be done, or change the data or the training so that another model comes out",
     )
 
 
 def _one_dataset(evidence: Evidence) -> Verdict:
-    """The evaluation must name its dataset; what other reports name must be the same."""
+    """Every report names the dataset version it is about, and it is one: a report left over from another round is none of this one's evidence."""
     evaluated = text(evidence.at("evaluate", "dataset_digest"))
-    others = {source: text(evidence.at(source, "dataset_digest")) for source in SOURCES if source != "evaluate"}
-    other = {source: digest for source, digest in others.items() if digest is not None and digest != evaluated}
-    bad = (
-        f"the evaluation is on dataset {evaluated}, but {', '.join(f'{source} on {digest}' for source, digest in other.items())}"
-        if evaluated
-        else "the evaluation does not name its dataset"
-    )
+    named = {source: text(evidence.at(source, "dataset_digest")) for source in SOURCES if source in evidence.reports}
+    silent = [source for source, digest in named.items() if digest is None]
+    other = [f"{source} on {digest}" for source, digest in named.items() if digest not in {None, evaluated}]
+    if silent:
+        bad = f"the dataset is not named by: {', '.join(silent)}"
+    else:
+        bad = f"the evaluation is on dataset {evaluated}, but {', '.join(other)}"
     return condition(
         "one dataset version",
-        met=not other if evaluated else None,
+        met=None if silent or evaluated is None else not other,
         good=f"all reports are on dataset {evaluated}",
         bad=bad,
+        advice="run the loop again: a report is of another round",
     )
 
 
@@ -120,6 +127,7 @@ def _unseen(evidence: Evidence) -> list[Verdict]:
                 bad=f"the {model} was trained on {count:g} of the test rows, so its score means nothing"
                 if count is not None
                 else f"nobody counted the test rows that the {model} was trained on",
+                advice="keep rows in the split they were given (leave data.split as it was), or start a new loop under another name",
             )
         )
     return verdicts
@@ -139,22 +147,32 @@ def _compared(evidence: Evidence) -> list[Verdict]:
             met=True if whole else None,
             good=f"compared with champion {evidence.champion_digest} on the same rows",
             bad="there is a champion, but no complete comparison with it" if evidence.tells_champion else silent,
+            advice="run the loop again: without a comparison nothing says that the challenger is no worse",
         )
     ]
 
 
 def _blessed(evidence: Evidence) -> Verdict:
+    """The server said yes, and shows the golden answers it gave: a trial that asked nothing has proved nothing."""
     passed = evidence.at("bless", "passed")
     failures = evidence.at("bless", "failures")
     why = (
         "; ".join(str(line) for line in failures[:3]) if isinstance(failures, list) and failures else "no reason given"
     )
-    version = evidence.at("bless", "triton_version")
+    version = text(evidence.at("bless", "triton_version"))
+    asked, apart, allowed = (number(evidence.at("bless", "golden", key)) for key in ("n", "max_abs_diff", "tolerance"))
+    shown = version is not None and bool(asked) and apart is not None and allowed is not None and apart <= allowed
+    if passed is False:
+        bad = f"Triton did not bless the model: {why}"
+    elif passed is True:
+        bad = f"the blessing says that it passed, but shows no golden answers of a known server within a tolerance ({apart} of {allowed} on {asked})"
+    else:
+        bad = "the blessing does not say whether it passed"
+    met = False if passed is False else True if passed is True and shown else None
     return condition(
         "blessed by a real server",
-        met=passed if isinstance(passed, bool) else None,
+        met=met,
         good=f"Triton {version} loads the model and gives the golden answers",
-        bad=f"Triton did not bless the model: {why}"
-        if passed is False
-        else "the blessing does not say whether it passed",
+        bad=bad,
+        advice="read the server's words in section Blessing of the report",
     )

@@ -9,39 +9,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from kfloop.components.gate.advice import advice_on
+from kfloop.components.gate.levels import detectable
 from kfloop.core.statistics.metrics import FIGURES
 
-Outcome = Literal["pass", "fail", "not_evaluated"]
+if TYPE_CHECKING:
+    from kfloop.components.gate.measurement import Measurement
 
+Outcome = Literal["pass", "fail", "not_evaluated"]
+Use = Literal["point", "interval", "unless_refuted"]
+
+_TINY = 1e-9
 # Values outside of these ranges are not measurements but defects of the step that wrote them.
 _RANGES: dict[str, tuple[float, float]] = {
     name: (figure.low, figure.high) for figures in FIGURES.values() for name, figure in figures.items()
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """One number out of a report, or why there is none.
-
-    Attributes:
-        value: The number; None when it is missing.
-        low: Lower end of its interval; None for a number without interval.
-        high: Upper end of its interval.
-        n: Number of examples or requests behind it; None when the step does not count them.
-        level: Confidence level of the interval.
-        missing: Why there is no number; empty when there is one.
-        unsure: Why a number may have no interval; empty where nothing is known of that.
-    """
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    n: int | None = None
-    level: float | None = None
-    missing: str = ""
-    unsure: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +38,9 @@ class Bar:
         subject: What is measured, in words.
         threshold: The number asked for.
         at_least: True for ``>=``, False for ``<=``.
-        interval: Whether the worse end of the interval is judged instead of the point estimate.
+        use: What must satisfy the bound: the ``point`` estimate, the whole ``interval``, or any part of it (``unless_refuted``).
         min_n: Smallest number of examples that counts as evidence.
-        difference: Whether the measurement is a difference of two models.
+        versus: ``absolute``, or the model that the challenger is compared with.
         relative: Whether it is a share of the other model's value.
         mode: ``enforce`` or ``warn``.
     """
@@ -66,11 +50,16 @@ class Bar:
     subject: str
     threshold: float
     at_least: bool
-    interval: bool = False
+    use: Use = "point"
     min_n: int = 1
-    difference: bool = False
+    versus: str = "absolute"
     relative: bool = False
     mode: str = "enforce"
+
+    @property
+    def difference(self) -> bool:
+        """Whether the measurement is a difference of two models."""
+        return self.versus != "absolute"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +73,17 @@ class Verdict:
         low: Lower end of the interval.
         high: Upper end of the interval.
         threshold: The number asked for; None for conditions that are not about a number.
+        level: Confidence level of the interval.
         n: Number of examples.
+        shortfall: How far the judged number is on the wrong side of the threshold; None where it is not.
+        detectable: The true value that this rule passes (with ``unless_refuted``: notices) in 80 % of rounds of this size.
         sentence: All of the above for people.
+        advice: What to do about it; empty for a pass.
         mode: ``enforce`` (decides) or ``warn`` (is reported only).
+        subject: What was measured, in words; empty for conditions that are not about a number.
+        versus: ``absolute``, ``champion`` or ``baseline``.
+        relative: Whether value and threshold are shares of the other model's value.
+        overridden_by: Who said that this failure does not block, why and until when; None for nobody.
     """
 
     rule: str
@@ -95,21 +92,22 @@ class Verdict:
     low: float | None = None
     high: float | None = None
     threshold: float | None = None
+    level: float | None = None
     n: int | None = None
+    shortfall: float | None = None
+    detectable: float | None = None
     sentence: str = ""
+    advice: str = ""
     mode: str = "enforce"
+    subject: str = ""
+    versus: str = "absolute"
+    relative: bool = False
+    overridden_by: dict[str, Any] | None = None
 
     @property
     def blocks(self) -> bool:
         """Whether this verdict alone forbids a promotion."""
-        return self.mode == "enforce" and self.verdict != "pass"
-
-
-def number(value: Any) -> float | None:
-    """``value`` as a finite float; None for anything else (null, NaN, infinity, text, a truth value)."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) else None
+        return self.mode == "enforce" and self.verdict != "pass" and self.overridden_by is None
 
 
 def judge(bar: Bar, measured: Measurement) -> Verdict:
@@ -120,10 +118,12 @@ def judge(bar: Bar, measured: Measurement) -> Verdict:
     """
     problem = _problem(bar, measured)
     outcome: Outcome = "not_evaluated"
+    shortfall = None
     if not problem:
         judged = _judged(bar, measured)
         met = judged >= bar.threshold if bar.at_least else judged <= bar.threshold
         outcome = "pass" if met else "fail"
+        shortfall = None if met else abs(judged - bar.threshold)
     verdict = Verdict(
         rule=bar.rule,
         verdict=outcome,
@@ -131,13 +131,27 @@ def judge(bar: Bar, measured: Measurement) -> Verdict:
         low=measured.low,
         high=measured.high,
         threshold=bar.threshold,
+        level=measured.level,
         n=measured.n,
+        shortfall=shortfall,
+        detectable=None if problem else _detectable(bar, measured),
         mode=bar.mode,
+        subject=bar.subject,
+        versus=bar.versus,
+        relative=bar.relative,
     )
-    return replace(verdict, sentence=_sentence(bar, verdict, problem, measured.level))
+    verdict = replace(verdict, sentence=_sentence(bar, verdict, problem))
+    return replace(verdict, advice=advice_on(bar, verdict, measured, problem))
 
 
-def condition(rule: str, *, met: bool | None, good: str, bad: str) -> Verdict:
+def _detectable(bar: Bar, measured: Measurement) -> float | None:
+    """What the rule could show with as many rows; null where that is no possible value."""
+    found = detectable(measured, bar.threshold, at_least=bar.at_least, use=bar.use)
+    low, high = (-math.inf, math.inf) if bar.difference else _RANGES.get(bar.metric, (-math.inf, math.inf))
+    return found if found is not None and low <= found <= high else None
+
+
+def condition(rule: str, *, met: bool | None, good: str, bad: str, advice: str) -> Verdict:
     """A verdict on something that is not a number.
 
     Args:
@@ -145,18 +159,33 @@ def condition(rule: str, *, met: bool | None, good: str, bad: str) -> Verdict:
         met: True passes, False fails, None could not be evaluated.
         good: Sentence for a pass.
         bad: Sentence for a failure, or for why it could not be evaluated.
+        advice: What to do when it is not met.
     """
     outcome: Outcome = "not_evaluated" if met is None else "pass" if met else "fail"
-    return Verdict(rule=rule, verdict=outcome, sentence=f"{good if met else bad}: {_word(outcome)}")
+    sentence = f"{good if met else bad}: {_word(outcome)}"
+    return Verdict(rule=rule, verdict=outcome, sentence=sentence, advice="" if met else advice)
 
 
 def _judged(bar: Bar, measured: Measurement) -> float:
-    """The number that is held against the threshold: with ``interval`` the end that is worse for the challenger."""
-    end = (measured.low if bar.at_least else measured.high) if bar.interval else measured.value
+    """The number that is held against the threshold: the end that is worse for the challenger, or with ``unless_refuted`` the better one."""
+    worse, better = (measured.low, measured.high) if bar.at_least else (measured.high, measured.low)
+    end = {"point": measured.value, "interval": worse, "unless_refuted": better}[bar.use]
     if end is None:  # _problem has ruled this out
         message = f"rule '{bar.rule}' was judged without a number"
         raise AssertionError(message)
     return end
+
+
+def _impossible(measured: Measurement) -> str:
+    """Why this interval cannot be one of this value; empty where it can, or where there is none."""
+    if measured.value is None or measured.low is None or measured.high is None:
+        return ""
+    if measured.low > measured.high:
+        return f"its interval [{measured.low:g}, {measured.high:g}] is upside down"
+    # A bootstrap interval may lie beside its value (a calibration error is biased), but never farther than it is wide.
+    width = measured.high - measured.low + _TINY
+    beside = not measured.low - width <= measured.value <= measured.high + width
+    return f"its interval [{measured.low:g}, {measured.high:g}] is not one of {measured.value:g}" if beside else ""
 
 
 def _problem(bar: Bar, measured: Measurement) -> str:
@@ -166,33 +195,40 @@ def _problem(bar: Bar, measured: Measurement) -> str:
     low, high = _RANGES.get(bar.metric, (-math.inf, math.inf))
     if not bar.difference and not low <= measured.value <= high:
         return f"{measured.value:g} is no possible value of {bar.metric} (expected {low:g} to {high:g})"
-    if bar.interval and (measured.low is None or measured.high is None):
+    if bar.use != "point" and (measured.low is None or measured.high is None):
         return "it has no interval, and the rule asks for one" + (f": {measured.unsure}" if measured.unsure else "")
-    if measured.low is not None and measured.high is not None and measured.low > measured.high:
-        return f"its interval [{measured.low:g}, {measured.high:g}] is upside down"
+    if impossible := _impossible(measured):
+        return impossible
     if measured.n is None:
         return "" if bar.min_n <= 1 else f"its number of examples is unknown, the rule needs at least {bar.min_n}"
     return "" if measured.n >= bar.min_n else f"it rests on {measured.n} examples, the rule needs at least {bar.min_n}"
 
 
-def _sentence(bar: Bar, verdict: Verdict, problem: str, level: float | None) -> str:
-    bound = f"{'at least' if bar.at_least else 'at most'} {_text(bar.threshold, bar)}"
+def _sentence(bar: Bar, verdict: Verdict, problem: str) -> str:
+    bound = f"{'at least' if bar.at_least else 'at most'} {figure(verdict.threshold, bar)}"
     if problem:
         return f"{bar.subject} must be {bound}, but {problem}: {_word(verdict.verdict)}"
-    text = f"{bar.subject} is {_text(verdict.value, bar)}"
+    text = f"{bar.subject} is {figure(verdict.value, bar)}"
     if verdict.low is not None and verdict.high is not None:
-        share = f"{100 * level:.4g}% " if level is not None else ""
-        text += f" ({share}interval {_text(verdict.low, bar)} to {_text(verdict.high, bar)})"
+        share = f"{100 * verdict.level:.4g}% " if verdict.level is not None else ""
+        text += f" ({share}interval {figure(verdict.low, bar)} to {figure(verdict.high, bar)})"
     if verdict.n is not None:
         text += f" on {verdict.n} {'requests' if bar.metric in _REQUEST_METRICS else 'examples'}"
-    end = ("lower end " if bar.at_least else "upper end ") if bar.interval else ""
-    return f"{text}; {end}must be {bound}: {_word(verdict.verdict)}"
+    lower = bar.at_least is (bar.use == "interval")
+    end = "" if bar.use == "point" else "lower end " if lower else "upper end "
+    short = (
+        f" ({figure(verdict.shortfall, bar).lstrip('+')} {'short' if bar.at_least else 'too much'})"
+        if verdict.shortfall
+        else ""
+    )
+    return f"{text}; {end}must be {bound}{short}: {_word(verdict.verdict)}"
 
 
 _REQUEST_METRICS = frozenset({"p50_ms", "p95_ms", "p99_ms", "throughput_rps"})
 
 
-def _text(value: float | None, bar: Bar) -> str:
+def figure(value: float | None, bar: Bar) -> str:
+    """A number as the rule's sentence spells it: differences with their sign, shares in percent."""
     if value is None:
         return "unknown"
     if bar.relative:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kfloop.core.artifacts import write_report
 from kfloop.core.state import open_state
+from kfloop.core.state.anchor import verified
 from kfloop.core.store import Store
 from kfloop.errors import StateError
 
@@ -64,7 +65,7 @@ def run(config: DeployConfig, *, model: Path, out: Path, workspace: Workspace) -
     """
     del config, model
     state = open_state(workspace.state)
-    state.ledger.verify(workspace.loop)
+    verified(workspace)
     champion = state.ledger.champion(workspace.loop)
     if champion is not None and not Store(workspace.store).has("models", champion.model_digest):
         raise StateError(

@@ -10,14 +10,15 @@ import numpy as np
 from kfloop.components.monitor.freshness import count_fresh_labels
 from kfloop.components.monitor.memory import Memory
 from kfloop.components.monitor.policy import Conclusion, Facts, conclude
-from kfloop.components.monitor.projection import SmallReferenceError, finite_rows, fit_projection
-from kfloop.components.monitor.reporting import MonitorReport
+from kfloop.components.monitor.projection import CLASSES, SmallReferenceError, finite_rows, fit_projection
+from kfloop.components.monitor.reporting import UNJUDGED, MonitorReport
 from kfloop.components.monitor.sampling import write_samples
 from kfloop.components.monitor.sizing import Sizes, measure
 from kfloop.components.monitor.traffic import Traffic, read_traffic
 from kfloop.core.artifacts import canonical_json, read_report, sha256_text, write_report
 from kfloop.core.signature import read_signature
 from kfloop.core.state import open_state
+from kfloop.core.statistics.effects import BLIND_SPOT
 from kfloop.core.store import Store
 from kfloop.core.workspace import run_id
 from kfloop.errors import StateError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kfloop.core.sections import MonitorConfig
+    from kfloop.core.signature import Signature
     from kfloop.core.state import State
     from kfloop.core.state.ledger import Entry
     from kfloop.core.workspace import Workspace
@@ -35,8 +37,12 @@ if TYPE_CHECKING:
 BATCHES_SIZED = 4
 """Effects are those of the latest rows: enough to be stable, few enough not to dilute a recent change."""
 MOST_UNUSABLE = 0.5
+UNWATCHED = {  # what the reference, the rows held out in training, cannot stand for
+    "generation": "its traffic is noise that callers chose, and says nothing about data",
+    "forecasting": "windows of one series follow each other, and the bets of the monitor are about independent rows",
+    "anomaly": "the rows held out for its test hold more odd ones than traffic does",
+}
 MONTH_SECONDS = 30 * 24 * 3600
-WATCHED = ("image", "classification")
 DECIDED = ("succeeded", "rejected", "held")
 
 
@@ -94,17 +100,17 @@ def after_publish(path: Path, workspace: Workspace) -> None:
 def _watch(config: MonitorConfig, champion: Entry, state: State, *, out: Path, workspace: Workspace) -> MonitorReport:
     package = Store(workspace.store).require("models", champion.model_digest)
     signature = read_signature(package)
-    if (signature.modality, signature.objective) != WATCHED:
+    blind = _unwatched(signature)
+    if blind:
         return MonitorReport(
             outcome="not_evaluated",
-            reason=f"the champion does {signature.objective} of {signature.modality} data; traffic is judged for "
-            f"{WATCHED[1]} of {WATCHED[0]} data",
+            reason=blind,
             champion_digest=champion.model_digest,
             champion_version=champion.version,
             threshold=1 / config.false_alarm,
         )
-    embedding, probabilities = _reference(package)
-    projection = fit_projection(embedding, probabilities)
+    embedding, answers = _reference(package, signature.answer)
+    projection = fit_projection(embedding, answers, signature.objective)
     test = projection.betting(level=config.false_alarm, tolerance=config.tolerance, batch=config.batch)
     payload, row_version = state.monitors.load(workspace.loop, champion.model_digest)
     before = Memory.from_dict(payload)
@@ -112,18 +118,19 @@ def _watch(config: MonitorConfig, champion: Entry, state: State, *, out: Path, w
         workspace.request_log,
         workspace.loop,
         champion.version,
+        answer=signature.answer,
         embedding=embedding.shape[1],
-        probabilities=probabilities.shape[1],
+        answers=answers.shape[1],
     )
-    usable = finite_rows(traffic.embedding, traffic.probabilities)
+    usable = finite_rows(traffic.embedding, traffic.answers, signature.objective)
     unseen = before.unseen(traffic)
-    memory = before.advance(test, projection.features(traffic.embedding, traffic.probabilities), traffic)
+    memory = before.advance(test, projection.features(traffic.embedding, traffic.answers), traffic)
     if unseen.any():
         state.monitors.save(workspace.loop, champion.model_digest, memory.to_dict(), row_version)
 
     problem, quality = _quality(config, traffic, usable, unseen, memory.betting.rows)
     latest = np.flatnonzero(usable)[-max(BATCHES_SIZED * config.batch, config.min_rows) :]
-    sizes = measure(projection, (embedding, probabilities), traffic, latest, list(signature.labels))
+    sizes = measure(projection, (embedding, answers), traffic, latest, list(signature.labels))
     fresh = count_fresh_labels(config.fresh, package, workspace) if memory.betting.alarm_row is not None else None
     fingerprint = sha256_text(canonical_json([champion.model_digest, "drift", memory.betting.alarm_row, fresh]))
     conclusion = _conclude(config, memory, sizes, fresh, problem, int(unseen.sum()), fingerprint, state, workspace.loop)
@@ -146,6 +153,7 @@ def _watch(config: MonitorConfig, champion: Entry, state: State, *, out: Path, w
         c2st_auc=sizes.auc,
         estimated_accuracy=sizes.accuracy,
         reference_accuracy=sizes.reference_accuracy,
+        blind_spot=BLIND_SPOT if signature.objective == CLASSES else UNJUDGED,
         data_quality=quality,
         fresh_labels=fresh,
         fingerprint=fingerprint,
@@ -217,11 +225,22 @@ def _quality(
     return problem, tuple(quality)
 
 
-def _reference(package: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _unwatched(signature: Signature) -> str:
+    """Why the traffic of a champion cannot be judged; empty when it can."""
+    if signature.objective in UNWATCHED:
+        return f"the champion learned {signature.objective}: {UNWATCHED[signature.objective]}"
+    if not signature.batched:
+        return f"the champion answers about {signature.modality} in requests without rows, and those are not logged"
+    return ""
+
+
+def _reference(package: Path, answer: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Embeddings and answers of the reference, one row each, flat."""
     path = package / "reference.npz"
     try:
         with np.load(path) as arrays:
-            return arrays["embedding"].astype(float), arrays["probabilities"].astype(float)
+            embedding, answers = (arrays[name].astype(float) for name in ("embedding", answer))
+            return embedding.reshape(len(embedding), -1), answers.reshape(len(answers), -1)
     except (OSError, KeyError, ValueError) as error:
         message = f"the champion's reference '{path.name}' cannot be read: {error}"
         raise StateError(message, hint="The package was changed after it was published; restore the store.") from error

@@ -4,10 +4,10 @@ Everything is fitted on the learning half of the reference, so that the paying h
 `kfloop.core.statistics.betting`): five views, each of which sees what the others miss.
 
     embedding   whitened principal components: the mean of the representation
-    outputs     whitened principal components of the log-probabilities: which classes, how sure
+    outputs     whitened principal components of the answers (of classes their log-probabilities, of several labels their log-odds)
     quadratic   squares of the components and products of the first ones: spread and correlation
     distance    the log of the mean square of all components, bet to rise: noise, and inputs unlike any in the reference
-    confidence  the log-odds of the top class, bet to fall
+    confidence  the log-odds of the top class, bet to fall; where there are classes
 
 The last two have nothing to learn and bet from the first batch on.
 """
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 MIN_REFERENCE = 40
+CLASSES, LABELS = "classification", "multilabel"
 _LEARNING_SHARE = 0.4
 _SEED = 0
 _EMBEDDING_COLUMNS = 16
@@ -62,14 +63,16 @@ class Projection:
     """The fitted map from answers to features, and the reference that went through it.
 
     Attributes:
+        objective: What the model learned.
         embedding: Whitening of the embedding.
-        outputs: Whitening of the log-probabilities.
+        outputs: Whitening of the answers.
         products: Mean and standard deviation of the quadratic features, [2, q].
-        fixed: Mean and standard deviation of distance and confidence, [2, 2].
+        fixed: Mean and standard deviation of distance and confidence, [2, 0 to 2].
         learn: Features of the learning half, [n, d].
         pay: Features of the paying half, [m, d].
     """
 
+    objective: str
     embedding: Whitening
     outputs: Whitening
     products: Array
@@ -90,7 +93,7 @@ class Projection:
             "outputs": len(self.outputs.axes),
             "quadratic": self.products.shape[1],
             "distance": int(len(self.embedding.axes) > 0),
-            "confidence": 1,
+            "confidence": int(self.objective == CLASSES),
         }
         views, start = [], 0
         for name, width in widths.items():
@@ -107,20 +110,22 @@ class Projection:
         first, second = _pairs(self.embedding)
         names += [f"components {i + 1} x {j + 1}" for i, j in zip(first, second, strict=True)]
         distance = ["log distance from the reference"] if len(self.embedding.axes) else []
-        return [*names, *distance, "log-odds of the top class"]
+        confidence = ["log-odds of the top class"] if self.objective == CLASSES else []
+        return [*names, *distance, *confidence]
 
     def betting(self, *, level: float, tolerance: float, batch: int) -> Betting:
         """Return the betting test over these views."""
         return Betting(learn=self.learn, pay=self.pay, views=self.views, level=level, tolerance=tolerance, batch=batch)
 
-    def features(self, embedding: Array, probabilities: Array) -> Array:
+    def features(self, embedding: Array, answers: Array) -> Array:
         """Return the features of rows, [n, d]; a row that holds a value that is not finite gives NaN throughout."""
-        valid = finite_rows(embedding, probabilities)
+        valid = finite_rows(embedding, answers, self.objective)
         raw = _raw(
             self.embedding,
             self.outputs,
             np.where(valid[:, None], embedding, 0.0),
-            np.where(valid[:, None], probabilities, 1.0),
+            np.where(valid[:, None], answers, 1.0),
+            self.objective,
         )
         features = self._standardised(raw)
         features[~valid] = np.nan
@@ -139,18 +144,19 @@ class SmallReferenceError(InputError):
     code = "small_reference"
 
 
-def fit_projection(embedding: Array, probabilities: Array) -> Projection:
+def fit_projection(embedding: Array, answers: Array, objective: str = CLASSES) -> Projection:
     """Fit the projection on a reference.
 
     Args:
         embedding: Embeddings of the reference rows, [n, D].
-        probabilities: Class probabilities of the same rows, [n, K].
+        answers: The model's answers to the same rows, [n, K].
+        objective: What the model learned.
 
     Raises:
         SmallReferenceError: Fewer than 40 usable rows.
     """
-    valid = finite_rows(embedding, probabilities)
-    embedding, probabilities = embedding[valid].astype(float), probabilities[valid].astype(float)
+    valid = finite_rows(embedding, answers, objective)
+    embedding, answers = embedding[valid].astype(float), answers[valid].astype(float)
     if len(embedding) < MIN_REFERENCE:
         message = f"the champion's reference has {len(embedding)} usable rows, expected at least {MIN_REFERENCE}"
         raise SmallReferenceError(
@@ -158,13 +164,15 @@ def fit_projection(embedding: Array, probabilities: Array) -> Projection:
         )
     # The rows come sorted (by class, by split): halves must be drawn, always the same way.
     order = np.random.default_rng(_SEED).permutation(len(embedding))
-    embedding, probabilities = embedding[order], probabilities[order]
+    embedding, answers = embedding[order], answers[order]
     cut = max(int(len(order) * _LEARNING_SHARE), MIN_REFERENCE // 4)
     whitened = _whitening(embedding[:cut], _EMBEDDING_COLUMNS)
-    outputs = _whitening(_log(probabilities[:cut]), _OUTPUT_COLUMNS)
-    _, _, products, fixed = _raw(whitened, outputs, embedding[:cut], probabilities[:cut])
+    scaled = _scaled(answers[:cut], objective)
+    outputs = _whitening(scaled, _OUTPUT_COLUMNS, _SMALLEST * float(np.abs(scaled).max()))
+    _, _, products, fixed = _raw(whitened, outputs, embedding[:cut], answers[:cut], objective)
     empty = np.zeros((0, 0))
     draft = Projection(
+        objective=objective,
         embedding=whitened,
         outputs=outputs,
         products=_moments(products),
@@ -172,27 +180,40 @@ def fit_projection(embedding: Array, probabilities: Array) -> Projection:
         learn=empty,
         pay=empty,
     )
-    features = draft.features(embedding, probabilities)
+    features = draft.features(embedding, answers)
     return Projection(**{**draft.__dict__, "learn": features[:cut], "pay": features[cut:]})
 
 
-def finite_rows(embedding: Array, probabilities: Array) -> NDArray[np.bool_]:
+def finite_rows(embedding: Array, answers: Array, objective: str = CLASSES) -> NDArray[np.bool_]:
     """Return which rows can be used: finite throughout, and probabilities within [0, 1]."""
-    sane = np.isfinite(probabilities) & (probabilities >= 0) & (probabilities <= 1 + _SMALLEST)
+    sane = np.isfinite(answers)
+    if objective in (CLASSES, LABELS):
+        sane &= (answers >= 0) & (answers <= 1 + _SMALLEST)
     return np.asarray(np.isfinite(embedding).all(axis=1) & sane.all(axis=1))
 
 
-def _whitening(rows: Array, most: int) -> Whitening:
+def _whitening(rows: Array, most: int, smallest: float = _SMALLEST) -> Whitening:
     mean = rows.mean(axis=0)
     _, values, axes = np.linalg.svd(rows - mean, full_matrices=False)
     spread = values / np.sqrt(len(rows))
-    floor = max(_SMALLEST, 1e-3 * float(spread[0]))
+    # Answers have the units of what was learned: a column that does not vary is small beside its own values.
+    floor = max(smallest, 1e-3 * float(spread[0]))
     kept = min(most, max(len(rows) // _ROWS_PER_COLUMN, 1), int((spread > floor).sum()))
     return Whitening(mean=mean, axes=axes[:kept] / spread[:kept, None])
 
 
-def _log(probabilities: Array) -> Array:
-    return np.asarray(np.log(np.clip(probabilities, _SMALLEST, 1.0)))
+def _scaled(answers: Array, objective: str) -> Array:
+    """Return answers on the scale on which their components are taken."""
+    if objective == CLASSES:
+        return np.asarray(np.log(np.clip(answers, _SMALLEST, 1.0)))
+    if objective == LABELS:
+        return _log_odds(answers)
+    return answers
+
+
+def _log_odds(probabilities: Array) -> Array:
+    sure = np.clip(probabilities, _SMALLEST, 1 - _SMALLEST)
+    return np.asarray(np.log(sure / (1 - sure)))
 
 
 def _moments(rows: Array) -> Array:
@@ -208,19 +229,18 @@ def _pairs(whitening: Whitening) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 def _raw(
-    embedding: Whitening, outputs: Whitening, rows: Array, probabilities: Array
+    embedding: Whitening, outputs: Whitening, rows: Array, answers: Array, objective: str
 ) -> tuple[Array, Array, Array, Array]:
     """Return components, output components, products, and the columns with a fixed direction."""
     components = embedding.apply(rows.astype(float))
     first, second = _pairs(embedding)
-    top = np.clip(probabilities.max(axis=1), _SMALLEST, 1 - _SMALLEST)
-    fixed = [np.log(top / (1 - top))]
+    answers = answers.astype(float)
+    fixed = [_log_odds(answers.max(axis=1))] if objective == CLASSES else []
     if components.shape[1]:
         fixed.insert(0, np.log(np.maximum((components**2).mean(axis=1), _SMALLEST)))
-    log_probabilities = _log(probabilities.astype(float))
     return (
         components,
-        outputs.apply(log_probabilities),
+        outputs.apply(_scaled(answers, objective)),
         components[:, first] * components[:, second],
-        np.column_stack(fixed),
+        np.column_stack(fixed) if fixed else np.zeros((len(components), 0)),
     )

@@ -12,6 +12,7 @@ from kfloop.core.statistics.estimate import Estimate
 if TYPE_CHECKING:
     from kfloop.components.monitor.memory import Point
 
+UNJUDGED = "How right the answers are is not estimated: only what turned out to be true shows that."
 UNKNOWN = Estimate(value=math.nan, low=math.nan, high=math.nan, n=0)
 
 
@@ -37,7 +38,7 @@ class MonitorReport:
         c2st_auc: How well a classifier tells the latest rows from the reference.
         estimated_accuracy: Of the latest rows, without labels.
         reference_accuracy: The same estimate for the reference.
-        blind_spot: What that estimate cannot see.
+        blind_spot: What that estimate cannot see, or that there is none: classes alone come with a confidence.
         data_quality: What was wrong with the rows, one sentence each.
         fresh_labels: Labelled rows the champion's dataset did not have, None when no folder is configured.
         fingerprint: Digest of champion, cause and number of new labels.

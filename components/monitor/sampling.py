@@ -20,7 +20,7 @@ MOST = 12
 
 
 def write_samples(out: Path, package: Path, traffic: Traffic, rows: NDArray[np.intp]) -> int:
-    """Write up to 12 of the latest images as uint8 [n, H, W, C], with ids, predicted class and confidence.
+    """Write up to 12 of the latest images as uint8 [n, H, W, C], with ids, predicted class and confidence; only an image classifier has them.
 
     Args:
         out: Folder for `samples.npz`; nothing is written when no row holds an image of the model's shape.
@@ -31,7 +31,10 @@ def write_samples(out: Path, package: Path, traffic: Traffic, rows: NDArray[np.i
     Returns:
         Number of images written.
     """
-    shape = read_signature(package).inputs[0].shape
+    signature = read_signature(package)
+    if (signature.modality, signature.objective) != ("image", "classification"):
+        return 0
+    shape = signature.inputs[0].shape
     chosen = [
         (row, image) for row in rows[::-1][: 4 * MOST] if (image := _image(traffic.images[row], shape)) is not None
     ]
@@ -39,7 +42,7 @@ def write_samples(out: Path, package: Path, traffic: Traffic, rows: NDArray[np.i
     if not chosen:
         return 0
     picked = np.array([row for row, _ in chosen])
-    probabilities = traffic.probabilities[picked]
+    probabilities = traffic.answers[picked]
     np.savez_compressed(
         out / SAMPLES,
         images=np.stack([image for _, image in chosen]),

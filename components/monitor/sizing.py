@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kfloop.components.monitor.projection import Projection, finite_rows
+from kfloop.components.monitor.projection import CLASSES, Projection, finite_rows
 from kfloop.components.monitor.reporting import UNKNOWN
 from kfloop.core.statistics.effects import Effect, c2st_auc, estimated_accuracy, feature_shifts, share_shifts
 
@@ -38,26 +38,27 @@ def measure(
 
     Args:
         projection: The fitted features.
-        reference: Embeddings [n, D] and probabilities [n, K] of the reference.
+        reference: Embeddings [n, D] and answers [n, K] of the reference.
         traffic: The log.
         latest: Usable rows to measure, oldest first.
         labels: Names of the classes.
     """
-    valid = finite_rows(*reference)
-    reference_probabilities = reference[1][valid]
-    before = Sizes(reference_accuracy=estimated_accuracy(reference_probabilities))
+    classes = projection.objective == CLASSES
+    expected = reference[1][finite_rows(*reference, projection.objective)]
+    before = Sizes(reference_accuracy=estimated_accuracy(expected) if classes else UNKNOWN)
     if not len(latest):
         return before
-    probabilities = traffic.probabilities[latest]
-    features = projection.features(traffic.embedding[latest], probabilities)
-    confidence = feature_shifts(
-        reference_probabilities.max(axis=1)[:, None], probabilities.max(axis=1)[:, None], ["confidence"]
-    )
-    shares = share_shifts(reference_probabilities, probabilities, labels)
+    answers = traffic.answers[latest]
+    features = projection.features(traffic.embedding[latest], answers)
     shifts = feature_shifts(projection.reference, features, projection.names)
+    auc = c2st_auc(projection.reference, features)
+    if not classes:
+        return Sizes(auc=auc, effects=tuple(shifts))
+    confidence = feature_shifts(expected.max(axis=1)[:, None], answers.max(axis=1)[:, None], ["confidence"])
+    shares = share_shifts(expected, answers, labels)
     return Sizes(
-        auc=c2st_auc(projection.reference, features),
-        accuracy=estimated_accuracy(probabilities),
+        auc=auc,
+        accuracy=estimated_accuracy(answers),
         reference_accuracy=before.reference_accuracy,
         effects=(*confidence, *shares, *shifts),
     )

@@ -25,8 +25,8 @@ class Traffic:
         ids: Request ids, [n].
         ts_ns: Time of each request, nanoseconds since 1970, ascending, [n].
         embedding: Embeddings, NaN where they have another length, [n, D].
-        probabilities: Class probabilities, likewise, [n, K].
-        images: The logged image of each row, flat.
+        answers: The model's answers, likewise, [n, K].
+        images: The logged image of each row, flat; empty where the model takes none.
         other_versions: Number of rows that other versions answered.
         problems: What was wrong with the log, one sentence each.
     """
@@ -34,7 +34,7 @@ class Traffic:
     ids: NDArray[np.str_]
     ts_ns: NDArray[np.int64]
     embedding: NDArray[np.float64]
-    probabilities: NDArray[np.float64]
+    answers: NDArray[np.float64]
     images: list[NDArray[np.uint8]]
     other_versions: dict[str, int]
     problems: tuple[str, ...]
@@ -44,17 +44,18 @@ class Traffic:
         return len(self.ids)
 
 
-def read_traffic(folder: Path, model: str, version: int, *, embedding: int, probabilities: int) -> Traffic:
+def read_traffic(folder: Path, model: str, version: int, *, answer: str, embedding: int, answers: int) -> Traffic:
     """Read the rows of `version` from the request log; a request logged twice counts once.
 
     Args:
         folder: Root of the request log; it may not exist yet.
         model: Name of the model.
         version: The champion's version.
+        answer: Name of the output that is the model's answer.
         embedding: Length of an embedding, D.
-        probabilities: Number of classes, K.
+        answers: Length of an answer, K.
     """
-    logs, problems = _read(folder, model)
+    logs, problems = _read(folder, model, answer)
     versions = np.concatenate([log.versions for log in logs])
     others, counts = np.unique(versions[versions != version], return_counts=True)
     ids = np.concatenate([log.ids for log in logs]).astype(str)
@@ -70,20 +71,20 @@ def read_traffic(folder: Path, model: str, version: int, *, embedding: int, prob
         ids=ids[kept],
         ts_ns=ts_ns[kept],
         embedding=np.concatenate([_fitted(log.embeddings, len(log), embedding) for log in logs])[kept],
-        probabilities=np.concatenate([_fitted(log.probabilities, len(log), probabilities) for log in logs])[kept],
+        answers=np.concatenate([_fitted(log.answers, len(log), answers) for log in logs])[kept],
         images=[images[row] for row in kept.tolist()],
         other_versions={str(name): int(count) for name, count in zip(others, counts, strict=True)},
         problems=tuple(problems),
     )
 
 
-def _read(folder: Path, model: str) -> tuple[list[RequestLog], list[str]]:
+def _read(folder: Path, model: str, answer: str) -> tuple[list[RequestLog], list[str]]:
     """Read the whole log, one part for each shape of rows: two versions may differ in the length of their embedding."""
-    logs = [read_requests(folder, model)]
-    files = set(logs[0].files)
+    logs = [read_requests(folder, model, answer=answer)]
     problems: list[str] = []
+    # Always of the first listing: meanwhile these files may have become one.
     while left := {name for name in logs[-1].files if _is_other_shape(logs[-1], name)}:
-        logs.append(read_requests(folder, model, files - left))
+        logs.append(read_requests(folder, model, left, answer=answer))
     for log in logs:
         problems += [f"request log file {line}" for line in log.problems if OTHER_SHAPE not in line]
     return logs, problems

@@ -40,7 +40,7 @@ class Notification:
 
     Attributes:
         run_id: The run; empty outside of one.
-        status: ``failed``, ``promote``, ``reject``, ``hold``, a trigger, or ``succeeded``.
+        status: ``failed``, ``promote``, ``reject``, ``hold``, a trigger, ``promoted`` (by an approval), or ``succeeded``.
         step: Step that failed or decided; empty when there is none.
         text: The message.
         delivered: ``webhook``, ``not configured``, or why it did not arrive.
@@ -99,6 +99,10 @@ def compose(
             failed.step,
             f"{head}: step {failed.step} failed: {reason.get('message', 'no reason given')}.{hint}",
         )
+    approved = last.get("approve")
+    if approved is not None and approved.event != "started":
+        word = str(approved.payload.get("outcome", "unknown"))
+        return word, "approve", f"{head}: approve says {word}: {approved.payload.get('reason') or 'no reason given'}"
     for step in ("gate", "monitor"):
         event = last.get(step)
         if event is not None and event.event != "started":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 OPSET = 18  # what the exporter writes without converting; every onnxruntime of the last three years runs it
 RANDOM_NODES = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
+LIMIT_BYTES = 2**31 - 2**20  # protobuf's limit is 2 GiB for a message, less a little for all that is not weights
 OUTPUT = "output."  # what the exporter calls an output: under its own name it may clash with a value inside
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 SAME_LENGTH = {"graph": "node"}  # inputs without a batch axis that are as long as another one, by name
 
 
@@ -40,7 +43,7 @@ def export_network(served: nn.Module, signature: Signature, example: Sequence[ND
         path: File to write.
 
     Raises:
-        TerminalError: The exporter refuses the network, or the graph draws random numbers.
+        TerminalError: The exporter refuses the network, the graph draws random numbers, or it does not fit into one file.
     """
     import torch
 
@@ -56,8 +59,9 @@ def export_network(served: nn.Module, signature: Signature, example: Sequence[ND
     else:
         # One entry for the axes of all inputs: the arguments are a variable number.
         model = _exported(served, tensors, inputs, results, (axes,))
-    _strip(model)
+    strip(model)
     _name_outputs(model, outputs)
+    _check_size(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
     check_nodes(path)
 
@@ -69,7 +73,7 @@ def _exported(
     import torch
 
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 network.eval(),
                 tensors,
@@ -91,6 +95,30 @@ def _exported(
     return program.model_proto
 
 
+def _check_size(model: Any) -> None:
+    """Refuse a graph whose weights would have to lie beside it: a package is one file that is complete or not there.
+
+    Raises:
+        TerminalError: It is too large for one file, or refers to another one.
+    """
+    import onnx
+
+    weights = list(model.graph.initializer)
+    outside = [item.name for item in weights if item.data_location == onnx.TensorProto.EXTERNAL]
+    total = sum(len(item.raw_data) for item in weights)
+    if outside or total > LIMIT_BYTES:
+        found = (
+            f"keeps weights in other files ({', '.join(outside[:3])})"
+            if outside
+            else f"has {total / 2**30:.2f} GiB of weights"
+        )
+        raise TerminalError(
+            f"the exported graph {found}, and one ONNX file holds at most {LIMIT_BYTES / 2**30:.2f} GiB",
+            hint="make the network smaller, or serve it elsewhere and give its address: train.external",
+            bytes=total,
+        )
+
+
 def check_nodes(path: Path) -> None:
     """Refuse a graph that draws random numbers: its answers could never be proven.
 
@@ -100,7 +128,7 @@ def check_nodes(path: Path) -> None:
     import onnx
 
     model = onnx.load(path)
-    found = sorted({node.op_type for node in _all_nodes(model) if node.op_type in RANDOM_NODES})
+    found = sorted({node.op_type for node in all_nodes(model) if node.op_type in RANDOM_NODES})
     if found:
         raise TerminalError(
             f"the exported graph draws random numbers ({', '.join(found)}), so the same example has no one answer",
@@ -128,7 +156,8 @@ def _dynamic_axes(signature: Signature) -> tuple[dict[int, Any], ...]:
     return tuple(found)
 
 
-def _all_nodes(model: Any) -> Iterator[Any]:
+def all_nodes(model: Any) -> Iterator[Any]:
+    """The nodes of a model: of its graph, its functions, and the graphs inside them."""
     for owner in (model.graph, *model.functions):
         yield from _graph_nodes(owner)
 
@@ -142,13 +171,13 @@ def _graph_nodes(graph: Any) -> Iterator[Any]:
                 yield from _graph_nodes(inner)
 
 
-def _strip(model: Any) -> None:
+def strip(model: Any) -> None:
     """Remove documentation, stack traces and shapes of inner values (which exporters get wrong) from a graph."""
     graph = model.graph
     for item in (model, graph, *model.functions, *graph.node, *graph.input, *graph.output, *graph.initializer):
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
-    for node in _all_nodes(model):
+    for node in all_nodes(model):
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
     graph.ClearField("value_info")
@@ -167,13 +196,21 @@ def _name_outputs(model: Any, names: Sequence[str]) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0]
+    """Without the colours that exporters write for terminals."""
+    return COLOURS.sub("", (str(error).strip() or repr(error)).splitlines()[0])
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporter's chatter stays off the console."""
-    names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "torch._dynamo")
+    names = (
+        "torch.onnx",
+        "torch.export",
+        "onnxscript",
+        "onnx_ir",
+        "torch._dynamo",
+        "root",
+    )  # the quantizer uses the root
     loggers = [logging.getLogger(name) for name in names]
     levels = [item.level for item in loggers]
     for item in loggers:

@@ -5,15 +5,29 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kfloop.components.package.calibrating import Temperature, temperature_of
 from kfloop.components.package.exporting import export_network
+from kfloop.components.package.facts import git_revision, made_with
 from kfloop.components.package.proving import Parity, check_parity, eager, trials_of
-from kfloop.core.artifacts import folder_digest, read_report, write_report
-from kfloop.core.scoring import ENCODER, GOLDEN, MODEL, TRAIN_CONTENT, PackagedModel
+from kfloop.components.package.reviewing import check_review, review_of
+from kfloop.components.package.variants import asked_variants, check_variants, compare_variants
+from kfloop.components.package.weighing import WHOLE, Variant
+from kfloop.core.artifacts import file_sha256, folder_digest, read_report, write_report
+from kfloop.core.scoring import (
+    ENCODER,
+    EXTERNAL,
+    GOLDEN,
+    MODEL,
+    TRAIN_CONTENT,
+    PackagedModel,
+    open_session,
+    run_session,
+)
 from kfloop.core.signature import OUTPUTS, Port, Signature, write_signature
 from kfloop.errors import StateError, TerminalError
 
@@ -44,14 +58,24 @@ class PackageReport:
         modality: What an example is.
         checkpoint_digest: Checkpoint folder.
         dataset_digest: Dataset version.
-        parity: Largest difference of each output at each batch size.
+        parity: Largest difference between torch and the served graph, of each output at each batch size.
         max_abs_diff: Largest of them: absolute for probabilities, else in units of the output's largest magnitude.
         tolerance: Largest allowed difference.
-        opset: ONNX opset of the graph.
+        opset: ONNX opset of the graph; 0 for an external model, which has none here.
         bytes: Size of each file.
         n_reference: Rows in the monitor's reference; 0 for generators, which have none.
         n_train: Distinct rows the model was trained on.
         normal: For anomalies, the label of normal rows: ``evaluate`` judges by it.
+        temperature: ``value`` by which the graph divides its logits, and ``n_fitted`` validation rows; null without calibration.
+        review: Thresholds by class and what they give (``kfloop.components.package.reviewing.Review``); null where nothing is flagged.
+        git: ``commit`` of the project's folder and whether it is ``dirty``; null outside git. No part of the digest.
+        made_with: Versions of the libraries that made the package. No part of the digest.
+        files: SHA-256 of each file.
+        external: Of an external model: ``url``, calls and rows that packaging took, ``call_ms_p50``, ``call_ms_p95``, ``price_per_1000`` rows; else null.
+        train_seconds: Wall time of the training, null where the checkpoint does not say.
+        train_cost: Its cost in the unit of ``train.price_per_hour``, null without a price.
+        served: Which graph ``model.onnx`` is: ``fp32``, ``fp16`` or ``int8``.
+        variants: That graph and the others beside it (``kfloop.components.package.variants.Variant``); empty where none was asked for.
     """
 
     digest: str
@@ -68,6 +92,16 @@ class PackageReport:
     n_reference: int
     n_train: int
     normal: str | None = None
+    temperature: dict[str, Any] | None = None
+    review: dict[str, Any] | None = None
+    git: dict[str, Any] | None = None
+    made_with: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    external: dict[str, Any] | None = None
+    train_seconds: float | None = None
+    train_cost: float | None = None
+    served: str = WHOLE
+    variants: list[dict[str, Any]] = field(default_factory=list)
 
 
 def run(config: PackageConfig, *, dataset: Path, checkpoint: Path, out: Path, workspace: Workspace) -> PackageReport:
@@ -78,28 +112,41 @@ def run(config: PackageConfig, *, dataset: Path, checkpoint: Path, out: Path, wo
         dataset: Dataset version the checkpoint was trained on.
         checkpoint: Output of ``train``.
         out: Empty folder for the package.
-        workspace: The loop's places (unused: a package depends on its inputs alone).
+        workspace: The loop's places; of its folder the git revision is told. The package itself depends on its inputs alone, and one of
+            an external model on its endpoint.
 
     Raises:
-        TerminalError: The network cannot be exported, the graph draws random numbers, or it differs from torch.
+        TerminalError: The network cannot be exported, the graph draws random numbers, or it differs from torch; too few validation rows for
+            a temperature; the variant that is to be served does not pass.
         StateError: The checkpoint is damaged or belongs to another dataset version.
+        ConfigError: ``calibration``, ``review`` or ``variants`` does not fit what was learned.
     """
     from kfloop.core.families.checkpoints import load_checkpoint
     from kfloop.core.versions import read_version
 
-    del workspace
     version = read_version(dataset)
-    trained_on = read_report(checkpoint).get("dataset_digest")
+    training = read_report(checkpoint)
+    trained_on = training.get("dataset_digest")
     if trained_on != version.digest:
         raise StateError(
             f"the checkpoint was trained on dataset '{trained_on}', but this is '{version.digest}'",
             hint="run the loop again from train: kfloop run",
         )
+    if (checkpoint / EXTERNAL).is_file():
+        from kfloop.components.package.asking import package_external
+
+        return package_external(config, version, checkpoint, out, workspace)
     trained = load_checkpoint(checkpoint / CHECKPOINT)
     spec = trained.spec
-    parity = _write_model(out, trained, version, config)
+    check_review(config.review, spec.objective)
+    check_variants(config, spec.objective, batched=trained.encoder.batched)
+    temperature = temperature_of(config, trained, version)
+    parity, variants = _write_model(out, trained, version, config, temperature)
     shutil.copyfile(checkpoint / TRAIN_CONTENT, out / TRAIN_CONTENT)
-    n_reference = 0 if spec.objective == "generation" else _write_reference(out, version, spec)
+    model = PackagedModel(out, threads=1)
+    generates = spec.objective == "generation"
+    n_reference = 0 if generates else write_reference(model, version, spec.facts.get("normal"))
+    review = review_of(config.review, model, version)
     report = PackageReport(
         digest=folder_digest(out),
         family=spec.family,
@@ -109,15 +156,31 @@ def run(config: PackageConfig, *, dataset: Path, checkpoint: Path, out: Path, wo
         dataset_digest=version.digest,
         parity=parity,
         max_abs_diff=max(row.max_abs_diff for row in parity),
-        tolerance=config.tolerance,
+        tolerance=config.tolerance if config.serve == WHOLE else config.variant_tolerance,
         opset=_opset(out / MODEL),
         bytes={path.name: path.stat().st_size for path in sorted(out.iterdir())},
         n_reference=n_reference,
         n_train=len((out / TRAIN_CONTENT).read_text(encoding="utf-8").split()),
         normal=spec.facts.get("normal"),
+        temperature=temperature.plain() if temperature else None,
+        review=review.plain() if review else None,
+        **origin_of(out, workspace),
+        train_seconds=training.get("seconds"),
+        train_cost=(training.get("throughput") or {}).get("cost"),
+        served=config.serve,
+        variants=[one.plain() for one in variants],
     )
     write_report(out, asdict(report))
     return report
+
+
+def origin_of(out: Path, workspace: Workspace) -> dict[str, Any]:
+    """Digests of the package's files, and what made them."""
+    return {
+        "git": git_revision(workspace.root),
+        "made_with": made_with(),
+        "files": {path.name: file_sha256(path) for path in sorted(out.iterdir())},
+    }
 
 
 def save_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
@@ -128,12 +191,14 @@ def save_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
                 np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def _write_model(out: Path, trained: Checkpoint, version: DatasetVersion, config: PackageConfig) -> list[Parity]:
-    """Graph, signature, encoder and golden answers."""
+def _write_model(
+    out: Path, trained: Checkpoint, version: DatasetVersion, config: PackageConfig, temperature: Temperature | None
+) -> tuple[list[Parity], list[Variant]]:
+    """Graph, signature, encoder and golden answers: those of the served graph, which is torch's own twin or a variant of it."""
     from kfloop.core.families.heads import Served
 
     spec, encoder = trained.spec, trained.encoder
-    served = Served(trained.network, spec.objective).eval()
+    served = Served(trained.network, spec.objective, temperature.value if temperature else 1.0).eval()
     examples = encoder.examples(version, "test", spec.objective, normal=spec.facts.get("normal"))
     trials = trials_of(spec, examples, config.max_batch_size)
     answers = eager(served, spec.objective, trials.golden)
@@ -144,9 +209,17 @@ def _write_model(out: Path, trained: Checkpoint, version: DatasetVersion, config
     write_signature(out, signature)
     text = json.dumps(encoder.plain(), indent=1, sort_keys=True)
     (out / ENCODER).write_text(text + "\n", encoding="utf-8")
+    variants: list[Variant] = []
+    if asked_variants(config):
+        expected = [eager(served, spec.objective, inputs) for inputs in trials.proofs]
+        whole, normal = PackagedModel(out, threads=1), spec.facts.get("normal")
+        variants = compare_variants(config, version, whole, trials.proofs, expected, normal)
+    if config.serve != WHOLE:
+        answers = run_session(open_session(out / MODEL, threads=1), signature, trials.golden)
+        parity = next(list(one.parity) for one in variants if one.served)
     golden = {f"input.{port.name}": array for port, array in zip(signature.inputs, trials.golden, strict=True)}
     save_arrays(out / GOLDEN, golden | {f"output.{name}": array for name, array in answers.items()})
-    return parity
+    return parity, variants
 
 
 def _signature(spec: NetworkSpec, answers: dict[str, NDArray[Any]], max_batch_size: int) -> Signature:
@@ -167,12 +240,11 @@ def _signature(spec: NetworkSpec, answers: dict[str, NDArray[Any]], max_batch_si
     )
 
 
-def _write_reference(out: Path, version: DatasetVersion, spec: NetworkSpec) -> int:
-    """``reference.npz``: answers of the exported graph on held-out base rows, what the monitor compares traffic with."""
-    model = PackagedModel(out, threads=1)
+def write_reference(model: PackagedModel, version: DatasetVersion, normal: str | None) -> int:
+    """``reference.npz``: answers of the package on held-out base rows, what the monitor compares traffic with."""
     ids, parts = [], []
     for split in ("validation", "test"):
-        rows = model.encoder.examples(version, split, spec.objective, normal=spec.facts.get("normal"))
+        rows = model.encoder.examples(version, split, model.signature.objective, normal=normal)
         rows = rows.take(rows.origin == "base")
         ids.append(rows.ids)
         parts.append(model.score(rows))
@@ -182,7 +254,7 @@ def _write_reference(out: Path, version: DatasetVersion, spec: NetworkSpec) -> i
             hint="keep the source the loop began with in data.source; add new rows through data.fresh",
         )
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    save_arrays(out / REFERENCE, {"ids": np.concatenate(ids)} | arrays)
+    save_arrays(model.folder / REFERENCE, {"ids": np.concatenate(ids)} | arrays)
     return sum(map(len, ids))
 
 

@@ -90,7 +90,7 @@ class TrainReport:
 
 
 def run(config: TrainConfig, *, dataset: Path, labels: Path, out: Path, workspace: Workspace) -> TrainReport:
-    """Train the challenger; after a kill the same call goes on from the last good checkpoint.
+    """Train the challenger; after a kill the same call goes on from the last good checkpoint. A model that somebody else serves is described.
 
     Several processes are started by torchrun, unless this is already one of them.
 
@@ -112,6 +112,10 @@ def run(config: TrainConfig, *, dataset: Path, labels: Path, out: Path, workspac
     from kfloop.components.train.group import Group
 
     workspace.find_modules()
+    if config.external is not None:
+        from kfloop.components.train.describing import describe
+
+        return describe(config, config.external, dataset, labels, out, workspace)
     group = Group.here()
     if not group.launched and (config.processes > 1 or config.strategy == "fsdp"):
         from kfloop.components.train.launching import Job, launch

@@ -10,6 +10,7 @@ import numpy as np
 from kfloop.components.validate_data.manifest import build_manifest, image_facts, pixels_of
 from kfloop.components.validate_data.outcomes import FAIL, PASS
 from kfloop.components.validate_data.skew import compare_tables, sample
+from kfloop.core.request_files import model_files
 from kfloop.core.store import Store
 from kfloop.core.versions import SPLITS, read_version
 
@@ -106,7 +107,7 @@ def _logged(folder: Path, width: int) -> tuple[np.ndarray, str]:
 
     parts: list[np.ndarray] = []
     problem, rows = "", 0
-    for path in sorted(folder.glob("*/*.parquet"), reverse=True):
+    for path in reversed(model_files(folder)):
         if rows >= MOST_IMAGES:
             break
         try:

@@ -29,6 +29,7 @@ class ValidationReport:
     """What the suite says about one dataset version.
 
     Attributes:
+        dataset_digest: Dataset version that was judged.
         outcome_word: ``pass``, ``fail`` (bad data) or ``error`` (a broken check), over the critical expectations.
         n_rows: Rows judged.
         engine: ``great_expectations`` or ``polars``.
@@ -39,6 +40,7 @@ class ValidationReport:
         profile: One entry for each column.
     """
 
+    dataset_digest: str
     outcome_word: str
     n_rows: int
     engine: str
@@ -72,6 +74,7 @@ def run(config: ValidationConfig, *, dataset: Path, out: Path, workspace: Worksp
     critical = [result for result in results if result["severity"] == CRITICAL]
     word = next((word for word in WORST_FIRST if any(result["word"] == word for result in critical)), PASS)
     report = ValidationReport(
+        dataset_digest=version.digest,
         outcome_word=word,
         n_rows=manifest.num_rows,
         engine=engine,

@@ -1,4 +1,4 @@
-"""``kfloop approve``, ``override`` and ``rollback``: what people decide."""
+"""``kfloop approve``, ``reject`` and ``rollback``: what people decide about challengers and champions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kfloop.cli.console import print_json, say
-from kfloop.cli.options import config_option, json_option
+from kfloop.cli.options import by_option, config_option, json_option
 from kfloop.errors import EXIT_DONE
 
 if TYPE_CHECKING:
@@ -17,14 +17,17 @@ if TYPE_CHECKING:
 
 
 @click.command("approve")
-@click.argument("evidence")
+@click.argument("run")
 @config_option
-@click.option("--reason", default="approved", show_default=True, help="Why; stands in the ledger.")
+@click.option("--reason", required=True, help="Why; stands in the ledger.")
+@by_option
 @json_option
-def approve_command(evidence: str, path: Path, *, reason: str, as_json: bool) -> int:
-    """Promote the challenger of a decision on hold; EVIDENCE is the beginning of the decision's evidence digest.
+def approve_command(run: str, path: Path, *, reason: str, by: str, as_json: bool) -> int:
+    """Promote the challenger that waits for a person: exactly what was held, judged by exactly the evidence of that decision.
 
-    The report of the run shows that digest. If the champion has changed since, the approval is refused.
+    RUN is the id of the run that held it, or its evidence digest, or the beginning of either. Refused when it was rejected, when a newer
+    challenger is held, when the champion has changed since, after gate.approval_days, when it rests on an override that has
+    ended since, and when the decision was edited.
 
     \b
     Example:
@@ -34,34 +37,42 @@ def approve_command(evidence: str, path: Path, *, reason: str, as_json: bool) ->
     from kfloop.pipelines.rounds import open_loop
 
     loop = open_loop(path)
-    done = approve(loop.workspace, evidence, actor=getpass.getuser(), reason=reason, config=loop.config.deploy)
-    return _told(done.sentence, done.version, as_json=as_json)
+    done = approve(loop.workspace, run, actor=by, reason=reason, config=loop.config.deploy, gate=loop.config.gate)
+    say(done.sentence)
+    if as_json:
+        print_json(
+            {
+                "champion": done.version,
+                "outcome": done.outcome,
+                "evidence_digest": done.evidence_digest,
+                "ledger_row": done.ledger_row,
+                "sentence": done.sentence,
+            }
+        )
+    return EXIT_DONE
 
 
-@click.command("override")
-@click.argument("evidence")
+@click.command("reject")
+@click.argument("run")
 @config_option
-@click.option("--reason", required=True, help="Why; stands in the ledger beside your name.")
+@click.option("--reason", required=True, help="Why; stands in the ledger.")
+@by_option
 @json_option
-def override_command(evidence: str, path: Path, *, reason: str, as_json: bool) -> int:
-    """Promote the challenger of a decision that rejected it, against the gate and on record.
+def reject_command(run: str, path: Path, *, reason: str, by: str, as_json: bool) -> int:
+    """Turn down the challenger that waits for a person; RUN as in `kfloop approve`. The champion stays.
 
     \b
     Example:
-      kfloop override 829e23ac --reason "the slow answers came from a busy machine"
+      kfloop reject 829e23ac --reason "too weak on sevens"
     """
-    from kfloop.components.deploy.approval import override
+    from kfloop.components.deploy.approval import reject
     from kfloop.pipelines.rounds import open_loop
 
     loop = open_loop(path)
-    done = override(loop.workspace, evidence, actor=getpass.getuser(), reason=reason, config=loop.config.deploy)
-    return _told(done.sentence, done.version, as_json=as_json)
-
-
-def _told(sentence: str, version: int, *, as_json: bool) -> int:
-    say(sentence)
+    done = reject(loop.workspace, run, actor=by, reason=reason, config=loop.config.deploy)
+    say(done.sentence)
     if as_json:
-        print_json({"champion": version, "sentence": sentence})
+        print_json(vars(done))
     return EXIT_DONE
 
 
@@ -69,8 +80,9 @@ def _told(sentence: str, version: int, *, as_json: bool) -> int:
 @config_option
 @click.option("--to", type=int, help="Version to bring back; the champion before when left out.")
 @click.option("--reason", default="asked for by hand", show_default=True, help="Why; stands in the ledger.")
+@by_option
 @json_option
-def rollback_command(path: Path, *, to: int | None, reason: str, as_json: bool) -> int:
+def rollback_command(path: Path, *, to: int | None, reason: str, by: str, as_json: bool) -> int:
     """Bring the champion before back; a second rollback goes forward again.
 
     The old version is verified by its golden answers before it serves.
@@ -82,13 +94,13 @@ def rollback_command(path: Path, *, to: int | None, reason: str, as_json: bool) 
     from kfloop.pipelines.rounds import open_loop
 
     loop = open_loop(path)
-    version = roll(loop, to=to, reason=reason)
+    version = roll(loop, to=to, reason=reason, by=by)
     if as_json:
         print_json({"champion": version})
     return EXIT_DONE
 
 
-def roll(loop: Loop, *, to: int | None, reason: str) -> int:
+def roll(loop: Loop, *, to: int | None, reason: str, by: str = "") -> int:
     """Roll back.
 
     Returns:
@@ -96,6 +108,6 @@ def roll(loop: Loop, *, to: int | None, reason: str) -> int:
     """
     from kfloop.components.deploy.rollback import rollback
 
-    done = rollback(loop.workspace, to, actor=getpass.getuser(), reason=reason, config=loop.config.deploy)
+    done = rollback(loop.workspace, to, actor=by or getpass.getuser(), reason=reason, config=loop.config.deploy)
     say(f"   {done.sentence} Ledger row {done.ledger_row}.")
     return done.version

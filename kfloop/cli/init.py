@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 DIGITS = "digits"
 TEXT = ".txt"
 FILES = frozenset({".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".ndjson", ".npz", TEXT})
+SHOWN = 8  # names of classes
 GIVEN = ("modality", "task", "label", "text", "id", "group", "time", "delimiter", "pattern", "votes")
 
 
@@ -77,7 +78,12 @@ def init_command(
         found = {"modality": info.modality, "task": info.task, "guessed": info.suggestions, "notes": list(info.notes)}
         print_json({"path": str(out), "rows": info.n, "labels": list(info.labels), **found})
         return EXIT_DONE
-    classes = f" of {len(info.labels)} classes ({', '.join(info.labels[:8])})" if info.labels else f", for {info.task}"
+    more = ", ..." if len(info.labels) > SHOWN else ""
+    classes = (
+        f" of {len(info.labels)} classes ({', '.join(info.labels[:SHOWN])}{more})"
+        if info.labels
+        else f", for {info.task}"
+    )
     say(f"{info.n} {NOUNS[info.modality]}{classes} in '{source}'")
     for key, value in info.suggestions.items():
         say(f"  guessed: data.{key} is {value!r}")

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kfloop.cli.starting_rules import starting_rules
+from kfloop.cli.starting_rules import decides_alone, starting_rules
 from kfloop.core.families import FAMILIES, choose_family, objective_of
 
 if TYPE_CHECKING:
@@ -90,7 +90,10 @@ def loop_text(name: str | None, source: str, info: SourceInfo, told: Mapping[str
         if name != family
         and info.modality in item.modalities
         # Rules that are written down are about one objective; the default rules follow the family.
-        and (objective in item.objectives or (objective == "classification" and name in NOTED and not rules))
+        and (
+            objective in item.objectives
+            or (objective == "classification" and name in NOTED and not decides_alone(rules))
+        )
     ]
     text += TRAIN.format(
         family=family,

@@ -16,3 +16,4 @@ config_option = click.option(
     help="The loop file.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+by_option = click.option("--by", default="", metavar="NAME", help="Who decides; your user name when left out.")

@@ -106,7 +106,7 @@ def export_command(
 ) -> int:
     """Write the doubtful examples as a queue and as a sheet to answer in a browser, or give them to Label Studio.
 
-    Doubtful are: equal or alike examples with different labels (conflict), labels that are probably wrong (label_issue),
+    Doubtful are, the first of them first: requests that the served model flagged (flagged_request; see package.review), equal or alike examples with different labels (conflict), labels that are probably wrong (label_issue),
     examples on which the given votes disagree (annotators), predictions of low confidence (low_confidence), and, when asked
     for, outliers (outlier).
 
@@ -135,6 +135,7 @@ def export_command(
         below=below,
         answered=settled,
     )
+    items = [*_flagged(places.config, path, version, limit, reasons, again=again), *items][:limit]
     told: dict[str, Any] = {"dataset": version.digest, "items": len(items), "reasons": counted(items)}
     told |= {"settled_before": len(settled), "queue": None, "sheet": None, "label_studio": None}
     if len(items) == limit:
@@ -184,6 +185,7 @@ def import_command(
     """
     from kfloop.core.review import decide, merge_answers, read_answers
     from kfloop.core.review.places import known_contents
+    from kfloop.core.review.requests import about_requests
     from kfloop.core.versions import read_version
 
     if (answers is None) == (server is None):
@@ -203,6 +205,8 @@ def import_command(
         found = read_answers(answers, labels=version.labels, task=version.task)
     else:
         found = fetch(version, str(server), token_env, project)
+    asked_for, found = about_requests(found)
+    feedback = _feedback(places.config, path, asked_for)
     result = merge_answers(Path(corrections), found, version.labels, known_contents(version, found))
     settled = len(decide(Path(corrections)))
     told = {
@@ -213,11 +217,36 @@ def import_command(
         "open": list(result.conflicting),
         "unknown": list(result.unknown),
         "settled": settled,
+        "feedback": feedback,
     }
     say(imported(told))
     if as_json:
         print_json(told)
     return EXIT_DONE
+
+
+def _flagged(
+    config: LoopConfig, path: Path, version: DatasetVersion, limit: int, reasons: tuple[str, ...], *, again: bool
+) -> list[QueueItem]:
+    """Requests that the served model flagged and nobody has answered."""
+    from kfloop.core.ground_truth import truth_file
+    from kfloop.core.review.items import FLAGGED
+    from kfloop.core.review.requests import answered_requests, flagged_requests
+
+    if reasons and FLAGGED not in reasons:
+        return []
+    workspace = config.workspace(path.resolve().parent)
+    answered = set() if again else answered_requests(truth_file(config.data.feedback, workspace.root))
+    versions = workspace.repository / config.name
+    return flagged_requests(workspace.request_log / config.name, versions, version, limit=limit, answered=answered)
+
+
+def _feedback(config: LoopConfig, path: Path, answers: list[Answer]) -> int:
+    """Keep what people said about requests; gives how many lines are new."""
+    from kfloop.core.ground_truth import truth_file
+    from kfloop.core.review.requests import write_feedback
+
+    return write_feedback(truth_file(config.data.feedback, path.resolve().parent), answers) if answers else 0
 
 
 def open_places(path: Path, inputs: tuple[str, ...], needed: tuple[str, ...]) -> Places:
@@ -320,6 +349,8 @@ def imported(told: dict[str, Any]) -> str:
     """What an import did, for people."""
     counts = f"{told['answers']} answers: {told['added']} new, {told['repeated']} known before"
     lines = [f"{counts}; {told['settled']} examples are settled in {told['corrections']}"]
+    if told["feedback"]:
+        lines.append(f"{told['feedback']} answers about requests were added to data.feedback")
     if told["open"]:
         lines.append(f"{len(told['open'])} stay open (people disagree or are unsure): {shortened(told['open'])}")
     if told["unknown"]:

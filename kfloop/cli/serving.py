@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,37 +10,64 @@ import click
 
 from kfloop.cli.console import print_json, say
 from kfloop.cli.options import config_option, json_option
-from kfloop.errors import EXIT_DONE
+from kfloop.errors import EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kfloop.core.sections import TargetConfig
     from kfloop.core.signature import Signature
+    from kfloop.core.workspace import Workspace
+    from kfloop.pipelines.rounds import Loop
     from kfloop.serving.client import Prediction
+    from kfloop.serving.endpoint import Endpoint
+    from kfloop.serving.wire import TLS
 
 HALF = 0.5  # probability from which on a label is told
+MANY = 1000  # examples from which on the terminal shows how many are answered
 
 
 @click.command("serve")
 @config_option
 @click.option("--http-port", type=int, help="Port for HTTP; a free one when left out.")
 @click.option("--grpc-port", type=int, help="Port for gRPC; a free one when left out.")
+@click.option(
+    "--edge", is_flag=True, help="Also open a port that checks every request (HTTP), for callers not trusted."
+)
+@click.option("--edge-port", type=int, help="Its port; a free one when left out.")
+@click.option("--edge-host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address it listens on.")
 @click.option("--detach", is_flag=True, help="Return once the server is ready; end it with: kfloop serve --stop")
 @click.option("--stop", "ask_stop", is_flag=True, help="Stop the server of this loop.")
 @json_option
 def serve_command(
-    path: Path, *, http_port: int | None, grpc_port: int | None, detach: bool, ask_stop: bool, as_json: bool
+    path: Path,
+    *,
+    http_port: int | None,
+    grpc_port: int | None,
+    edge: bool,
+    edge_port: int | None,
+    edge_host: str,
+    detach: bool,
+    ask_stop: bool,
+    as_json: bool,
 ) -> int:
     """Run the embedded Triton for this loop, on loopback, until Ctrl-C.
 
-    Every request is logged (inputs, outputs, version, id, time) to .kfloop/requests for `kfloop monitor`.
+    Requests are logged (inputs, outputs, version, id, time) to .kfloop/requests for `kfloop monitor`; section serve.log of the loop
+    file says how many, what of them, and for how long.
+
+    The ports of Triton are for trusted callers. --edge opens one more, which speaks HTTP alone (no gRPC): health, metadata and inference
+    of this model, and a clear 4xx for everything that does not fit it.
 
     \b
     Example:
       kfloop serve
       kfloop serve --detach && kfloop run; kfloop serve --stop
+      kfloop serve --edge --edge-port 8000
     """
     from kfloop.pipelines.rounds import open_loop
     from kfloop.serving import supervisor
-    from kfloop.serving.endpoint import require
+    from kfloop.serving.options import EdgePlace, ServeOptions, check_columns
 
     loop = open_loop(path)
     if ask_stop:
@@ -48,63 +76,241 @@ def serve_command(
         if as_json:
             print_json({"stopped": stopped})
         return EXIT_DONE
+    refuse_elsewhere(loop.config.deploy.target)
+    check_columns(loop.workspace, loop.config.serve)
+    place = EdgePlace(host=edge_host, port=edge_port or 0) if edge or edge_port is not None else None
+    options = ServeOptions(serve=loop.config.serve, edge=place)
     if detach:
-        supervisor.start_background(loop.workspace, http_port=http_port, grpc_port=grpc_port)
-        announce(loop.config.name, require(loop.workspace), as_json=as_json)
+        endpoint = supervisor.start_background(
+            loop.workspace, http_port=http_port, grpc_port=grpc_port, options=options
+        )
+        announce(loop.workspace, endpoint, as_json=as_json)
         return EXIT_DONE
     supervisor.serve(
         loop.workspace,
         http_port=http_port,
         grpc_port=grpc_port,
-        ready=lambda endpoint: announce(loop.config.name, endpoint, as_json=as_json),
+        options=options,
+        ready=lambda endpoint: announce(loop.workspace, endpoint, as_json=as_json),
     )
     return EXIT_DONE
 
 
-def announce(model: str, endpoint: object, *, as_json: bool) -> None:
+def refuse_elsewhere(target: TargetConfig) -> None:
+    """Say whose server it is where it is not this one.
+
+    Raises:
+        ConfigError: ``deploy.target`` is another one than the embedded server.
+    """
+    if target.kind == "embedded":
+        return
+    where = (
+        f"the Triton at {target.url}" if target.kind == "triton" else f"the cluster that applies '{target.manifests}'"
+    )
+    raise ConfigError(
+        f"deploy.target is {target.kind}: {where} serves this loop, is somebody else's, and kfloop neither starts nor stops it",
+        hint="whether the champion is ready there: kfloop status; to serve it here, too, take a loop file with target embedded",
+    )
+
+
+def announce(workspace: Workspace, endpoint: Endpoint, *, as_json: bool) -> None:
     """Say where the server is."""
-    http, grpc = getattr(endpoint, "http", ""), getattr(endpoint, "grpc", "")
+    from kfloop.serving.edge.process import read_state
+
+    model, edge = workspace.loop, read_state(workspace)
+    where = {} if edge is None else {"edge": edge["address"]}
     if as_json:
-        print_json({"model": model, "http": http, "grpc": grpc})
-    say(f"serving model '{model}' at {http} (http) and {grpc} (grpc); trusted callers on this machine only")
+        print_json({"model": model, "http": endpoint.http, "grpc": endpoint.grpc} | where)
+    say(
+        f"serving model '{model}' at {endpoint.http} (http) and {endpoint.grpc} (grpc); trusted callers on this machine only"
+    )
+    if edge is None:
+        return
+    say(f"edge at {edge['address']} (http): every request is checked")
+    host = edge["address"].rpartition(":")[0]
+    if not (host.startswith("127.") or host in {"::1", "localhost"}):
+        say(f"the edge listens on {host} without TLS and without authentication: both belong in front of it")
 
 
 @click.command("predict")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @config_option
+@click.option("--url", metavar="[https://]HOST[:PORT]", help="Ask this server instead of the loop's own; an edge, say.")
+@click.option("--protocol", type=click.Choice(["http", "grpc"]), default="http", show_default=True)
+@click.option("--tls", "secured", is_flag=True, help="With TLS, trusting the system's authorities; so does https://.")
+@click.option("--ca", type=click.Path(exists=True, dir_okay=False), help="With TLS, trusting these authorities (PEM).")
+@click.option("--cert", type=click.Path(exists=True, dir_okay=False), help="This client's certificate (PEM).")
+@click.option("--cert-key", type=click.Path(exists=True, dir_okay=False), help="Its key (PEM).")
+@click.option("--model", help="Name of the model at --url; the loop's when left out.")
+@click.option("--key", help="What a canary's split goes by, such as a customer's id.")
 @json_option
-def predict_command(files: tuple[Path, ...], path: Path, *, as_json: bool) -> int:
+def predict_command(
+    files: tuple[Path, ...],
+    path: Path,
+    *,
+    url: str | None,
+    protocol: str,
+    secured: bool,
+    ca: str | None,
+    cert: str | None,
+    cert_key: str | None,
+    model: str | None,
+    key: str | None,
+    as_json: bool,
+) -> int:
     """Send files to the champion and print its answers.
 
-    The server has to run (kfloop serve --detach). Pictures for models of images; text files, a text on each line, for models of texts;
+    The server has to run (kfloop serve --detach), or be that of deploy.target. Pictures for models of images; text files, a text on each line, for models of texts;
     CSV files with the columns of the training (others are passed over) for models of tables. Every other model, and each of these, takes
-    an .npz file with its tensors by name.
+    an .npz file with its tensors by name, or an .npy file where it takes one tensor.
+
+    With --url and without the loop's files beside it, only .npz and .npy files can be sent: nobody knows how to encode others.
 
     \b
     Example:
       kfloop predict incoming/3/*.png
       kfloop predict customers.csv --json      # confidence and id of the request of each row
-      kfloop predict questions.txt
       kfloop predict windows.npz               # numpy.savez("windows.npz", window=...)
+      kfloop predict rows.npy --url https://models.example.org --model churn
+      kfloop predict rows.npy --url models.example.org:443 --ca ca.pem --model churn
     """
-    from kfloop.cli.inputs import read_inputs
+    from kfloop.serving.client import TLS, Client, predict, takes_of
+
+    if url is None and (model or secured or ca or cert or cert_key):
+        raise ConfigError(
+            "--model, --tls, --ca, --cert and --cert-key are about the server at --url", hint="give --url too"
+        )
+    progress = _progress(as_json=as_json)
+    tls = None
+    if url is None and path.is_file():
+        url, tls = _elsewhere(path, protocol)
+    if url is None:
+        from kfloop.serving.endpoint import require
+
+        workspace = _open(path).workspace
+        endpoint = require(workspace)
+        signature, inputs, names = _encoded(workspace, files)
+        answer = predict(endpoint, workspace.loop, inputs, key=key, protocol=protocol, progress=progress)
+        return _print(answer_rows(signature, answer, names), answer.version, as_json=as_json)
+    beside = _open(path).workspace if path.is_file() else None
+    name = model or (beside.loop if beside else "")
+    if not name:
+        raise ConfigError("--model is missing: nobody says which model is meant", hint="add --model NAME")
+    if cert_key and not cert:
+        raise ConfigError("--cert-key needs --cert", hint="give both, or neither")
+    url, secured = place_of(url, secured=secured or bool(ca or cert))
+    tls = TLS(ca=ca or "", cert=cert or "", key=cert_key or "") if secured else tls
+    client = Client(url, name, protocol=protocol, tls=tls)
+    if beside is not None and name == beside.loop and _has_served(beside):
+        signature, inputs, names = _encoded(beside, files)
+        takes = takes_of(signature, tells_version=client.takes.tells_version)
+        client = Client(url, name, protocol=protocol, tls=tls, takes=takes)
+        answer = client.predict(inputs, key=key, progress=progress)
+        return _print(answer_rows(signature, answer, names), answer.version, as_json=as_json)
+    from kfloop.cli.inputs import read_arrays
+
+    arrays, names = read_arrays(files, client.takes.inputs)
+    answer = client.predict(arrays, key=key, progress=progress)
+    return _print(plain_rows(answer, names), answer.version, as_json=as_json)
+
+
+def place_of(url: str, *, secured: bool) -> tuple[str, bool]:
+    """Host and port of an address as people paste it, and whether it is reached by TLS.
+
+    Raises:
+        ConfigError: It has a path, or says ``http://`` where TLS is asked for.
+    """
+    scheme, _, rest = url.rpartition("://")
+    rest = rest.rstrip("/")
+    if scheme not in {"", "http", "https"} or "/" in rest:
+        raise ConfigError(f"'{url}' is no host and port", hint="write it as HOST:PORT or https://HOST")
+    if scheme == "http" and secured:
+        raise ConfigError(f"'{url}' says http, but TLS is asked for", hint="write https://, or leave TLS out")
+    if scheme and ":" not in rest.rpartition("]")[2]:
+        rest += ":443" if scheme == "https" else ":80"
+    return rest, secured or scheme == "https"
+
+
+def _elsewhere(path: Path, protocol: str) -> tuple[str | None, TLS | None]:
+    """Where ``deploy.target`` says that the model is; nothing for the loop's own server.
+
+    Raises:
+        ConfigError: It does not say it for this protocol.
+    """
+    from kfloop.core.config import load_config
+    from kfloop.serving.remote import addresses
+
+    target = load_config(path).deploy.target
+    if target.kind == "kserve":
+        raise ConfigError("deploy.target is kserve, and kfloop does not know the cluster's address", hint="give --url")
+    if target.kind == "embedded":
+        return None, None
+    found = next((address for address in addresses(target) if address.protocol == protocol), None)
+    if found is None:
+        raise ConfigError(
+            "deploy.target has no address for gRPC", hint="add deploy.target.grpc, or use --protocol http"
+        )
+    return found.url, found.tls
+
+
+def _open(path: Path) -> Loop:
     from kfloop.pipelines.rounds import open_loop
-    from kfloop.serving.client import predict
-    from kfloop.serving.endpoint import require
+
+    return open_loop(path)
+
+
+def _has_served(workspace: Workspace) -> bool:
+    from kfloop.serving.repository import served
+
+    return served(workspace.repository, workspace.loop)[0] is not None
+
+
+def _encoded(workspace: Workspace, files: tuple[Path, ...]) -> tuple[Signature, dict[str, Any], list[str]]:
+    """What the champion takes, its tensors made of the files, and where each example came from."""
+    from kfloop.cli.inputs import read_inputs
     from kfloop.serving.repository import served, served_signature
 
-    loop = open_loop(path)
-    endpoint = require(loop.workspace)
-    repository, model = loop.workspace.repository, loop.config.name
-    signature = served_signature(repository, model)
-    inputs, names = read_inputs(files, repository / model / str(served(repository, model)[0]), signature)
-    answer = predict(endpoint, model, inputs)
-    rows = answer_rows(signature, answer, names)
+    signature = served_signature(workspace.repository, workspace.loop)
+    version, _ = served(workspace.repository, workspace.loop)
+    inputs, names = read_inputs(files, workspace.repository / workspace.loop / str(version), signature)
+    return signature, inputs, names
+
+
+def _progress(*, as_json: bool) -> Callable[[int, int], None] | None:
+    """A line on the terminal for those who wait, from a thousand examples on."""
+    if as_json or not sys.stderr.isatty():
+        return None
+
+    def show(done: int, total: int) -> None:
+        if total >= MANY:
+            click.echo(f"\r{done} of {total}", nl=done == total, err=True)
+
+    return show
+
+
+def _print(rows: list[dict[str, Any]], version: int, *, as_json: bool) -> int:
     if as_json:
-        print_json({"version": answer.version, "answers": rows})
+        print_json({"version": version, "answers": rows})
     else:
-        click.echo("\n".join("\t".join([row["file"], *_told(signature, row)]) for row in rows))
+        click.echo("\n".join("\t".join([row["file"], *_told(row)]) for row in rows))
     return EXIT_DONE
+
+
+def plain_rows(answer: Prediction, names: list[str]) -> list[dict[str, Any]]:
+    """One row for each example of a model of which nothing is known but its tensors: every output as it came."""
+    if len(names) != len(answer.ids):  # one answer to the whole
+        whole = {name: _plain(value) for name, value in answer.outputs.items()}
+        return [{"file": names[0].rpartition("#")[0], "outputs": whole, "id": answer.ids[0]}]
+    return [
+        {"file": name, "outputs": {key: _plain(value[place]) for key, value in answer.outputs.items()}, "id": request}
+        for place, (name, request) in enumerate(zip(names, answer.ids, strict=True))
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """A value of an output for JSON."""
+    found = value.tolist() if hasattr(value, "tolist") else value
+    return found.decode("utf-8", "replace") if isinstance(found, bytes) else found
 
 
 def answer_rows(signature: Signature, answer: Prediction, names: list[str]) -> list[dict[str, Any]]:
@@ -124,11 +330,14 @@ def answer_rows(signature: Signature, answer: Prediction, names: list[str]) -> l
     return rows
 
 
-def _told(signature: Signature, row: dict[str, Any]) -> list[str]:
+def _told(row: dict[str, Any]) -> list[str]:
     """An answer for people; whole arrays are for --json."""
-    if signature.objective == "classification":
+    if "label" in row:
         return [str(row["label"]), f"{row['confidence']:.3f}"]
-    if signature.objective == "multilabel":
+    if "labels" in row:
         return [", ".join(row["labels"]) or "-"]
-    value = row[signature.answer]
-    return [f"{value:.6g}" if isinstance(value, float) else f"{signature.answer} (see --json)"]
+    outputs = row.get("outputs") or {key: value for key, value in row.items() if key not in {"file", "id"}}
+    return [
+        f"{value:.6g}" if isinstance(value, float) else str(value) if isinstance(value, str) else f"{name} (see --json)"
+        for name, value in outputs.items()
+    ]

@@ -1,17 +1,16 @@
-"""The gate rules that ``kfloop init`` writes where the default rules could decide nothing, because the test rows are too few for intervals."""
+"""The gate rules that ``kfloop init`` writes: the default ones as a comment, or simpler ones where the test rows are too few for intervals."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from kfloop.components.gate.defaults import default_rules
-from kfloop.core.sections import SeriesConfig, SplitConfig
+from kfloop.core.sections import Rule, SeriesConfig, SplitConfig
 from kfloop.core.statistics.bootstrap import FEWEST_BLOCKS
 from kfloop.core.statistics.forecasting import block_length
 
 if TYPE_CHECKING:
     from kfloop.components.ingest.sources import SourceInfo
-    from kfloop.core.sections import Rule
 
 FEW_TEST_ROWS = (
     100  # the default rules need 60 of one kind or another, and a split by hash gives more or less than its share
@@ -24,25 +23,42 @@ RULES = """\
 """
 
 
+DEFAULTS = """\
+  # These rules decide (they are the default ones of this task, see components/gate/README.md). To change them, take the
+  # comment signs away: a list of your own replaces all of these.
+  # rules:
+{lines}
+"""
+
+
 def starting_rules(objective: str, info: SourceInfo) -> str:
-    """Rules on point estimates as lines of section ``gate``; empty where the default rules can decide.
+    """The rules of section ``gate``: the default ones as a comment to start from; or, where these could decide nothing, rules on point estimates.
 
     Args:
         objective: What will be learned.
         info: What was found in the source.
+
+    Returns:
+        Lines of YAML; :func:`decides_alone` says which of the two they are.
     """
     n_test = round(SplitConfig().test * info.n)
+    rules = default_rules(objective, info.modality, n_test)
     why = _why_not_intervals(objective, info, n_test)
     if not why:
-        return ""
-    rules = [
-        rule
-        for rule in default_rules(objective, info.modality, n_test)
+        return DEFAULTS.format(lines="\n".join(f"  #   - {{{_spelt(rule)}}}" for rule in rules))
+    kept = [
+        rule.model_copy(update={"use": "point", "min_n": 1})
+        for rule in rules
         if rule.mode == "enforce"
         and rule.when == "always"
         and not (rule.use == "interval" and rule.versus == "absolute")
     ]
-    return RULES.format(why=why, lines="\n".join(f"    - {{{_spelt(rule)}}}" for rule in rules))
+    return RULES.format(why=why, lines="\n".join(f"    - {{{_spelt(rule)}}}" for rule in kept))
+
+
+def decides_alone(rules: str) -> bool:
+    """Whether these lines are rules that decide, and not a comment."""
+    return "\n  rules:\n" in rules
 
 
 def _why_not_intervals(objective: str, info: SourceInfo, n_test: int) -> str:
@@ -58,8 +74,9 @@ def _why_not_intervals(objective: str, info: SourceInfo, n_test: int) -> str:
 
 
 def _spelt(rule: Rule) -> str:
-    """A rule as YAML, without what is as usual and without what intervals ask for."""
-    told = {
+    """A rule as YAML, without what is as usual."""
+    usual = Rule(metric=rule.metric, source=rule.source, at_least=rule.at_least, at_most=rule.at_most)
+    told: dict[str, object] = {
         "metric": rule.metric,
         "source": None if rule.source == "evaluate" else rule.source,
         "slice": None if rule.slice == "overall" else f'"{rule.slice}"',
@@ -67,6 +84,9 @@ def _spelt(rule: Rule) -> str:
         "relative": "true" if rule.relative else None,
         "at_least": rule.at_least,
         "at_most": rule.at_most,
+    }
+    told |= {
+        key: getattr(rule, key) for key in ("use", "min_n", "mode", "when") if getattr(rule, key) != getattr(usual, key)
     }
     return ", ".join(
         f"{key}: {value:g}" if isinstance(value, float) else f"{key}: {value}"

@@ -51,6 +51,7 @@ def step_command(
         return propose_suite(name, path, inputs=inputs, out=out, force=force, as_json=as_json)
     from kfloop.core.config import STEP_SECTIONS, load_config
     from kfloop.core.execution import perform
+    from kfloop.pipelines.arguments import gate_section
     from kfloop.pipelines.steps import STEPS, core_of
 
     if name not in STEPS:
@@ -59,7 +60,8 @@ def step_command(
     workspace = config.workspace(path.resolve().parent)
     folders = parse_inputs(name, STEPS[name], inputs)
     step, core = core_of(name, folders)
-    result = perform(step, core, workspace, config.section(STEP_SECTIONS[step]), folders)
+    section = gate_section(config, workspace) if step == "gate" else config.section(STEP_SECTIONS[step])
+    result = perform(step, core, workspace, section, folders)
     if out is not None:
         replace_folder(result.path, out)
     if as_json:

@@ -6,13 +6,17 @@ own section as one canonical JSON string, because KFP turns the integers inside 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from kfloop.core.artifacts import canonical_json, sha256_text
+from kfloop.core.ground_truth import truth_file
 from kfloop.core.sections import (
+    OF_TARGETS,
+    AboutConfig,
     BlessConfig,
     DataConfig,
     DeployConfig,
@@ -24,6 +28,7 @@ from kfloop.core.sections import (
     PackageConfig,
     Rule,
     Section,
+    ServeConfig,
     TrainConfig,
     ValidationConfig,
 )
@@ -36,6 +41,7 @@ class LoopConfig(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,48}[a-z0-9])?$")]
     """Name of the loop and of its model: lower-case letters, digits, dashes."""
+    about: AboutConfig = AboutConfig()
     data: DataConfig = DataConfig()
     validation: ValidationConfig = ValidationConfig()
     labels: LabelsConfig = LabelsConfig()
@@ -45,6 +51,7 @@ class LoopConfig(Section):
     bless: BlessConfig = BlessConfig()
     gate: GateConfig = GateConfig()
     deploy: DeployConfig = DeployConfig()
+    serve: ServeConfig = ServeConfig()
     monitor: MonitorConfig = MonitorConfig()
     notify: NotifyConfig = NotifyConfig()
     state: str = "sqlite:///.kfloop/state.db"
@@ -53,6 +60,17 @@ class LoopConfig(Section):
     """Folder or fsspec URL of blobs."""
     mlflow: str = "sqlite:///.kfloop/mlflow.db"
     """MLflow tracking and registry URI."""
+
+    @model_validator(mode="after")
+    def _can_be_served(self) -> Self:
+        kind = self.deploy.target.kind
+        if kind != "embedded" and self.train.external is not None:
+            message = f"deploy.target {kind} takes the graph of a model, and train.external has none: leave the target embedded"
+            raise ValueError(message)
+        if kind == "kserve" and not re.fullmatch(r"[a-z][a-z0-9-]*", self.name):
+            message = f"name {self.name!r} cannot name an InferenceService: lower-case letters, digits and dashes, a letter first"
+            raise ValueError(message)
+        return self
 
     def section(self, key: str) -> Section:
         """The section named ``key``."""
@@ -89,6 +107,7 @@ STEP_SECTIONS = {
     "gate": "gate",
     "deploy": "deploy",
     "keep": "deploy",
+    "approve": "deploy",
     "monitor": "monitor",
     "notify": "notify",
 }
@@ -146,7 +165,8 @@ def load_config(path: Path) -> LoopConfig:
     try:
         config = LoopConfig.model_validate(content)
     except ValidationError as error:
-        raise _config_error(error, f"'{path}'", LoopConfig) from error
+        found = _config_error(error, f"'{path}'", LoopConfig)
+        raise found from (None if found.data["problem"] == "secret" else error)
     return _resolved(config, path.resolve().parent)
 
 
@@ -171,12 +191,25 @@ def _resolved(config: LoopConfig, root: Path) -> LoopConfig:
     if tuned is not None and (root / tuned.model).is_dir():  # a folder, not a name on the hub
         local = tuned.model_copy(update={"model": _absolute_path(tuned.model, root)})
         train = train.model_copy(update={"finetune": local})
+    target = config.deploy.target
+    places: dict[str, Any] = {
+        name: _absolute_path(value, root)
+        for name in ("repository", "manifests", "ca")
+        if name in OF_TARGETS[target.kind] and (value := getattr(target, name))
+    }
     return config.model_copy(
         update={
             "train": train,
             "data": data.model_copy(update=changes),
             "validation": config.validation.model_copy(update=validation),
             "monitor": config.monitor.model_copy(update={"fresh": changes.get("fresh")}),
+            "deploy": config.deploy.model_copy(
+                update={
+                    "about": config.about,
+                    "feedback": str(truth_file(changes.get("feedback"), root)),
+                    "target": target.model_copy(update=places),
+                }
+            ),
         }
     )
 
@@ -196,7 +229,8 @@ def _absolute_url(url: str, root: Path) -> str:
 
 def _config_error(error: ValidationError, where: str, model: type[BaseModel]) -> ConfigError:
     """The first problem pydantic found, in words, with the nearest valid key for an unknown one."""
-    problem = error.errors()[0]
+    # A misspelt key also leaves the right one missing: the misspelling is what helps.
+    problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     place = ".".join(str(part) for part in problem["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
@@ -207,9 +241,12 @@ def _config_error(error: ValidationError, where: str, model: type[BaseModel]) ->
         )
     if problem["type"] == "missing":
         return ConfigError(f"{where}: '{place}' is missing{more}", hint=f"add '{place}:'", key=place, problem="missing")
-    return ConfigError(
-        f"{where}: '{place}' is {problem['input']!r}: {problem['msg']}{more}", key=place, problem=problem["type"]
-    )
+    if problem["type"] == "secret":  # what stands there may be one: it is never repeated
+        return ConfigError(f"{where}: '{place}': {problem['msg']}{more}", key=place, problem="secret")
+    told = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":  # the message of kfloop's own check quotes what is wrong
+        return ConfigError(f"{where}: '{place}': {told}{more}", key=place, problem=problem["type"])
+    return ConfigError(f"{where}: '{place}' is {problem['input']!r}: {told}{more}", key=place, problem=problem["type"])
 
 
 def _model_at(model: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:
@@ -218,6 +255,7 @@ def _model_at(model: type[BaseModel], place: tuple[int | str, ...]) -> type[Base
         if isinstance(part, int):
             return Rule
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
+        for choice in (annotation, *get_args(annotation)):  # a section that may be null is a union
+            if isinstance(choice, type) and issubclass(choice, BaseModel):
+                model = choice
     return model

@@ -66,6 +66,7 @@ class RunRecord:
     steps: list[StepRecord] = field(default_factory=list)
     decision: dict[str, str] | None = None
     trigger: dict[str, str] | None = None
+    rollout: dict[str, Any] | None = None
     champion: dict[str, Any] = field(default_factory=lambda: {"before": None, "after": None})
     digests: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(
@@ -76,6 +77,8 @@ class RunRecord:
     error: dict[str, Any] | None = None
     repeated_of: str | None = None
     until: str | None = None
+    forced: bool = False
+    overrides: list[dict[str, Any]] = field(default_factory=list)
     report: str | None = None
 
     def as_dict(self) -> dict[str, Any]:

@@ -98,6 +98,37 @@ class Registry:
             client.set_model_version_tag(self.model, str(version), DIGEST_TAG, digest)
         return True
 
+    def describe(self, version: int, text: str) -> None:
+        """Set the description of a version (markdown)."""
+        with _translated(self.uri):
+            mlflow_client(self.uri).update_model_version(self.model, str(version), description=text)
+
+    def tag(self, version: int, tags: Mapping[str, str]) -> None:
+        """Set tags of a version."""
+        with _translated(self.uri):
+            client = mlflow_client(self.uri)
+            for key, value in tags.items():
+                client.set_model_version_tag(self.model, str(version), key, value)
+
+    def attach(self, run_id: str, folder: Path, name: str) -> bool:
+        """Log a folder as an artifact of a training run.
+
+        Returns:
+            Whether MLflow knows the run.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with _translated(self.uri):
+            client = mlflow_client(self.uri)
+            try:
+                client.get_run(run_id or "none")
+            except MlflowException as error:
+                if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                    return False
+                raise
+            client.log_artifacts(run_id, str(folder), artifact_path=name)
+        return True
+
     def aliases(self) -> dict[str, int]:
         """Version by alias; empty before the first registration."""
         from mlflow.exceptions import MlflowException

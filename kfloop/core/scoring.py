@@ -1,7 +1,7 @@
 """A packaged model on this machine: open the folder, encode rows as it wants them, run its ONNX graph.
 
 Everything that scores a model (parity, evaluation, monitoring references) goes through here, so that all of them mean the
-same graph run in the same way.
+same graph run in the same way. A model behind somebody else's endpoint has the same folder without a graph, and is asked.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kfloop.core.external import DESCRIPTION
+from kfloop.core.external_client import ExternalSession
 from kfloop.core.signature import MEND, read_signature
 from kfloop.errors import StateError, TerminalError
 
@@ -28,16 +30,20 @@ if TYPE_CHECKING:
     Outputs = dict[str, NDArray[Any]]
 
 MODEL = "model.onnx"
+EXTERNAL = DESCRIPTION  # instead of a graph
 ENCODER = "encoder.json"
 GOLDEN = "golden.npz"
 TRAIN_CONTENT = "train_content.txt"
+REVIEW = (
+    "review.json"  # confidence below which a person should look, for each class; a package without it flags nothing
+)
 BATCH = 256  # examples in one call; large enough to keep one or two cores busy, small enough for any example here
 THREADS = 2
 SUM_TOLERANCE = 1e-3
 
 
 class PackagedModel:
-    """A package folder opened for scoring.
+    """A package folder opened for scoring; ``external`` is the endpoint of a model that somebody else serves, null for one that runs here.
 
     Args:
         folder: Output of ``package``.
@@ -52,6 +58,11 @@ class PackagedModel:
         self.signature: Signature = read_signature(folder)
         self.labels: list[str] = list(self.signature.labels)
         self.encoder: Encoder = read_encoder(folder)
+        self.external: ExternalSession | None = None
+        if (folder / EXTERNAL).is_file():
+            self._session: Any = ExternalSession(folder)
+            self.external = self._session
+            return
         self._session = open_session(folder / MODEL, threads=threads)
         told = ([port.name for port in self.signature.inputs], [port.name for port in self.signature.outputs])
         found = ([item.name for item in self._session.get_inputs()], [o.name for o in self._session.get_outputs()])
@@ -113,13 +124,15 @@ class PackagedModel:
             for port in self.signature.outputs
         }
 
-    def train_content(self) -> frozenset[str]:
-        """Content hash of every row the model was trained on.
+    def train_content(self) -> frozenset[str] | None:
+        """Content hash of every row the model was trained on; null where nobody knows (an external model that nobody vouches for).
 
         Raises:
             StateError: The package lacks the list.
         """
         path = self.folder / TRAIN_CONTENT
+        if self.external is not None and not path.is_file():
+            return None
         if not path.is_file():
             raise _incomplete(self.folder, TRAIN_CONTENT)
         return frozenset(path.read_text(encoding="utf-8").split())

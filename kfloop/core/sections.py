@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from kfloop.core.statistics.metrics import FIGURES
 from kfloop.errors import nearest
@@ -12,7 +15,8 @@ from kfloop.errors import nearest
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and torch both take
-SLICES = ("class:", "channel:", "origin:")
+SLICES = ("class:", "channel:", "origin:", "column:", "group:", "segment:", "corruption:")
+FEWEST_TO_REFUTE = 10  # rows below which hardly anything could be proved wrong
 
 
 class Section(BaseModel):
@@ -40,6 +44,8 @@ class SplitConfig(Section):
     """First time of the validation split (ISO 8601, or a number); null means by share."""
     test_from: str | None = None
     """First time of the test split; null means by share."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Another seed draws other rows by hash (``random``, ``stratified``, ``group``): a fresh test set for a new loop."""
 
     @model_validator(mode="after")
     def _leaves_training_rows(self) -> SplitConfig:
@@ -201,6 +207,133 @@ class SearchConfig(Section):
     batch size around their defaults."""
 
 
+class AdapterConfig(Section):
+    """How rows become the JSON that an endpoint takes, and its JSON an array."""
+
+    body: Any = {"instances": "$rows"}
+    """What is posted: ``$rows`` is replaced by the list of rows, ``$row`` by the only one (with ``batch: 1``)."""
+    answer: str = "predictions"
+    """Where the answers stand: keys, places of a list and ``*`` for each item, such as ``outputs.*.scores``. An object with the classes as keys is taken by name."""
+    request: str | None = None
+    """Your own function ``module:function`` instead of ``body``: a list of rows in, what is posted as JSON out."""
+    response: str | None = None
+    """Your own function ``module:function`` instead of ``answer``: the JSON that came back in, one answer for each row out. Same module as ``request``; it is
+    copied into the package, so it imports nothing but the standard library and NumPy."""
+
+    @model_validator(mode="after")
+    def _one_module(self) -> AdapterConfig:
+        told = [name for name in (self.request, self.response) if name is not None]
+        if any(
+            not all(part.isidentifier() for part in name.replace(":", ".").split(".")) or name.count(":") != 1
+            for name in told
+        ):
+            message = f"{' and '.join(map(repr, told))}: expected module:function"
+            raise ValueError(message)
+        if len({name.split(":", maxsplit=1)[0] for name in told}) > 1:
+            message = f"{' and '.join(map(repr, told))} stand in two modules: put both functions into one"
+            raise ValueError(message)
+        return self
+
+
+class ExternalConfig(Section):
+    """A model that somebody else serves: nothing is trained, it is asked. What it is sent leaves this machine; see docs/external-models.md."""
+
+    protocol: Literal["kserve", "json"]
+    """``kserve``: the Open Inference Protocol (KServe v2) over HTTP; ``json``: any JSON over HTTP, by ``adapter``."""
+    url: str
+    """``http://`` or ``https://``: the server (kserve), or the very address that is posted to (json). No token or password in it."""
+    model: str | None = None
+    """kserve: the model's name there."""
+    version: str | None = None
+    """kserve: its version there; null means whatever the server answers with."""
+    revision: str | None = None
+    """A word of yours for the state of the endpoint. Its owner's new model is asked anew when you change this word."""
+    token_env: str | None = None
+    """NAME of the environment variable that holds the token; it begins with ``MODEL_TOKEN``. Only variables of such names are handed to the embedded server."""
+    token_header: str = "Authorization"  # noqa: S105 - the name of a header
+    """Header that carries the token; ``Authorization`` says ``Bearer`` before it, another header the token alone."""
+    price_per_1000: Annotated[float, Field(ge=0)] | None = None
+    """What 1000 rows (or calls, see ``price_of``) cost, in any currency; null: unknown."""
+    price_of: Literal["rows", "calls"] = "rows"
+    """What the price is for: rows that are answered, or calls with up to ``batch`` rows."""
+    batch: Positive = 32
+    """Rows in one call."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
+    """Longest wait for one answer, in seconds."""
+    retries: Annotated[int, Field(ge=0, le=20)] = 3
+    """Further attempts where a call may work later: no connection, no answer in time, status 429, 502, 503, 504."""
+    unseen_rows: bool = False
+    """You vouch that the model was not trained on the test rows. Otherwise nobody knows, and the gate promotes nothing."""
+    labels: tuple[str, ...] | None = None
+    """Classes in the endpoint's order; null means the order of the dataset (alphabetical)."""
+    gives: Literal["probabilities", "logits"] = "probabilities"
+    """For classes: what the numbers are; logits are put through softmax (several labels: sigmoid) here."""
+    input: str | None = None
+    """kserve: the input tensor; null means the only one, as the server's metadata say. Columns of a table go to inputs of their names."""
+    datatype: str | None = None
+    """kserve: type of that tensor, such as ``FP32``; null means as the metadata say."""
+    input_shape: tuple[Positive, ...] | None = None
+    """kserve: shape of one row there; null means the row's own, or that of the metadata where it has as many numbers."""
+    channels_first: bool = False
+    """kserve: send images as [C, H, W]."""
+    output: str | None = None
+    """kserve: the output tensor with the answer; null means the first, or ``probabilities``, ``prediction`` or ``forecast`` where there is one."""
+    embedding: str | None = None
+    """kserve: an output tensor with an embedding, for the monitor; null means that the answer stands for it."""
+    binary: bool = False
+    """kserve: send tensors as bytes (Triton's binary extension); JSON cannot say missing numbers."""
+    adapter: AdapterConfig | None = None
+    """json: how to speak; null means ``{"instances": rows}`` and ``predictions``."""
+
+    @field_validator("url")
+    @classmethod
+    def _public(cls, url: str) -> str:
+        """Refuse a secret in the address, without repeating it."""
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise PydanticCustomError("secret", "expected http://HOST... or https://HOST...")
+        asked = {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+        hiding = any(word in name for name in asked for word in ("key", "token", "secret", "password", "sig"))
+        if parts.username or parts.password or hiding:
+            raise PydanticCustomError(
+                "secret", "the address holds a secret (not shown): give its token through token_env and token_header"
+            )
+        return url
+
+    @field_validator("token_env")
+    @classmethod
+    def _names_a_variable(cls, name: str | None) -> str | None:
+        """A token that was written here by mistake must not be repeated in the error."""
+        if name is not None and not re.fullmatch(r"MODEL_TOKEN[A-Z0-9_]*", name):
+            raise PydanticCustomError(
+                "secret",
+                "expected the NAME of an environment variable, MODEL_TOKEN or MODEL_TOKEN_SOMETHING (what stands here is not shown: it may be the token)",
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _one_protocol(self) -> ExternalConfig:
+        kserve = {
+            "model",
+            "version",
+            "input",
+            "datatype",
+            "input_shape",
+            "channels_first",
+            "output",
+            "embedding",
+            "binary",
+        }
+        told = sorted(key for key in self.model_fields_set & kserve if getattr(self, key))
+        if self.protocol == "json" and told:
+            message = f"{', '.join(told)} belong to protocol kserve; json takes adapter"
+            raise ValueError(message)
+        if self.protocol == "kserve" and (self.adapter is not None or not self.model):
+            message = "protocol kserve takes the model's name in model, and no adapter"
+            raise ValueError(message)
+        return self
+
+
 class TrainConfig(Section):
     """The challenger's training. A null is chosen from the data by the model family."""
 
@@ -214,6 +347,8 @@ class TrainConfig(Section):
     """Arguments of your own LightningModule; checked against its annotations."""
     finetune: FinetuneConfig | None = None
     """A pretrained model instead of a family."""
+    external: ExternalConfig | None = None
+    """A model that somebody else serves instead of a training."""
     normal: str | None = None
     """For anomalies: the label of normal rows; null means the most frequent one."""
     epochs: Positive | None = None
@@ -277,9 +412,9 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _one_model(self) -> TrainConfig:
-        told = [key for key in ("family", "model", "finetune") if getattr(self, key) is not None]
+        told = [key for key in ("family", "model", "finetune", "external") if getattr(self, key) is not None]
         if len(told) > 1:
-            message = f"{' and '.join(told)} are set: give at most one of family, model and finetune"
+            message = f"{' and '.join(told)} are set: give at most one of family, model, finetune and external"
             raise ValueError(message)
         if self.hyperparameters and self.model is None:
             message = "hyperparameters belong to train.model; a family takes train.options"
@@ -290,6 +425,15 @@ class TrainConfig(Section):
         return self
 
 
+class ReviewConfig(Section):
+    """Which answers of a classifier a person should look at."""
+
+    precision: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Precision that the accepted answers of each predicted class shall have, as a share: an answer below its class's confidence threshold is flagged. Null flags nothing."""
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Confidence level at which each class's threshold, found on the validation rows, holds that precision; and level of the intervals in the report."""
+
+
 class PackageConfig(Section):
     """Export of the checkpoint for serving."""
 
@@ -297,6 +441,20 @@ class PackageConfig(Section):
     """Largest difference between torch and ONNX outputs: absolute for probabilities, else in units of the output's largest magnitude."""
     max_batch_size: Positive = 64
     """Largest number of examples in one request to the served model; graphs are asked about one request at a time."""
+    calibration: Literal["none", "temperature"] = "none"
+    """``temperature`` divides the logits of classes by one number, fitted on the validation rows, in the graph itself: the stated confidence fits better, the classes stay."""
+    review: ReviewConfig = ReviewConfig()
+    """Which answers are flagged for a person."""
+    variants: tuple[Literal["fp16", "int8"], ...] = ()
+    """Smaller graphs that are made and compared with the one in single precision; the package holds the served one alone."""
+    serve: Literal["fp32", "fp16", "int8"] = "fp32"
+    """Which graph is ``model.onnx``: scored, judged by the gate, blessed and served. One of ``variants`` need not be named there, too."""
+    variant_tolerance: Annotated[float, Field(gt=0)] = 0.1
+    """Largest difference between torch and a variant, measured as ``tolerance``."""
+    variant_agreement: Annotated[float, Field(ge=0, le=1)] = 0.99
+    """Least share of validation rows to which a variant gives the same class as the graph in single precision."""
+    variant_rows: Positive = 200
+    """Most training rows on which the ranges of ``int8`` are measured."""
 
 
 class EvaluateConfig(Section):
@@ -324,6 +482,24 @@ class EvaluateConfig(Section):
     """The simple model the deep one is compared with; null means the usual one for the data and the task, ``none`` none."""
     samples: Annotated[int, Field(ge=100)] = 1000
     """Examples that a generator draws to be judged by."""
+    slices: tuple[str, ...] | None = None
+    """Columns and facts of the rows by whose values and ranges the figures are given too; null means up to 8 that fit, ``[]`` none."""
+    segments: Annotated[int, Field(ge=0, le=5)] = 3
+    """Most segments on which the challenger is weak that are looked for among the validation rows and scored on the test rows; 0 looks for none."""
+    groups: tuple[str, ...] = ()
+    """Columns by whose values people are to be treated alike: rates by group and the gaps between groups."""
+    smallest_group: Positive = 30
+    """Test rows from which a group counts for a gap."""
+    corrupted_rows: Annotated[int, Field(ge=0)] = 500
+    """Most test rows that are also scored with noise, gaps and the like; fewer of large inputs, 0 none."""
+    explain: Annotated[int, Field(ge=0, le=24)] = 6
+    """Test rows whose answers are explained; 0 for no explanations."""
+    latency_batch: Positive = 32
+    """Examples in one call of the timed batch; a model that takes fewer at once is timed with as many as it takes."""
+    latency_seconds: Annotated[float, Field(gt=0)] = 0.2
+    """Longest time for each timing, in seconds: with slow models there are fewer calls, but at least 3."""
+    price_per_hour: Annotated[float, Field(gt=0)] | None = None
+    """Price of the machine that answers, in any currency for an hour: then the report says what 1000 answers cost."""
 
 
 class BlessConfig(Section):
@@ -335,6 +511,12 @@ class BlessConfig(Section):
     """Timed requests."""
     concurrency: Positive = 4
     """Clients that send at the same time."""
+    protocol: Literal["both", "http", "grpc"] = "both"
+    """Protocol that is timed; ``both``: one after the other, each with all ``requests``."""
+    latency_ms_p95: Annotated[float, Field(gt=0)] | None = None
+    """Longest 95th percentile of an answer's time that passes, in milliseconds, over each timed protocol; null: any."""
+    memory_mb: Annotated[float, Field(gt=0)] | None = None
+    """Most memory of server and backend that passes, in MiB; null: any."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Longest wait for the server or the model, in seconds."""
 
@@ -344,10 +526,12 @@ class Rule(Section):
 
     metric: str
     """Name of the number, for example ``accuracy`` or ``p95_ms``."""
-    source: Literal["evaluate", "bless", "labels"] = "evaluate"
-    """Report that holds the number."""
+    source: Literal["evaluate", "cost", "bless", "labels"] = "evaluate"
+    """Report that holds the number; ``cost`` is what the evaluation measured of size, speed and money."""
     slice: str = "overall"
-    """``overall``, ``class:NAME``, ``class:*`` (each class), ``channel:NAME``, ``channel:*``, ``origin:base`` or ``origin:fresh``."""
+    """``overall``, or a slice as the report names it: ``class:NAME``, ``origin:fresh``, ``origin:new`` (fresh rows that the champion's data
+    lacked), ``column:NAME=VALUE``, ``group:NAME=VALUE``; a ``*`` at the end stands for every slice that begins so, as in ``class:*``, with Holm's
+    correction over them."""
     versus: Literal["absolute", "champion", "baseline"] = "absolute"
     """``absolute`` judges the challenger's value, the others the difference challenger minus other."""
     relative: bool = False
@@ -356,14 +540,16 @@ class Rule(Section):
     """Lower bound, for what is better the more it is; exactly one of ``at_least`` and ``at_most``."""
     at_most: float | None = None
     """Upper bound, for what is better the less it is; exactly one of ``at_least`` and ``at_most``."""
-    use: Literal["point", "interval"] = "point"
-    """Whether the point estimate or the whole interval must satisfy the bound."""
+    use: Literal["point", "interval", "unless_refuted"] = "point"
+    """What must satisfy the bound: the ``point`` estimate, the whole ``interval`` (it is proved), or any part of it (``unless_refuted``: the rule fails
+    only where the opposite is proved)."""
     min_n: Positive = 1
     """Fewer examples than this make the rule ``not_evaluated``."""
     mode: Literal["enforce", "warn", "off"] = "enforce"
     """``warn`` reports without deciding; ``off`` leaves the rule out."""
-    when: Literal["always", "slice_exists"] = "always"
-    """``slice_exists`` leaves the rule out where the test rows have no such slice; otherwise a missing slice rejects."""
+    when: Literal["always", "slice_exists", "large_enough"] = "always"
+    """``slice_exists`` leaves the rule out where the test rows have no such slice, ``large_enough`` each slice of fewer than ``min_n`` rows; otherwise
+    such a slice rejects."""
 
     @model_validator(mode="after")
     def _one_bound(self) -> Rule:
@@ -378,30 +564,68 @@ class Rule(Section):
     @model_validator(mode="after")
     def _can_be_judged(self) -> Rule:
         """Refuse before a training what could only reject after it, or would protect from nothing."""
-        known = FIGURES[self.source]
-        better = known[self.metric].better if self.metric in known else None
-        wanted = "at_least" if better == "higher" else "at_most"
-        problem = ""
-        if self.metric not in known:
-            problem = f"{self.source} has no such figure ({nearest(self.metric, known)})"
-        elif better is None:
-            problem = "it says nothing of the challenger"
-        elif getattr(self, wanted) is None:
-            problem = f"{better} is better, so give {wanted}"
-        elif self.relative and better == "higher":
-            problem = "relative is for errors; give the difference itself"
-        elif self.source != "evaluate" and (self.versus != "absolute" or self.slice != "overall"):
-            problem = f"{self.source} measures the challenger as a whole, alone: leave versus and slice out"
-        elif self.source == "bless" and self.use == "interval":
-            problem = "bless gives no intervals: leave use out"
-        elif self.slice != "overall" and not self.slice.startswith(SLICES):
-            problem = (
-                f"there is no slice {self.slice!r} (known: overall, {', '.join(f'{kind}NAME' for kind in SLICES)})"
-            )
+        problem = self._problem_of_figure() or self._problem_of_place() or self._problem_of_use()
         if problem:
             message = f"rule on {self.metric!r}: {problem}"
             raise ValueError(message)
         return self
+
+    def name(self, place: str | None = None) -> str:
+        """What the rule is called, made of what it says: ``accuracy[class:3] vs champion >= -0.05 (interval)``, ``rmse vs champion <= +5%``.
+
+        Args:
+            place: Slice, with a wildcard resolved; null means the rule's own.
+        """
+        place = self.slice if place is None else place
+        where = "" if place == "overall" else f"[{place}]"
+        versus = "" if self.versus == "absolute" else f" vs {self.versus}"
+        sign, number = (">=", self.at_least) if self.at_least is not None else ("<=", self.at_most)
+        bound = f"{100 * (number or 0.0):+.12g}%" if self.relative else f"{number:.12g}"
+        use = {"point": "", "interval": " (interval)", "unless_refuted": " (unless refuted)"}[self.use]
+        # A figure that two steps measure is told apart by the step.
+        source = (
+            f"{self.source} "
+            if sum(self.metric in known for known in FIGURES.values()) > 1 and self.source != "evaluate"
+            else ""
+        )
+        return f"{source}{self.metric}{where}{versus} {sign} {bound}{use}"
+
+    def _problem_of_figure(self) -> str:
+        known = FIGURES[self.source]
+        if self.metric not in known:
+            return f"{self.source} has no such figure ({nearest(self.metric, known)})"
+        better = known[self.metric].better
+        wanted = "at_least" if better == "higher" else "at_most"
+        if better is None:
+            return "it says nothing of the challenger"
+        if getattr(self, wanted) is None:
+            return f"{better} is better, so give {wanted}"
+        return "relative is for errors; give the difference itself" if self.relative and better == "higher" else ""
+
+    def _problem_of_place(self) -> str:
+        if self.source in {"bless", "labels"} and (self.versus != "absolute" or self.slice != "overall"):
+            return f"{self.source} measures the challenger as a whole, alone: leave versus and slice out"
+        if self.source == "cost" and self.slice != "overall":
+            return "a cost is that of the model as a whole: leave slice out"
+        if self.slice != "overall" and not self.slice.startswith(SLICES):
+            return f"there is no slice {self.slice!r} (known: overall, {', '.join(f'{kind}NAME' for kind in SLICES)})"
+        return ""
+
+    def _problem_of_use(self) -> str:
+        if self.source in {"bless", "cost"} and self.use != "point":
+            return f"{self.source} gives no intervals: leave use out"
+        if self.use == "unless_refuted" and self.min_n < FEWEST_TO_REFUTE:
+            return f"few rows refute nothing, so with use: unless_refuted give min_n of at least {FEWEST_TO_REFUTE}"
+        return ""
+
+
+class OverriddenRule(Section):
+    """An override of a rule that lasts when a round starts; ``kfloop override`` makes them."""
+
+    rule: str
+    """Name of the rule, as the report prints it."""
+    row: Positive
+    """Number of the ledger's row that says who, why and until when."""
 
 
 class GateConfig(Section):
@@ -411,15 +635,282 @@ class GateConfig(Section):
     """The rules; null means the defaults of the task. An empty list rejects everything."""
     approval: Literal["auto", "manual"] = "auto"
     """``manual`` holds a challenger that passed until a person decides."""
+    approval_days: Annotated[float, Field(gt=0)] = 14.0
+    """Days after which a challenger on hold can no longer be approved."""
+    looks: Annotated[float, Field(gt=0)] = 20.0
+    """Challengers that the same test rows may judge before they count as worn out."""
+    worn_holdout: Literal["warn", "reject"] = "warn"
+    """What worn-out test rows do."""
+    overrides: tuple[OverriddenRule, ...] = ()
+    """Filled from the ledger."""
+    champion_row: int = 0
+    """Filled from the ledger: number of the row that made the champion."""
+    turned_down: tuple[int, ...] = ()
+    """Filled from the ledger: numbers of the rows by which people turned challengers down."""
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> GateConfig:
+        """An override names a rule, so no two may have one name."""
+        names = [rule.name() for rule in self.rules or ()]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            message = f"two rules are called {twice[0]!r}: keep one of them, or give them different bounds"
+            raise ValueError(message)
+        return self
+
+
+class AboutConfig(Section):
+    """What people should know of the model; stands in its card."""
+
+    intended_use: str | None = None
+    """What the model is for, and what it is not for."""
+    limits: str | None = None
+    """Where it is known to fail."""
+    owner: str | None = None
+    """Who answers for it."""
+
+
+class MarginConfig(Section):
+    """The worst that one will bear of a challenger in a roll-out; each is tested against the champion on the same requests.
+
+    Null asks no such question.
+    """
+
+    errors: Annotated[float, Field(gt=0, lt=1)] = 0.005
+    """Share of requests on which it fails, more than the champion."""
+    latency: Annotated[float, Field(ge=1)] | None = 1.5
+    """Times the champion's own time; more than that on most requests is too slow."""
+    disagreement: Annotated[float, Field(gt=0, lt=1)] | None = 0.3
+    """Share of rows with another answer than the champion's."""
+    quality: Annotated[float, Field(gt=0, lt=1)] | None = 0.01
+    """Share of labelled rows on which it is wrong, more than the champion; asked as far as there is feedback (``data.feedback``)."""
+
+
+class RolloutConfig(Section):
+    """How a challenger that may be promoted gets the traffic. These values are fixed when a roll-out starts and hold until its end."""
+
+    strategy: Literal["all_at_once", "canary", "shadow"] = "all_at_once"
+    """``all_at_once``: champion at once. ``canary``: it answers a share of the requests, sticky by key, until evidence promotes or withdraws it. ``shadow``: it
+    answers them in the background, and its answers are compared and never returned. The first champion of a loop is always promoted at once."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the keys (requests without a key: of the requests) that the challenger gets."""
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Chance of withdrawing a challenger that is worse in nothing, however often one looks; also of calling one not worse that is."""
+    margin: MarginConfig = MarginConfig()
+    """The worst that one will bear."""
+    close: Annotated[float, Field(ge=0)] = 0.1
+    """Two answers that are numbers agree when they differ by at most this share of the larger one."""
+    min_requests: Positive = 200
+    """Fewest requests that both answered before it is promoted."""
+    max_requests: Positive = 20000
+    """Requests after which a person decides, where it was neither shown worse nor shown to be as good."""
+    max_hours: Annotated[float, Field(gt=0)] = 24.0
+    """Hours after which a person decides, too; with fewer than ``min_requests`` it is withdrawn."""
+    look_seconds: Annotated[float, Field(ge=1)] = 15.0
+    """Time between two looks of the running server's supervisor, in seconds."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max_requests < self.min_requests:
+            message = f"max_requests ({self.max_requests}) is smaller than min_requests ({self.min_requests})"
+            raise ValueError(message)
+        return self
+
+    def bounds(self) -> dict[str, float]:
+        """The questions that are asked, with the worst mean one will bear (see ``kfloop.core.statistics.paired_bets``)."""
+        asked = {
+            "errors": self.margin.errors,
+            "latency": None if self.margin.latency is None else 0.5,
+            "disagreement": self.margin.disagreement,
+            "quality": self.margin.quality,
+        }
+        return {name: bound for name, bound in asked.items() if bound is not None}
+
+
+OF_TARGETS = {
+    "triton": ("url", "grpc", "key_env", "key_header", "ca", "repository", "backend", "gpus", "instances"),
+    "kserve": (
+        *("repository", "storage_uri", "gpus", "instances", "manifests", "namespace", "image", "service_account"),
+        *("min_replicas", "cpu", "memory"),
+    ),
+    "embedded": (),
+}
+NEEDED_BY_TARGETS = {"triton": ("url", "repository"), "kserve": ("repository",), "embedded": ()}
+
+
+class TargetConfig(Section):
+    """Where the champion is served. See docs/targets.md."""
+
+    kind: Literal["embedded", "triton", "kserve"] = "embedded"
+    """``embedded``: the server of ``kfloop serve``; ``triton``: somebody else's Triton with explicit model control; ``kserve``: manifests for a cluster."""
+    url: str | None = None
+    """triton: ``http://HOST:PORT`` or ``https://HOST:PORT`` of its HTTP endpoint."""
+    grpc: str | None = None
+    """triton: ``HOST:PORT`` of its gRPC endpoint; null: gRPC is not checked."""
+    key_env: str | None = None
+    """triton: NAME of the environment variable with the key of its restricted APIs (``--http-restricted-api``); null: model control is open."""
+    key_header: str = "kfloop-key"
+    """triton: header that carries the key."""
+    ca: str | None = None
+    """triton: file of the authorities that are trusted with ``https://`` (PEM); null: the system's own."""
+    repository: str | None = None
+    """Folder or fsspec URL (``/mnt/models``, ``s3://bucket/models``) that kfloop writes. triton: the repository the server reads; kserve: the parent of ``storageUri``."""
+    backend: Literal["onnxruntime", "python"] = "onnxruntime"
+    """triton: what runs the graph; ``python`` for servers without the onnxruntime backend, whose python then needs NumPy and onnxruntime."""
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs of the server, each with instances of its own; 0: the CPU."""
+    instances: Positive = 1
+    """Instances of the model on each GPU, or on the CPU."""
+    storage_uri: str | None = None
+    """kserve: ``repository`` as the cluster knows it (``pvc://models/kfloop``); null: the same URL."""
+    manifests: str = "manifests"
+    """kserve: folder of the manifests, in the project."""
+    namespace: str = "default"
+    """kserve: namespace of the InferenceService."""
+    image: str | None = None
+    """kserve: image of Triton; null: the patched release that ``kfloop export`` names."""
+    service_account: str | None = None
+    """kserve: service account that may read the repository."""
+    min_replicas: Positive = 1
+    """kserve: fewest pods."""
+    cpu: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?m?$")] = "2"
+    """kserve: CPUs that a pod asks for and may use at most."""
+    memory: Annotated[str, Field(pattern=r"^[0-9]+(Ki|Mi|Gi|Ti)$")] = "4Gi"
+    """kserve: memory that a pod asks for and may use at most."""
+
+    @field_validator("url", "repository", "storage_uri")
+    @classmethod
+    def _no_secret(cls, url: str | None) -> str | None:
+        """Refuse a secret in an address, without repeating it."""
+        parts = urlsplit(url or "")
+        # Azure writes its container where others write a user.
+        if parts.password or parts.query or (parts.username and parts.scheme in {"http", "https"}):
+            raise PydanticCustomError(
+                "secret", "the address holds a user, a password or a query (not shown): keys come from the environment"
+            )
+        return url
+
+    @field_validator("url")
+    @classmethod
+    def _with_a_port(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "http://host:1")
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not parts.port or parts.path not in {"", "/"}:
+            message = f"{url!r}: expected http://HOST:PORT or https://HOST:PORT"
+            raise ValueError(message)
+        return url and url.rstrip("/")
+
+    @field_validator("grpc")
+    @classmethod
+    def _host_and_port(cls, grpc: str | None) -> str | None:
+        if grpc is not None and not re.fullmatch(r"[^/\s]+:[0-9]+", grpc):
+            message = f"{grpc!r}: expected HOST:PORT, without a scheme"
+            raise ValueError(message)
+        return grpc
+
+    @field_validator("key_env")
+    @classmethod
+    def _names_a_variable(cls, name: str | None) -> str | None:
+        """A key that was written here by mistake must not be repeated in the error."""
+        if name is not None and not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
+            raise PydanticCustomError(
+                "secret",
+                "expected the NAME of an environment variable in capitals (what stands here is not shown: it may be the key)",
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        missing = [name for name in NEEDED_BY_TARGETS[self.kind] if not getattr(self, name)]
+        if missing:
+            message = f"kind {self.kind} needs {' and '.join(missing)}"
+            raise ValueError(message)
+        told = [name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default]
+        strange = [name for name in told if name != "kind" and name not in OF_TARGETS[self.kind]]
+        if strange:
+            owners = [kind for kind, names in OF_TARGETS.items() if strange[0] in names]
+            message = f"{strange[0]} belongs to kind {' and '.join(owners)}, not to {self.kind}"
+            raise ValueError(message)
+        if self.ca and not (self.url or "").startswith("https://"):
+            message = f"ca is for https://, but url is {self.url!r}"
+            raise ValueError(message)
+        if self.backend == "python" and self.gpus:
+            message = f"backend python runs on the CPU alone, but gpus is {self.gpus}"
+            raise ValueError(message)
+        return self
 
 
 class DeployConfig(Section):
     """Promotion of a challenger."""
 
+    target: TargetConfig = TargetConfig()
+    """Where the champion is served."""
+
     tolerance: Annotated[float, Field(gt=0)] = 1e-3
     """Largest difference between golden and served answers, measured as in section ``package``."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Longest wait for a load, in seconds."""
+    rollout: RolloutConfig = RolloutConfig()
+    """How the traffic goes over to the challenger."""
+    feedback: str | None = None
+    """Filled from ``data.feedback``."""
+    about: AboutConfig = AboutConfig()
+    """Filled from ``about``."""
+
+    @model_validator(mode="after")
+    def _split_by_kfloop(self) -> Self:
+        if self.target.kind != "embedded" and self.rollout.strategy != "all_at_once":
+            message = (
+                f"rollout.strategy {self.rollout.strategy!r} needs target embedded: the split is made inside kfloop's own model, and a {self.target.kind} "
+                "server has none. Take 'all_at_once' here, and let what stands in front of that server (a mesh, a gateway) split the traffic"
+            )
+            raise ValueError(message)
+        return self
+
+
+class LogConfig(Section):
+    """What is kept of the requests that were answered."""
+
+    sample: Share = 1.0
+    """Share of the requests that are logged, chosen by a hash of the request's id: a request that is sent again is treated alike."""
+    inputs: Literal["full", "embedding", "none"] = "full"
+    """``embedding``: the inputs are left out, the embedding stays; ``none``: both are left out, the answers stay."""
+    hash: tuple[str, ...] = ()
+    """Columns (``text`` of texts) that are written as missing, with a keyed digest of the value in ``hash.COLUMN``.
+    The embedding is still made of them, but where a text or a whole tensor is private: leave it out with ``inputs: none``."""
+    drop: tuple[str, ...] = ()
+    """Columns (``text`` of texts) that are written as missing."""
+    max_bytes: Positive = 10_000_000_000
+    """Largest size of the log in bytes: the oldest files are deleted, but none that the monitor has yet to read; then new rows are dropped."""
+    days: Annotated[float, Field(gt=0)] = 30.0
+    """Age in days from which files are deleted, when the monitor has read them."""
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> LogConfig:
+        both = sorted(set(self.hash) & set(self.drop))
+        if both:
+            message = f"column {both[0]!r} is in hash and in drop: choose one"
+            raise ValueError(message)
+        return self
+
+
+class EdgeConfig(Section):
+    """The validating port for callers that are not trusted (``kfloop serve --edge``)."""
+
+    max_body_bytes: Positive = 16_000_000
+    """Largest body of a request, in bytes."""
+    connections: Positive = 128
+    """Most connections at a time."""
+    seconds: Annotated[float, Field(gt=0)] = 10.0
+    """Longest time for a caller to send a request, in seconds."""
+    missing: Literal["auto", "allow", "refuse"] = "auto"
+    """NaN in inputs: ``auto`` allows it in tables and vectors, where it stands for a missing number. Infinite numbers are always refused."""
+
+
+class ServeConfig(Section):
+    """The running server: what it logs, and what its validating port takes."""
+
+    log: LogConfig = LogConfig()
+    edge: EdgeConfig = EdgeConfig()
 
 
 class MonitorConfig(Section):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kfloop.report.figures import BAD, FIRST, INK, MUTED, SECOND, THIRD, canvas, svg
+from kfloop.report.figures import BAD, FIRST, INK, MUTED, OF_MODEL, SECOND, canvas, svg
 from kfloop.report.values import decimal
 
-COLOURS = {"challenger": FIRST, "baseline": SECOND, "champion": THIRD}
 _DASH = (0, (3, 3))
 _DENSE = 150  # points from which they are drawn smaller
 
@@ -21,14 +20,14 @@ def scatter(true: Numbers, predicted: Mapping[str, Numbers]) -> str:
         true: True number of each row.
         predicted: By model, in the order of ``true``; at most two models are drawn.
     """
-    models = [name for name in COLOURS if name in predicted][:2]
+    models = [name for name in OF_MODEL if name in predicted][:2]
     ends = [*true, *(value for name in models for value in predicted[name])]
     low, high = min(ends), max(ends)
     with canvas(4.2 * len(models), 3.6, columns=len(models)) as (figure, places):
         for axes, name in zip(places, models, strict=True):
             axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=_DASH)
             size = 3.5 if len(true) < _DENSE else 2.5
-            axes.plot(true, predicted[name], "o", color=COLOURS[name], markersize=size, alpha=0.6, markeredgewidth=0)
+            axes.plot(true, predicted[name], "o", color=OF_MODEL[name], markersize=size, alpha=0.6, markeredgewidth=0)
             axes.set(xlabel="true", ylabel="predicted", title=name)
         return svg(figure, "scatter", f"Predicted over true numbers of {len(true)} test rows, for {', '.join(models)}.")
 
@@ -49,8 +48,8 @@ def forecast(name: str, title: str, past: Numbers, true: Numbers, forecasts: Map
         steps = range(len(true) + 1)
         axes.plot(steps, [past[-1], *true], color=INK, linewidth=1.6, label="true")
         for model, values in forecasts.items():
-            if model in COLOURS:
-                axes.plot(steps, [past[-1], *values], color=COLOURS[model], linewidth=1.6, label=model)
+            if model in OF_MODEL:
+                axes.plot(steps, [past[-1], *values], color=OF_MODEL[model], linewidth=1.6, label=model)
         axes.axvline(0, color=MUTED, linewidth=1, linestyle=_DASH)
         axes.set_title(title)
         axes.set_xlabel("steps ahead")
@@ -64,7 +63,7 @@ def by_step(errors: Mapping[str, Numbers]) -> str:
     with canvas(4.7, 2.6) as (figure, (axes,)):
         for model, values in errors.items():
             marker = "o" if len(values) == 1 else None
-            axes.plot(range(1, len(values) + 1), values, color=COLOURS.get(model, MUTED), label=model, marker=marker)
+            axes.plot(range(1, len(values) + 1), values, color=OF_MODEL.get(model, MUTED), label=model, marker=marker)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("steps ahead")
         axes.set_title("mean squared error, in standard deviations")
@@ -82,7 +81,7 @@ def roc(curves: Mapping[str, tuple[Numbers, Numbers]], positive: str) -> str:
     with canvas(4.2, 3.6) as (figure, (axes,)):
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=_DASH)
         for model, (false, true) in curves.items():
-            axes.plot(false, true, color=COLOURS.get(model, MUTED), label=model)
+            axes.plot(false, true, color=OF_MODEL.get(model, MUTED), label=model)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel="false positive rate", ylabel="true positive rate")
         axes.set_title(f"finding {positive[:60]}")
         axes.legend(labelcolor=INK, loc="lower right")
@@ -106,3 +105,40 @@ def scores(edges: Numbers, normal: Numbers, odd: Numbers) -> str:
         axes.locator_params(axis="both", nbins=6)
         axes.legend(labelcolor=INK)
         return svg(figure, "scores", f"Scores of {decimal(sum(normal), 0)} normal and {decimal(sum(odd), 0)} odd rows.")
+
+
+def risk_coverage(curve: Sequence[tuple[float, float]], allowed: float, here: tuple[float, float] | None) -> str:
+    """Share of wrong answers over the share that is accepted, the most confident first.
+
+    Args:
+        curve: Points (share accepted, share of these that is wrong).
+        allowed: Share of wrong answers that is allowed, a dashed line.
+        here: Where the thresholds by class stand; null where they accept nothing.
+    """
+    with canvas(4.4, 3.2) as (figure, (axes,)):
+        axes.step(*zip(*curve, strict=True), where="post", color=FIRST, label="one threshold for all")
+        axes.axhline(allowed, color=MUTED, linewidth=1, linestyle=_DASH)
+        if here is not None:
+            axes.plot(
+                *here,
+                color=SECOND,
+                marker="D",
+                markersize=7,
+                linestyle="none",
+                label="thresholds by class",
+                clip_on=False,
+                zorder=3,
+            )
+        highest = max([allowed, *(wrong for _, wrong in curve), here[1] if here else 0.0])
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.25 * highest or 1), xlabel="accepted answers", ylabel="wrong among them")
+        axes.legend(labelcolor=INK, loc="upper left")
+        whole = curve[-1][1]
+        alt = (
+            f"Risk over coverage on test rows: {whole:.1%} wrong where all answers are accepted, {allowed:.1%} allowed"
+        )
+        at = (
+            f"; the thresholds accept {here[0]:.1%} with {here[1]:.1%} wrong."
+            if here
+            else "; the thresholds accept none."
+        )
+        return svg(figure, "risk-coverage", alt + at)

@@ -10,6 +10,8 @@ import wave
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 176.0, 48.0
@@ -101,13 +103,14 @@ def wav_uri(samples: NDArray[Any], rate: int) -> str:
     return "data:audio/wav;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def graph(nodes: int, edges: NDArray[Any], alt: str) -> str:
+def graph(nodes: int, edges: NDArray[Any], alt: str, weights: Sequence[float] = ()) -> str:
     """A small graph, its nodes on a circle in their order.
 
     Args:
         nodes: Number of nodes.
         edges: Pairs of nodes, int64 [M, 2]; those that point outside are left out.
         alt: What it is.
+        weights: Of each node, if any: blue for those above 0, red for those below, the stronger the darker.
     """
     if not 0 < nodes <= MOST_NODES:
         return ""
@@ -118,5 +121,13 @@ def graph(nodes: int, edges: NDArray[Any], alt: str) -> str:
     lines = "".join(f"M{at[a][0]:.1f} {at[a][1]:.1f}L{at[b][0]:.1f} {at[b][1]:.1f}" for a, b in dict.fromkeys(kept))
     size = 3.2 if nodes <= MOST_NODES // 3 else 2.0
     dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size}"/>' for x, y in at)
+    if len(weights) == nodes:
+        largest = max(map(abs, weights)) or 1.0
+        dots = "".join(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size + 1}" fill="var(--card)" stroke="var(--muted)" stroke-width="0.7"/>'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size + 1}" fill="var({"--first" if weight > 0 else "--bad"})" '
+            f'fill-opacity="{abs(weight) / largest:.2f}"/>'
+            for (x, y), weight in zip(at, weights, strict=True)
+        )
     drawn = f'<path d="{lines}" stroke="var(--muted)" stroke-width="0.9" fill="none"/><g fill="var(--first)">{dots}</g>'
     return _svg(drawn, alt, _SIDE, _SIDE)

@@ -30,6 +30,7 @@ ROLES = {
     BAD: "--bad",
 }
 SERIES = (FIRST, SECOND, THIRD)
+OF_MODEL = {"challenger": FIRST, "baseline": SECOND, "champion": THIRD}  # the same in every plot
 TEXT_SIZE = 9.5  # points; shown at natural size this is about 13 CSS pixels
 
 _SETTINGS: Any = {  # matplotlib types its names one by one

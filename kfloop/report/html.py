@@ -18,18 +18,20 @@ from kfloop.report.sections import (
     labels,
     lineage,
     overview,
+    rollout,
     serving,
     training,
     validation,
     verdicts,
 )
 from kfloop.report.sources import Context, Source
-from kfloop.report.values import duration, short, text, words
+from kfloop.report.values import duration, mapping, short, text, words
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 _LOG = logging.getLogger(__name__)
+_AFTER_DEPLOYMENT = 4
 _TEMPLATES = Path(__file__).parent / "templates"
 # What a section may raise when an artifact has a shape nobody foresaw. The report then says so in the section's place.
 _DAMAGE = (KfloopError, ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
@@ -53,16 +55,17 @@ class Section:
 
 
 SECTIONS = (
-    Section(key="data", title="Data", steps=("ingest",), build=data.build),
-    Section(key="validation", title="Validation", steps=("validate_data",), build=validation.build),
-    Section(key="labels", title="Labels", steps=("check_labels",), build=labels.build),
-    Section(key="training", title="Training", steps=("train",), build=training.build),
-    Section(key="package", title="Package", steps=("package",), build=training.build_package),
+    # What was decided and why comes first, then what it was made from, the latest step first.
+    Section(key="verdicts", title="Verdicts", steps=("gate",), build=verdicts.build),
     Section(key="comparison", title="Comparison", steps=("evaluate",), build=comparison.build),
     Section(key="blessing", title="Blessing", steps=("bless",), build=serving.build_blessing),
-    Section(key="verdicts", title="Verdicts", steps=("gate",), build=verdicts.build),
     Section(key="deployment", title="Deployment", steps=("deploy", "keep"), build=serving.build_deployment),
     Section(key="drift", title="Drift", steps=("monitor",), build=drift.build),
+    Section(key="training", title="Training", steps=("train",), build=training.build),
+    Section(key="package", title="Package", steps=("package",), build=training.build_package),
+    Section(key="labels", title="Labels", steps=("check_labels",), build=labels.build),
+    Section(key="validation", title="Validation", steps=("validate_data",), build=validation.build),
+    Section(key="data", title="Data", steps=("ingest",), build=data.build),
 )
 
 
@@ -83,9 +86,11 @@ def render_run(record: dict[str, Any], folders: Mapping[str, Path], out: Path) -
         OSError: The file cannot be written.
     """
     context = Context(record=record, folders=folders)
-    environment = _environment()
-    shown = [_section(environment, context, section) for section in SECTIONS]
-    page = environment.get_template("report.html.j2").render(
+    templates = environment()
+    shown = [_section(templates, context, section) for section in SECTIONS]
+    if context.record.get("rollout"):
+        shown.insert(_AFTER_DEPLOYMENT, _rollout(templates, context))
+    page = templates.get_template("report.html.j2").render(
         record=record,
         overview=overview.build(context),
         sections=[section for section in shown if section["body"]],
@@ -93,11 +98,12 @@ def render_run(record: dict[str, Any], folders: Mapping[str, Path], out: Path) -
         foreign=[section["title"].lower() for section in shown if not section["body"] and section["foreign"]],
         lineage=lineage.build(context),
     )
-    _write(out, page)
+    write_page(out, page)
     return out
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of the report, with everything escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(
@@ -123,6 +129,23 @@ def _section(environment: Environment, context: Context, section: Section) -> di
         "seconds": duration(source.record.get("seconds")) if source.status in {"succeeded", "failed"} else "",
         "digest": short((source.record.get("artifact") or {}).get("digest")) if _has_artifact(source) else "",
     }
+
+
+def _rollout(templates: Environment, context: Context) -> dict[str, Any]:
+    """The roll-out that this run looked at: no step of it, so the record tells all."""
+    told = mapping(context.record.get("rollout"))
+    about = {
+        "key": "rollout",
+        "title": "Roll-out",
+        "step": text(told.get("mode")),
+        "status": words(told.get("outcome")),
+    }
+    try:
+        body = templates.get_template("sections/rollout.html.j2").render(view=rollout.build(context))
+    except _DAMAGE as error:
+        _LOG.warning("section 'rollout' of the report could not be made", exc_info=True)
+        body = _unreadable(templates, "rollout", f"{type(error).__name__}: {text(error)}")
+    return about | {"body": body, "reason": "", "foreign": False, "seconds": "", "digest": ""}
 
 
 def _likeliest(sources: list[Source]) -> Source:
@@ -158,7 +181,7 @@ def _unreadable(environment: Environment, step: str, problem: str) -> str:
     return environment.get_template("unreadable.html.j2").render(step=words(step), problem=problem)
 
 
-def _write(out: Path, page: str) -> None:
+def write_page(out: Path, page: str) -> None:
     """Write under a temporary name and rename, so that a reader never sees half a report."""
     out.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from kfloop.report.figures import BAD, FIRST, GRID, INK, MUTED, SECOND, SERIES, THIRD, canvas, svg
+from kfloop.report.figures import BAD, FIRST, GRID, INK, MUTED, OF_MODEL, SECOND, SERIES, THIRD, canvas, svg
 from kfloop.report.values import Interval, decimal, moment
 
 if TYPE_CHECKING:
@@ -19,11 +19,28 @@ _TIME_LABELS = 5
 _MARKED = 40  # points of a curve up to which each is marked
 
 
+class Judged(NamedTuple):
+    """A row of a forest plot.
+
+    Attributes:
+        name: What was judged.
+        found: The figure with its interval.
+        threshold: What was asked for.
+        state: ``pass``, ``fail`` or ``not evaluated``.
+    """
+
+    name: str
+    found: Interval
+    threshold: float
+    state: str
+
+
 def _name(value: str) -> str:
     return value if len(value) <= _NAME_LENGTH else value[: _NAME_LENGTH - 3] + "..."
 
 
-def _named_rows(axes: Axes, names: Sequence[str]) -> None:
+def named_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Names on the left, the first on top, without a frame."""
     axes.set_yticks(range(len(names)), [_name(name) for name in names], color=INK)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
@@ -42,7 +59,7 @@ def class_counts(labels: Sequence[str], splits: Mapping[str, Sequence[float]]) -
         for colour, (split, counts) in zip(SERIES, splits.items(), strict=False):
             axes.barh(range(len(labels)), counts, left=left, height=0.68, color=colour, label=split)
             left = [start + size for start, size in zip(left, counts, strict=True)]
-        _named_rows(axes, labels)
+        named_rows(axes, labels)
         axes.set_xlabel("rows")
         figure.legend(loc="outside upper left", ncols=3, handlelength=1, labelcolor=INK)
         largest = max(range(len(left)), key=left.__getitem__)
@@ -101,9 +118,9 @@ def intervals(name: str, title: str, estimates: Mapping[str, Interval]) -> str:
         estimates: By model, in the order shown.
     """
     with canvas(_WIDTH, 0.72 + _ROW * len(estimates)) as (figure, (axes,)):
-        for place, (colour, found) in enumerate(zip(SERIES, estimates.values(), strict=False)):
-            _dot(axes, place, found, colour)
-        _named_rows(axes, list(estimates))
+        for place, (model, found) in enumerate(estimates.items()):
+            _dot(axes, place, found, OF_MODEL.get(model, FIRST))
+        named_rows(axes, list(estimates))
         axes.locator_params(axis="x", nbins=5)
         axes.margins(x=0.08)
         axes.set_title(title)
@@ -123,10 +140,42 @@ def differences(name: str, title: str, estimates: Mapping[str, Interval]) -> str
         axes.axvline(0, color=MUTED, linewidth=1)
         for place, found in enumerate(estimates.values()):
             _dot(axes, place, found, FIRST)
-        _named_rows(axes, list(estimates))
+        named_rows(axes, list(estimates))
         axes.margins(x=0.08)
         axes.set_title(title)
         said = ", ".join(f"{row} {found}" for row, found in list(estimates.items())[:12])
+        return svg(figure, name, f"{title}: {said}.")
+
+
+def forest(name: str, title: str, lines: Sequence[Judged], *, percent: bool = False) -> str:
+    """Judged figures with their intervals, one row each: what was found, what was asked for, and whether it was met.
+
+    Args:
+        name: Unique name of the plot.
+        title: What is judged.
+        lines: One for each row.
+        percent: Whether the figures are shares, to be read in percent.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    colours = {"pass": FIRST, "fail": BAD}
+    with canvas(_WIDTH, 0.95 + _ROW * len(lines)) as (figure, (axes,)):
+        axes.axvline(0, color=MUTED, linewidth=1)
+        for place, line in enumerate(lines):
+            _dot(axes, place, line.found, colours.get(line.state, MUTED))
+            axes.plot(
+                [line.threshold], [place], marker="|", markersize=15, markeredgewidth=2, color=INK, linestyle="none"
+            )
+        named_rows(axes, [line.name for line in lines])
+        axes.locator_params(axis="x", nbins=5)
+        axes.margins(x=0.08)
+        if percent:
+            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set_title(title)
+        axes.set_xlabel("bar: what the rule asks for; blue passes, red fails", fontsize="small")
+        said = "; ".join(
+            f"{line.name} {line.found}, asked {decimal(line.threshold)}: {line.state}" for line in lines[:12]
+        )
         return svg(figure, name, f"{title}: {said}.")
 
 
@@ -146,8 +195,10 @@ def calibration(bins: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     """
     with canvas(4.4, 3.6) as (figure, (axes,)):
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
-        for colour, (model, points) in zip(SERIES, bins.items(), strict=False):
-            axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=4.5, label=model)
+        for model, points in bins.items():
+            axes.plot(
+                *zip(*points, strict=True), color=OF_MODEL.get(model, FIRST), marker="o", markersize=4.5, label=model
+            )
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
         axes.legend(labelcolor=INK, loc="upper left")
         alt = "Calibration: accuracy over confidence, for " + ", ".join(
@@ -198,7 +249,7 @@ def effects(shifts: Mapping[str, float]) -> str:
     with canvas(_WIDTH, 0.75 + _ROW * len(shifts)) as (figure, (axes,)):
         axes.barh(range(len(shifts)), list(shifts.values()), height=0.62, color=FIRST)
         axes.axvline(0, color=MUTED, linewidth=1)
-        _named_rows(axes, list(shifts))
+        named_rows(axes, list(shifts))
         axes.set_xlabel("shift in standard deviations")
         said = ", ".join(f"{name} {value:.2f}" for name, value in list(shifts.items())[:12])
         return svg(figure, "effects", f"Shift in standard deviations: {said}.")

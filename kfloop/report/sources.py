@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,9 @@ from typing import Any, Literal
 
 from kfloop.core.artifacts import REPORT, read_report
 from kfloop.report.pictures import Pictures
-from kfloop.report.values import items, rows, said, text
+from kfloop.report.values import items, mapping, rows, said, text
+
+LARGEST = 20_000_000  # bytes of a file beside a report that is read
 
 # What these statuses of the run record mean, for a step that has nothing else to say.
 _WHY = {"skipped": "its branch was not taken", "not_run": "the run ended before it"}
@@ -125,3 +128,14 @@ class Context:
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(self.labels):
             return self.labels[value]
         return text(value, limit=60)
+
+
+def read_beside(folder: Path | None, name: str) -> dict[str, Any]:
+    """A JSON object that a step left beside its report; empty where it is missing, damaged or too large to be one."""
+    path = None if folder is None else folder / name
+    try:
+        if path is None or path.stat().st_size > LARGEST:
+            return {}
+        return mapping(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return {}

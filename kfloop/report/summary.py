@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kfloop.report.sections.overview import champion, headline
+from kfloop.report.sections.overview import champion, headline, overrides
 from kfloop.report.values import duration, rows, text
 
 _LINES = 12
@@ -29,6 +29,10 @@ def render_summary(record: Mapping[str, Any]) -> str:
         ending.append(f"Substitutes: {', '.join(text(name) for name in record['substitutes'])}")
     if record.get("report"):
         ending.append(f"Report: {text(record['report'])}")
+    lasting = overrides(record)
+    if lasting:
+        more = f" (and {len(lasting) - 1} more, see the report)" if len(lasting) > 1 else ""
+        ending.insert(0, f"Overridden: {text(lasting[0], limit=_WIDTH)}{more}")
     reasons = [f"  {text(reason, limit=_WIDTH)}" for reason in said["reasons"]]
     room = _LINES - len(ending) - 1
     if len(reasons) > room:

@@ -91,6 +91,11 @@ def estimate(value: Any) -> str:
     return MISSING if found is None else str(found)
 
 
+def spelled(found: Interval | None) -> str:
+    """An interval as text, or a dash."""
+    return MISSING if found is None else str(found)
+
+
 def decimal(value: Any, digits: int = 3) -> str:
     """A number for a table: ``digits`` decimals, powers of ten for the very small and very large, a dash for none."""
     found = number(value)

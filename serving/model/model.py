@@ -1,171 +1,142 @@
-"""Serves one packaged ONNX model in Triton's python backend, and logs every answer without making it wait.
+"""Serves one packaged model in Triton's python backend, or passes requests on to the endpoint of an external one, and logs every answer
+without making it wait.
 
-Runs in the server's own environment: NumPy and onnxruntime are all there is, kfloop is not. Each request is logged as one packet to
-the collector's socket; when that is full the rows are dropped and counted, the answer never waits. Requests of models without a batch
+Runs in the server's own environment: NumPy and onnxruntime are all there is, kfloop is not. Requests of models without a batch
 axis (graphs) are not logged: they have no rows.
 """
 
 import json
 import os
 import select
-import socket
-import struct
+import sys
 import threading
 import time
-import uuid
 
 import numpy as np
-import onnxruntime
 import triton_python_backend_utils as pb_utils
-from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
-LOG_SOCKET = "KFLOOP_LOG_SOCKET"
-PACKET_BYTES = 120_000
-IMAGES = ["image", "probabilities", "embedding"]  # the tensors of image classifiers, logged under their own names
-ON_INPUTS = (failures.Fail, failures.InvalidArgument, failures.RuntimeException)
+sys.path.insert(
+    0, os.path.dirname(os.path.abspath(__file__))
+)  # the other files of this version; it has a process of its own
+from pairing import Evidence
+from request_log import RequestLog
+from routing import CANARY, SHADOW, STABLE, Router
+from version import Unavailable, Version
 
-
-class RequestLog:
-    """Sends log rows to the collector; drops and counts them when it does not keep up."""
-
-    def __init__(self, model, version, inputs, outputs):
-        self._address = os.environ.get(LOG_SOCKET)
-        names = inputs + outputs
-        if names != IMAGES:
-            names = [f"input.{name}" for name in inputs] + [f"output.{name}" for name in outputs]
-        self._head = {"model": model, "version": int(version), "names": names}
-        self._dropped = 0
-        self._socket = None
-
-    def add(self, request_id, arrays, latency_us):
-        """Log the rows of one request: its inputs and outputs, in the order of the signature."""
-        if not self._address:
-            return
-        identity = request_id or uuid.uuid4().hex
-        total = len(arrays[0])
-        row_bytes = sum(array[:1].nbytes for array in arrays)
-        step = max(1, PACKET_BYTES // max(1, row_bytes))
-        for start in range(0, total, step):
-            part = slice(start, min(start + step, total))
-            self._send(identity, total, part, [array[part] for array in arrays], latency_us)
-
-    def _send(self, identity, total, part, arrays, latency_us):
-        numbers = range(part.start, part.stop)
-        head = dict(
-            self._head,
-            ids=[identity if total == 1 else f"{identity}#{number}" for number in numbers],
-            ts_ns=time.time_ns(),
-            latency_us=latency_us,
-            dropped=self._dropped,
-            shapes=[list(array.shape) for array in arrays],
-            dtypes=[str(array.dtype) for array in arrays],
-        )
-        text = json.dumps(head).encode()
-        body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
-        try:
-            self._connected().send(struct.pack("<I", len(text)) + text + body)
-        except BlockingIOError:  # the collector is behind: the answer matters more
-            self._dropped += len(head["ids"])
-        except OSError:  # nobody listens, or a row is too long for a packet; the next request tries to connect again
-            self._socket = None
-            self._dropped += len(head["ids"])
-
-    def _connected(self):
-        # Sequenced packets and not datagrams: those are limited to ten packets in flight on an ordinary kernel.
-        if self._socket is None:
-            link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            link.setblocking(False)
-            link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * PACKET_BYTES)
-            link.connect(self._address)
-            self._socket = link
-        return self._socket
+ALIVE_ID = "kfloop-alive"  # as in kfloop.core.external: answered with zeros, and nobody is asked (or paid)
+SERVED_VERSION = "served_version"
 
 
 class TritonPythonModel:
-    """One version of one model."""
+    """One version of one model; by ``served.json`` its process may answer with another one."""
 
     def initialize(self, args):
-        """Load ``model.onnx`` and ``signature.json`` beside this file."""
+        """Open the version beside this file, and those that the policy names."""
         config = json.loads(args["model_config"])
-        folder = os.path.join(args["model_repository"], args["model_version"])
-        with open(os.path.join(folder, "signature.json"), encoding="utf-8") as stream:
-            signature = json.load(stream)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(config["parameters"]["intra_op_threads"]["string_value"])
-        options.log_severity_level = 4
-        self._session = onnxruntime.InferenceSession(
-            os.path.join(folder, "model.onnx"), options, providers=["CPUExecutionProvider"]
-        )
-        self._ports = signature["inputs"]
-        self._outputs = [port["name"] for port in signature["outputs"]]
-        self._limit = int(signature["max_batch_size"])
-        # Rows of several requests make one call where all rows have one shape.
-        self._stacks = self._limit > 0 and all(-1 not in port["shape"] for port in self._ports)
-        names = [port["name"] for port in self._ports]
-        self._log = RequestLog(config["name"], args["model_version"], names, self._outputs)
+        threads = int(config["parameters"]["intra_op_threads"]["string_value"])
+        self._version = Version(os.path.join(args["model_repository"], args["model_version"]), threads)
+        self._router = Router(self._version, lambda folder: Version(folder, threads))
+        self._log = RequestLog(config["name"], args["model_version"], self._version.inputs, self._version.outputs)
+        self._evidence = Evidence(config["name"])
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
     def execute(self, requests):
-        """Answer a dynamic batch: one run of the session for all requests that are valid."""
+        """Answer a dynamic batch: one run of the session for all valid requests of one version, one each for those of a canary.
+
+        A stable request of the same batch waits for the canary's: a slow challenger is noticed by its own times and withdrawn.
+        """
         started = time.perf_counter()
-        inputs = [[_array(request, port["name"]) for port in self._ports] for request in requests]
-        problems = [self._problem(arrays) for arrays in inputs]
-        valid = [number for number, problem in enumerate(problems) if not problem]
-        outputs = dict(zip(valid, self._answers([inputs[number] for number in valid]), strict=True))
+        policy = self._router.policy  # one look: the batch is answered by one policy
+        calls = [_Call(request, policy, *self._router.choose(policy, request)) for request in requests]
+        groups = {}
+        for call in calls:
+            if call.found is None and call.route != CANARY:
+                groups.setdefault(call.version.number, []).append(call)
+        batches = []
+        for group in groups.values():
+            answers, batch = group[0].version.together([call.arrays for call in group])
+            for call, found in zip(group, answers, strict=True):
+                call.found = found
+            if batch and all(call.route == group[0].route for call in group):
+                batches.append((group, batch))
+        for call in calls:
+            if call.found is None:
+                self._canary(policy, call)
         latency_us = int((time.perf_counter() - started) * 1e6)
-        responses = []
-        for number, (request, arrays, problem) in enumerate(zip(requests, inputs, problems, strict=True)):
-            found = outputs.get(number)
-            if problem or isinstance(found, str):
-                error = pb_utils.TritonError(problem or found, pb_utils.TritonError.INVALID_ARG)
-                responses.append(pb_utils.InferenceResponse(error=error))
-                continue
-            if self._limit:
-                self._log.add(request.request_id(), [*arrays, *found], latency_us)
-            tensors = [pb_utils.Tensor(name, array) for name, array in zip(self._outputs, found, strict=True)]
-            responses.append(pb_utils.InferenceResponse(output_tensors=tensors))
-        return responses
+        for group, batch in batches:
+            self._keep(group, batch, latency_us)
+        return [self._response(policy, call, latency_us) for call in calls]
 
-    def _answers(self, requests):
-        """Outputs of each request, or what the model does not accept in it."""
-        if len(requests) > 1 and self._stacks:
-            found = self._run([np.concatenate(arrays) for arrays in zip(*requests, strict=True)])
-            if not isinstance(found, str):
-                cuts = np.cumsum([len(arrays[0]) for arrays in requests])[:-1]
-                return list(zip(*(np.split(output, cuts) for output in found), strict=True))
-        return [self._run(arrays) for arrays in requests]  # one that fails must not fail the others
+    def _canary(self, policy, call):
+        """Ask both; the challenger's answer goes out, unless it failed."""
+        pairing = policy.pairing
+        found = pairing.ask(call.arrays, call.others)
+        (answer, _, _), (other, failed, _) = found
+        call.found = answer if failed else other
+        if not failed:
+            call.version, call.arrays = pairing.challenger, call.others
+        self._evidence.send(policy.salt, pairing.record(call.identity, found))
 
-    def _run(self, arrays):
-        feed = {port["name"]: array for port, array in zip(self._ports, arrays, strict=True)}
-        try:
-            return self._session.run(self._outputs, feed)
-        except ON_INPUTS as error:
-            return f"the model cannot compute these values: {str(error).splitlines()[0]}"
+    def _keep(self, group, batch, latency_us):
+        """Log requests that were answered in one call as one: a small model answers sooner than a row is logged alone."""
+        version = group[0].version
+        ids, counts = [call.identity for call in group], [len(call.arrays[0]) for call in group]
+        flags = version.flags(batch[len(version.inputs) :])
+        self._log.add_batch(ids, counts, batch, latency_us, version.number, group[0].route, flags)
+        for call in group:
+            call.logged = True
 
-    def _problem(self, arrays):
-        """What is wrong with the inputs; Triton's own check can be passed by with an absurd batch size."""
-        batch = ["n"] if self._limit else []
-        for port, array in zip(self._ports, arrays, strict=True):
-            wanted = [*batch, *port["shape"]]
-            if array is None:
-                return f"{port['name']} is missing"
-            fits = len(wanted) == array.ndim and all(
-                want in ("n", -1, size) for want, size in zip(wanted, array.shape, strict=True)
+    def _response(self, policy, call, latency_us):
+        found, version = call.found, call.version
+        if call.route == SHADOW and not call.problem:
+            self._evidence.shadow(
+                policy.salt, policy.pairing, call.identity, (call.arrays, call.others), found, latency_us
             )
-            if not fits or str(array.dtype) != port["dtype"]:
-                return (
-                    f"{port['name']} must be {port['dtype']} of shape [{', '.join(map(str, wanted))}], "
-                    f"got {array.dtype} {list(array.shape)}"
-                )
-        counts = [len(array) for array in arrays]
-        if self._limit and (len(set(counts)) > 1 or not 1 <= counts[0] <= self._limit):
-            return f"each input must hold the same 1 to {self._limit} rows, got {counts}"
-        return ""
+        if isinstance(found, str | Exception):
+            return pb_utils.InferenceResponse(error=_error(found))
+        if version.limit and not call.idle and not call.logged:
+            flags = version.flags(found)
+            self._log.add(call.identity, [*call.arrays, *found], latency_us, version.number, call.route, review=flags)
+        wanted = call.request.requested_output_names()  # a tensor that nobody asked for costs as much as one that was
+        named = {name: array for name, array in zip(version.outputs, found, strict=True) if name in wanted}
+        if version.judge:
+            named |= version.extras(wanted, found)
+        if SERVED_VERSION in wanted:
+            rows = (len(call.arrays[0]), 1) if version.limit else (1,)
+            named[SERVED_VERSION] = np.full(rows, version.number, np.int64)
+        return pb_utils.InferenceResponse(
+            output_tensors=[pb_utils.Tensor(name, array) for name, array in named.items()]
+        )
 
 
-def _array(request, name):
-    tensor = pb_utils.get_input_tensor_by_name(request, name)
-    return None if tensor is None else tensor.as_numpy()
+class _Call:
+    """One request on its way: who answers it on which route, its inputs, and what was found.
+
+    ``others`` are the tensors for the challenger: its own encoding of a raw row, else the same tensors.
+    """
+
+    __slots__ = ("arrays", "found", "identity", "idle", "logged", "others", "problem", "request", "route", "version")
+
+    def __init__(self, request, policy, version, route, identity):
+        self.request, self.version, self.route, self.identity = request, version, route, identity
+        named = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        self.arrays, self.problem = version.take(named)
+        self.others = self.arrays
+        if route != STABLE and not self.problem and not policy.alike:
+            # Tensors that were encoded for the champion mean something else to a challenger with another encoder.
+            self.others, problem = policy.pairing.challenger.take(named) if version.is_raw(named) else (None, "")
+            if self.others is None and not problem:
+                self.route = STABLE
+        if self.problem:
+            self.route = STABLE  # a bad request tells nothing about anybody
+        self.logged = False
+        self.idle = version.external and identity == ALIVE_ID
+        self.found = self.problem or (version.zeros(self.arrays) if self.idle else None)
+
+
+def _error(found):
+    kind = pb_utils.TritonError.UNAVAILABLE if isinstance(found, Unavailable) else pb_utils.TritonError.INVALID_ARG
+    return pb_utils.TritonError(str(found), kind)
 
 
 def _end_with_parent(pid):

@@ -4,19 +4,55 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kfloop.components.deploy import deployment
 from kfloop.components.package import packaging
 from kfloop.components.package.packaging import save_arrays
 from kfloop.core.artifacts import write_report
-from kfloop.core.sections import PackageConfig, TrainConfig
+from kfloop.core.decisions import evidence_digest, reports_digest, write_evidence
+from kfloop.core.sections import DeployConfig, PackageConfig, TrainConfig
 from kfloop.core.signature import Port, Signature, write_signature
+from kfloop.core.store import Store
 from kfloop.core.workspace import Workspace
 
 SHAPE = (8, 8, 1)
+
+
+def make_decision(
+    store: Path, challenger: str, champion: str | None, outcome: str = "promote", *, reports: Any = None, **more: Any
+) -> Path:
+    """A decision as the gate leaves it in the store, with the evidence it rests on."""
+    evidence = reports or {"evaluate": {"challenger": {"digest": challenger}, "n_test": 10}}
+    report: dict[str, Any] = {
+        "outcome": outcome,
+        "reason": "a test",
+        "challenger_digest": challenger,
+        "champion_digest": champion,
+        "verdicts": [{"rule": "accuracy >= 0.5", "verdict": "pass", "mode": "enforce", "overridden_by": None}],
+        "reports_digest": reports_digest(evidence, []),
+        **more,
+    }
+    report["evidence_digest"] = evidence_digest(report)
+    with tempfile.TemporaryDirectory() as folder:
+        write_report(Path(folder), report)
+        write_evidence(Path(folder), evidence, [])
+        return Store(str(store)).publish(Path(folder), "decisions")
+
+
+def deploy(
+    workspace: Workspace, config: DeployConfig, digest: str, champion: str | None
+) -> deployment.DeploymentReport:
+    """Carry out a decision to promote the package with this digest instead of the champion."""
+    out = workspace.root / "out"
+    out.mkdir(exist_ok=True)
+    decision = make_decision(Path(workspace.store), digest, champion)
+    model = Path(workspace.store) / "models" / digest
+    return deployment.run(config, model=model, decision=decision, out=out, workspace=workspace)
 
 
 def make_package(store: Path, digest: str, scale: float = 1.0, *, golden_error: float = 0.0) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import shutil
 import signal
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kfloop.components.deploy import deployment, keeping
-from kfloop.components.deploy.approval import approve, override
 from kfloop.components.deploy.changing import STAGES
 from kfloop.components.deploy.recovery import recover
 from kfloop.components.deploy.rollback import rollback
@@ -24,7 +22,7 @@ from kfloop.core.registry import Registry
 from kfloop.core.sections import DeployConfig
 from kfloop.core.state import open_state
 from kfloop.core.workspace import Workspace
-from kfloop.errors import ConfigError, InputError, ServingError, StateError
+from kfloop.errors import ServingError, StateError
 from kfloop.serving.control import Control
 from kfloop.serving.endpoint import publish
 from kfloop.serving.repository import served
@@ -48,11 +46,6 @@ def _module(name: str) -> Any:
 make_package: Callable[..., Path] = _module("packages").make_package
 
 
-@pytest.fixture(scope="module")
-def mlflow_db(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
-
-
 @pytest.fixture
 def workspace(tmp_path: Path, mlflow_db: str) -> Workspace:
     name = f"loop-{abs(hash(str(tmp_path))) % 10**9}"
@@ -66,17 +59,8 @@ def workspace(tmp_path: Path, mlflow_db: str) -> Workspace:
 
 
 def _decision(workspace: Workspace, challenger: str, champion: str | None, outcome: str = "promote") -> Path:
-    folder = Path(workspace.store) / "decisions" / f"{challenger}-{champion}-{outcome}"
-    folder.mkdir(parents=True, exist_ok=True)
-    report = {
-        "outcome": outcome,
-        "reason": "a test",
-        "challenger_digest": challenger,
-        "champion_digest": champion,
-        "evidence_digest": f"evidence-{challenger}-{champion}-{outcome}",
-    }
-    (folder / "report.json").write_text(json.dumps(report))
-    return folder
+    made: Path = _module("packages").make_decision(Path(workspace.store), challenger, champion, outcome)
+    return made
 
 
 def _package(workspace: Workspace, digest: str, scale: float = 1.0, **options: float) -> Path:
@@ -84,11 +68,8 @@ def _package(workspace: Workspace, digest: str, scale: float = 1.0, **options: f
 
 
 def _deploy(workspace: Workspace, digest: str, champion: str | None) -> deployment.DeploymentReport:
-    out = workspace.root / "out"
-    out.mkdir(exist_ok=True)
-    model = Path(workspace.store) / "models" / digest
-    decision = _decision(workspace, digest, champion)
-    return deployment.run(DeployConfig(), model=model, decision=decision, out=out, workspace=workspace)
+    done: deployment.DeploymentReport = _module("packages").deploy(workspace, DeployConfig(), digest, champion)
+    return done
 
 
 def _consistent(workspace: Workspace, version: int | None, previous: int | None = None) -> None:
@@ -173,10 +154,9 @@ def test_tables_are_deployed_rolled_back_and_kept_apart_from_other_models(
 def test_killed_at_any_stage_recovery_and_rerun_give_one_consistent_champion(workspace: Workspace, stage: str) -> None:
     _package(workspace, "aaa")
     decision = _decision(workspace, "aaa", None)
-    command = [sys.executable, str(HERE / "deploy_child.py"), workspace.to_json()]
-    model = str(Path(workspace.store) / "models" / "aaa")
+    command = [sys.executable, str(HERE / "deploy_child.py"), workspace.to_json(), "deploy", str(decision), stage]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run([*command, model, str(decision), stage], env=environment, check=False, timeout=120)
+    done = subprocess.run(command, env=environment, check=False, timeout=120)
     assert done.returncode == -signal.SIGKILL
     mended = recover(workspace)
     expected = {"registered": "clean", "intended": "finished", "verified": "finished"}.get(stage)
@@ -225,7 +205,7 @@ def test_running_server_keeps_answering_while_versions_change(workspace: Workspa
         assert ready == {1, second.version}
         assert rollback(workspace).version == 1
         ready = {int(item["version"]) for item in control.index() if item.get("state") == "READY"}
-        assert ready == {1}
+        assert ready == {1, second.version}  # the way forward needs no load either
     _consistent(workspace, 1, second.version)
 
 
@@ -240,6 +220,17 @@ def test_decision_that_does_not_promote_deploys_nothing(workspace: Workspace) ->
                 out=workspace.root,
                 workspace=workspace,
             )
+
+
+@pytest.mark.parametrize(("file", "old", "new"), [("report.json", '"aaa"', '"bbb"'), ("evidence.json", "10", "11")])
+def test_an_edited_decision_deploys_nothing(workspace: Workspace, file: str, old: str, new: str) -> None:
+    package = _package(workspace, "aaa")
+    decision = _decision(workspace, "aaa", None)
+    edited = (decision / file).read_text().replace(old, new)
+    (decision / file).write_text(edited)
+    with pytest.raises(StateError, match=f"{file}' was changed after the gate wrote it"):
+        deployment.run(DeployConfig(), model=package, decision=decision, out=workspace.root, workspace=workspace)
+    assert open_state(workspace.state).ledger.history(workspace.loop) == []
 
 
 def test_decision_about_another_package_deploys_nothing(workspace: Workspace) -> None:
@@ -268,35 +259,6 @@ def test_rejection_is_recorded_and_registers_nothing(workspace: Workspace) -> No
     assert report.outcome == "rejected"
     assert "There is still no champion" in report.sentence
     assert Registry(workspace.mlflow, workspace.loop).versions() == {}
-
-
-@pytest.mark.triton
-@pytest.mark.slow
-def test_hold_waits_for_a_person_who_approves(workspace: Workspace) -> None:
-    package = _package(workspace, "aaa")
-    decision = _decision(workspace, "aaa", None, "hold")
-    report = keeping.run(DeployConfig(), model=package, decision=decision, out=workspace.root, workspace=workspace)
-    assert (report.outcome, report.version) == ("held", 1)
-    assert Registry(workspace.mlflow, workspace.loop).aliases() == {"challenger": 1}
-    with pytest.raises(InputError, match="no decision has"):
-        approve(workspace, "nonsense")
-    assert approve(workspace, report.evidence_digest, actor="ann").outcome == "promoted"
-    entry = open_state(workspace.state).ledger.champion(workspace.loop)
-    assert entry is not None
-    assert (entry.actor, entry.evidence_digest) == ("ann", report.evidence_digest)
-    _consistent(workspace, 1)
-    shutil.rmtree(workspace.repository)
-    assert recover(workspace, full=True).word == "projected"
-    _consistent(workspace, 1)
-
-
-def test_approving_a_rejection_is_refused_and_an_override_needs_a_reason(workspace: Workspace) -> None:
-    _package(workspace, "aaa")
-    _decision(workspace, "aaa", None, "reject")
-    with pytest.raises(StateError, match="says 'reject'"):
-        approve(workspace, "evidence-aaa")
-    with pytest.raises(ConfigError, match="needs a reason"):
-        override(workspace, "evidence-aaa", reason=" ")
 
 
 def test_rollback_without_history_is_refused(workspace: Workspace) -> None:

@@ -15,16 +15,16 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.linear_model import LogisticRegression
 
-from kfloop.components.evaluate.baselines import (
+from kfloop.components.evaluate.baselines.features import text_features
+from kfloop.components.evaluate.baselines.fitting import (
     KINDS,
-    class_probabilities,
     fit_baseline,
+    fit_classifier,
+    fit_lags,
     kind_of,
     repeat_last,
-    ridge_on_lags,
 )
 from kfloop.components.evaluate.evaluation import EvaluationReport, run
-from kfloop.components.evaluate.features import text_features
 from kfloop.components.evaluate.opening import check_same_task, contestant
 from kfloop.core.artifacts import folder_digest, write_report
 from kfloop.core.sections import EvaluateConfig
@@ -37,7 +37,7 @@ from kfloop.errors import ConfigError, StateError, TerminalError
 
 SHAPE = (8, 8, 1)
 LABELS = [str(digit) for digit in range(10)]
-QUICK = EvaluateConfig(bootstrap=200)
+QUICK = EvaluateConfig(bootstrap=200, corrupted_rows=0, explain=0)
 
 
 def digits(folder: Path, limit: int = 500, fresh: int = 100) -> Path:
@@ -162,7 +162,10 @@ def test_the_better_model_is_better_by_an_interval_above_zero(scene: Scene) -> N
     assert report.overlap == {"challenger": 0, "champion": 0}
     assert report.confusion is not None
     assert sum(map(sum, report.confusion)) == report.n_test
+    ours = report.challenger["overall"]["accuracy"]
+    assert ours == wilson(round(ours.value * ours.n), ours.n)
     written = json.loads((scene.root / "better" / "out" / "report.json").read_text())
+    assert written["tests"]["champion"][0]["p_value"] < 0.001
     assert written["differences"]["champion"]["overall"]["accuracy"]["low"] == pytest.approx(gain.low)
 
 
@@ -186,6 +189,8 @@ def test_without_a_champion_there_is_no_comparison_with_one(scene: Scene) -> Non
     report = scene.evaluate(scene.good, None, "alone")
     assert report.champion is None
     assert report.differences["champion"] is None
+    assert report.tests["champion"] is None
+    assert [item.test for item in report.tests["baseline"] or []] == ["mcnemar_exact"]
     assert report.overlap["champion"] is None
     assert report.baseline is not None
     assert report.baseline["kind"] == "logistic_regression"
@@ -196,11 +201,47 @@ def test_slices_have_their_own_rows_and_a_corrected_level(scene: Scene) -> None:
     report = scene.evaluate(scene.good, scene.worse, "slices")
     slices = report.challenger["slices"]
     test = read_version(scene.dataset).split("test")
-    assert set(slices) == {*(f"class:{label}" for label in LABELS), "origin:base", "origin:fresh"}
+    assert set(slices) == {*(f"class:{label}" for label in LABELS), "origin:base", "origin:fresh", "origin:new"}
     assert slices["class:3"]["accuracy"].n == int((test.labels == 3).sum())
     assert slices["origin:fresh"]["accuracy"].n == int((test.origin == "fresh").sum())
-    assert slices["class:3"]["accuracy"].level == pytest.approx(1 - 0.05 / 12)
+    assert slices["class:3"]["accuracy"].level == pytest.approx(1 - 0.05 / 13)
     assert set(report.differences["champion"]["slices"]) == set(slices)
+
+
+def test_only_fresh_rows_that_the_champion_s_data_lacked_are_new(scene: Scene, tmp_path: Path) -> None:
+    """The champion was made when 300 of the 400 fresh rows were there."""
+    held, whole = digits(tmp_path / "held", limit=300), digits(tmp_path / "whole", fresh=400)
+    digest, now = read_version(held).digest, read_version(whole)
+    test = now.split("test")
+    fresh = test.origin == "fresh"
+    later = fresh & np.array([int(name[1:]) >= 300 for name in test.ids])
+    assert 0 < later.sum() < fresh.sum()
+
+    def compared(name: str, factor: float, made_with: str) -> EvaluationReport:
+        champion = package(scene.root / name, graph(scene.weights * factor, scene.bias), scene.content)
+        write_report(champion, {"digest": folder_digest(champion), "dataset_digest": made_with})
+        return scene.evaluate(scene.good, champion, f"new-{name}", dataset=whole)
+
+    pruned = compared("pruned", 0.5, digest)
+    assert pruned.challenger["slices"]["origin:new"]["accuracy"].n == fresh.sum()
+    assert (
+        f"all taken as new: the champion's dataset version is unknown (datasets '{digest}' is not in the store"
+        in (pruned.slice_facts["origin:new"]["text"])
+    )
+    Store(scene.workspace.store).publish(held, "datasets", digest)
+    known = compared("known", 0.6, digest)
+    for part in (known.challenger, known.champion, known.differences["champion"]):
+        assert part is not None
+        assert part["slices"]["origin:new"]["accuracy"].n == later.sum()
+        assert part["slices"]["origin:fresh"]["accuracy"].n == fresh.sum()
+    assert known.slice_facts["origin:new"] == {
+        "kind": "origin",
+        "n": later.sum(),
+        "text": "freshly labelled rows that were not in the champion's dataset version",
+    }
+    same = compared("same", 0.7, now.digest)
+    assert "origin:new" not in same.challenger["slices"]
+    assert "origin:fresh" in same.challenger["slices"]
 
 
 def test_a_perfect_share_is_not_certain(scene: Scene) -> None:
@@ -287,11 +328,11 @@ def test_baselines_know_every_class_and_refuse_a_single_one() -> None:
     pixels = np.random.default_rng(0).random((60, 64))
     labels = np.repeat([0, 2], 30)
     model = LogisticRegression()
-    probabilities = class_probabilities(model, pixels, labels, pixels[:5], 3, "logistic_regression")
+    probabilities = fit_classifier(model, pixels, labels, 3, "logistic_regression")[1](pixels[:5])
     assert probabilities[:, 1].tolist() == [0] * 5
     np.testing.assert_allclose(probabilities.sum(1), 1)
     with pytest.raises(TerminalError, match="at least 2"):
-        class_probabilities(model, pixels, labels * 0, pixels, 3, "logistic_regression")
+        fit_classifier(model, pixels, labels * 0, 3, "logistic_regression")
 
 
 def test_each_objective_has_its_usual_baseline_and_refuses_what_does_not_fit() -> None:
@@ -311,7 +352,7 @@ def test_forecast_baselines() -> None:
     wave = np.stack([np.sin(steps / 5), 100 + 30 * np.cos(steps / 9)], axis=1)
     windows = np.lib.stride_tricks.sliding_window_view(wave, 50, axis=0).transpose(0, 2, 1)
     past, future = windows[:, :40].copy(), windows[:, 40:]
-    found = ridge_on_lags(past[:250], future[:250], past[300:])
+    found = fit_lags(past[:250], future[:250])(past[300:])
     assert np.abs((found - future[300:]) / wave.std(0)).max() < 0.05  # a sum of waves is a linear function of its past
     past[300, -1, 0] = np.nan
     last = repeat_last(past[300:], 10)
@@ -325,6 +366,8 @@ def test_other_baselines_of_pictures(scene: Scene) -> None:
     challenger = contestant(scene.good, "challenger", version)
     found = fit_baseline("nearest_neighbour", version, challenger, seed=0)
     assert found is not None
+    again = found.predict(version.table("test").slice(3, 5))
+    np.testing.assert_array_equal(again, found.answer[3:8])
     assert found.facts == {"kind": "nearest_neighbour", "n_fitted": len(scene.content), "n_train": len(scene.content)}
     assert (found.answer.argmax(1) == challenger.test.target).mean() > 0.9
 
@@ -353,9 +396,51 @@ def test_the_report_says_what_is_better_and_what_it_is_about(scene: Scene) -> No
 
 
 def test_the_baseline_can_be_switched_off(scene: Scene) -> None:
-    report = scene.evaluate(scene.good, None, "off", EvaluateConfig(bootstrap=200, baseline="none"))
+    report = scene.evaluate(
+        scene.good, None, "off", EvaluateConfig(bootstrap=200, corrupted_rows=0, explain=0, baseline="none")
+    )
     assert report.baseline is None
     assert report.differences["baseline"] is None
+
+
+def test_cost_robustness_and_explanations_of_pictures(scene: Scene) -> None:
+    config = EvaluateConfig(bootstrap=200, corrupted_rows=60, latency_seconds=0.02)
+    report = scene.evaluate(scene.good, scene.worse, "trials", config)
+    out = scene.root / "trials" / "out"
+    assert set(report.cost) == {"challenger", "champion", "baseline"}
+    assert report.cost["challenger"]["parameters"] == 650
+    noise = report.robustness["gaussian_noise"]
+    assert (noise["severities"], noise["n"], noise["metric"]) == ([0, 1, 2, 3], 60, "accuracy")
+    assert all(len(noise[name]) == 4 for name in report.cost)
+    assert noise["challenger"][0].value > 0.85
+    kinds = {f"corruption:{kind}" for kind in report.robustness}
+    assert len(kinds) == 5
+    for side in (report.challenger, report.champion, report.baseline, report.differences["champion"]):
+        assert side is not None
+        assert kinds <= set(side["slices"])
+    item = report.challenger["slices"]["corruption:gaussian_noise"]["accuracy"]
+    assert item.n == 60
+    assert item.value == pytest.approx(np.mean([one.value for one in noise["challenger"][1:]]))
+    told = json.loads((out / "explanations.json").read_text())
+    assert (told["problem"], told["kind"], len(told["examples"])) == ("", "image", 6)
+    with np.load(out / "explanations.npz") as arrays:
+        assert arrays["heat"].shape == (6, 8, 8)
+    again = scene.evaluate(scene.good, scene.worse, "trials-again", config)
+    assert again.robustness == report.robustness
+    assert (scene.root / "trials-again" / "out" / "explanations.json").read_text() == (
+        out / "explanations.json"
+    ).read_text()
+
+
+def test_answers_of_nan_are_no_crash_of_the_trials(scene: Scene) -> None:
+    bias = scene.bias.copy()
+    bias[0] = math.nan
+    broken = package(scene.root / "broken-trials", graph(scene.weights, bias), [])
+    config = EvaluateConfig(bootstrap=200, corrupted_rows=20, latency_seconds=0.02)
+    report = scene.evaluate(broken, scene.good, "nan-trials", config)
+    assert all(math.isnan(item.value) for item in report.robustness["blur"]["challenger"])
+    assert report.robustness["blur"]["champion"][0].known
+    assert json.loads((scene.root / "nan-trials" / "out" / "explanations.json").read_text())["examples"] == []
 
 
 def test_evaluation_imports_no_torch() -> None:
@@ -367,7 +452,8 @@ def test_evaluation_imports_no_torch() -> None:
     ("train", "test"), [(["good day", "x"], ["day"]), (["! ?", "? :-)"], ["?"]), (["", " "], ["day"])]
 )
 def test_texts_without_words_still_have_a_baseline(train: list[str], test: list[str]) -> None:
-    left, right = text_features(train, test)
-    found = class_probabilities(LogisticRegression(), left, np.array([0, 1]), right, 2, "logistic_regression")
+    describe = text_features(train)
+    left, right = describe(train), describe(test)
+    found = fit_classifier(LogisticRegression(), left, np.array([0, 1]), 2, "logistic_regression")[1](right)
     assert left.shape == (2, right.shape[1])
     np.testing.assert_allclose(found.sum(1), 1)

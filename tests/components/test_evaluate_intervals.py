@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kfloop.components.evaluate.features import tree_features
+from kfloop.components.evaluate.baselines.features import tree_features
 from kfloop.components.evaluate.measuring import groups_of
 from kfloop.components.evaluate.opening import _report_of, check_same_task, contestant
 from kfloop.components.evaluate.scoreboard import Board

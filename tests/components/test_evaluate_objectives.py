@@ -18,7 +18,7 @@ from kfloop.core.versions import read_version
 from kfloop.core.workspace import Workspace
 from kfloop.errors import TerminalError
 
-QUICK = EvaluateConfig(bootstrap=200)
+QUICK = EvaluateConfig(bootstrap=200, latency_seconds=0.02)
 SMALL = {"options": {"width": 8, "depth": 1}}
 
 
@@ -50,6 +50,8 @@ def evaluate(root: Path, model: Path, champion: Path | None = None) -> Evaluatio
     )
     written = json.loads((out / "report.json").read_text())
     assert (written["objective"], written["n_test"]) == (report.objective, report.n_test)
+    assert all(facts["severities"] or facts["problem"] for facts in report.robustness.values())
+    assert json.loads((out / "explanations.json").read_text())["problem"] == ""
     return report
 
 

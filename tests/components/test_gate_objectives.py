@@ -90,8 +90,8 @@ def reports(objective: str, *, ours: float = 1.0, champion: float = 1.02) -> Rep
         return minus(*both, relative=False) | {"relative": minus(*both, relative=True)}
 
     return {
-        "validate": {"outcome_word": "pass"},
-        "labels": {"noise": estimate(0.01, 0.005), "leakage": estimate(0.001, 0.0005)},
+        "validate": {"dataset_digest": "data", "outcome_word": "pass"},
+        "labels": {"dataset_digest": "data", "noise": estimate(0.01, 0.005), "leakage": estimate(0.001, 0.0005)},
         "evaluate": {
             "dataset_digest": "data",
             "objective": objective,
@@ -106,7 +106,9 @@ def reports(objective: str, *, ours: float = 1.0, champion: float = 1.02) -> Rep
         },
         "bless": {
             "model_digest": "new",
+            "dataset_digest": "data",
             "passed": True,
+            "golden": {"n": 16, "max_abs_diff": 1e-6, "tolerance": 1e-3},
             "triton_version": "2.51.0",
             "latency_ms": {"p50": 2.0, "p95": 6.0, "p99": 9.0, "n": 200},
             "failures": [],
@@ -245,7 +247,7 @@ def test_relative_rules_are_spelt_in_per_cent() -> None:
     failed = next(verdict for verdict in report.verdicts if verdict.blocks)
     assert failed.rule == "rmse vs champion <= +5% (interval)"
     assert "rmse, challenger relative to champion, is +15% (95% interval +14.5% to +15.5%)" in failed.sentence
-    assert failed.sentence.endswith("upper end must be at most +5%: fail")
+    assert failed.sentence.endswith("upper end must be at most +5% (10.5% too much): fail")
 
 
 @pytest.mark.parametrize("objective", METRICS)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kfloop.components.check_labels.confident import confident_joint
-from kfloop.components.check_labels.groups import holm, worse_groups
+from kfloop.components.check_labels.groups import worse_groups
 from kfloop.components.check_labels.noise import class_noise, imbalance, noise_matrix, overall_noise
 from kfloop.errors import ConfigError
 
@@ -130,8 +130,3 @@ def test_an_unknown_group_column_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="'sight'") as error:
         worse_groups({"site": np.array(["a", "b"])}, np.zeros(2, dtype=bool), ["sight"])
     assert "site" in error.value.hint
-
-
-def test_holm_against_a_worked_example() -> None:
-    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
-    assert holm(np.array([])).shape == (0,)

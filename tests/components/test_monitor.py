@@ -26,7 +26,7 @@ from kfloop.components.monitor.projection import fit_projection
 from kfloop.core.artifacts import read_report, write_report
 from kfloop.core.execution import perform
 from kfloop.core.sections import MonitorConfig
-from kfloop.core.signature import Port, Signature, write_signature
+from kfloop.core.signature import OUTPUTS, Port, Signature, write_signature
 from kfloop.core.state import open_state
 from kfloop.core.statistics.betting import BettingState
 from kfloop.core.statistics.estimate import Estimate
@@ -217,14 +217,83 @@ def test_no_champion_is_not_evaluated(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "no champion" in report.reason
 
 
-def test_a_champion_of_another_kind_is_not_evaluated(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"objective": "generation"}, "noise that callers chose"),
+        ({"objective": "forecasting"}, "windows of one series"),
+        ({"objective": "anomaly"}, "more odd ones"),
+        ({"modality": "nodes", "max_batch_size": 0}, "requests without rows"),
+    ],
+)
+def test_a_champion_whose_requests_tell_nothing_is_not_evaluated(
+    bench: Bench, changed: dict[str, Any], reason: str
+) -> None:
     package = next((Path(bench.workspace.store) / "models").iterdir())
     bench.log(bench.clean[:60])
-    for changed in ({"modality": "table"}, {"objective": "multilabel"}):
-        write_signature(package, replace(SIGNATURE, **changed))
-        report = bench.monitor()
-        assert report["outcome"] == "not_evaluated"
-        assert "traffic is judged for classification of image data" in report["reason"]
+    told = replace(SIGNATURE, **changed)
+    ports = (replace(SIGNATURE.outputs[0], name=name) for name in OUTPUTS[told.objective])
+    told = replace(told, outputs=tuple(ports))
+    write_signature(package, told)
+    report = bench.monitor()
+    assert report["outcome"] == "not_evaluated"
+    assert reason in report["reason"]
+
+
+ANSWERS = {
+    "classification": ("probabilities", lambda found, _: found),
+    "multilabel": ("probabilities", lambda found, _: np.sqrt(found)),
+    "regression": ("prediction", lambda _, embedding: 1e-4 * embedding[:, :1]),
+}
+
+
+@pytest.mark.parametrize("objective", ANSWERS)
+def test_whatever_a_model_answers_its_traffic_is_watched(bench: Bench, objective: str) -> None:
+    """Tables, texts, sounds and series are logged as ``input.NAME`` and ``output.NAME``; only classes have a confidence."""
+    name, answer = ANSWERS[objective]
+    package = next((Path(bench.workspace.store) / "models").iterdir())
+    write_signature(
+        package,
+        replace(
+            SIGNATURE,
+            modality="table",
+            objective=objective,
+            outputs=tuple(
+                replace(port, name=told) for port, told in zip(SIGNATURE.outputs, (name, "embedding"), strict=True)
+            ),
+        ),
+    )
+    reference, _ = held_out(0)
+    embedding, probabilities = bench.model.answer(reference)
+    np.savez(package / "reference.npz", embedding=embedding, **{name: answer(probabilities, embedding)})
+    folder = bench.workspace.request_log / LOOP / "20231114T22"
+    folder.mkdir(parents=True)
+
+    def log(images: NDArray[np.uint8], start: int) -> None:
+        embedding, probabilities = bench.model.answer(images)
+        found = answer(probabilities, embedding).reshape(len(images), -1)
+        rows = {
+            "request_id": [f"{start + i:06d}" for i in range(len(images))],
+            "ts_ns": [1_700_000_000_000_000_000 + (start + i) * 1_000_000 for i in range(len(images))],
+            "version": [VERSION] * len(images),
+            "input.number": list(images.reshape(len(images), -1).astype(np.float32)),
+            f"output.{name}": list(found),
+            "output.embedding": list(embedding),
+            "latency_us": [900] * len(images),
+        }
+        pq.write_table(pa.table(rows), folder / f"{start:06d}.parquet")
+
+    log(bench.clean[:150], 0)
+    report = bench.monitor()
+    assert (report["outcome"], report["rows_seen"], report["alarm_row"]) == ("none", 150, None)
+    log(invert(bench.clean[150:350]), 150)
+    report = bench.monitor()
+    assert report["outcome"] == "needs_labels"
+    assert 150 < report["alarm_row"] <= 350
+    assert report["c2st_auc"]["value"] > 0.9
+    classes = objective == "classification"
+    assert (report["estimated_accuracy"]["value"] is not None) == classes
+    assert ("not estimated" in report["blind_spot"]) != classes
 
 
 def test_an_empty_log_is_not_evaluated(bench: Bench) -> None:

@@ -82,6 +82,14 @@ def test_decision_is_told_with_its_rule(workspace: Workspace, tmp_path: Path) ->
     assert written["text"] == message.text
 
 
+def test_an_approval_is_told(workspace: Workspace) -> None:
+    runs = open_state(workspace.state).runs
+    runs.step("r4", "approve", "succeeded", {"outcome": "promoted", "reason": "Version 2 is champion."})
+    message = run(NotifyConfig(), workspace=workspace, run_id="r4")
+    assert message.text == "loop t, run r4: approve says promoted: Version 2 is champion."
+    assert (message.status, message.step) == ("promoted", "approve")
+
+
 def test_state_that_knows_nothing_leaves_kfps_own_word(workspace: Workspace) -> None:
     message = run(NotifyConfig(), workspace=workspace, run_id="r3", status="FAILED", error="boom")
     assert message.text == "loop t, run r3: failed: boom"

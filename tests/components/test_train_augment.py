@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kfloop.components.train.augment import audio, augment_for, edges, image, series, table, text
-from kfloop.core.encoding.tokens import PADDING, UNKNOWN
+from kfloop.core.encoding.bare.tokens import PADDING, UNKNOWN
 from kfloop.core.families import NetworkSpec
 from kfloop.core.signature import Port
 from kfloop.errors import ConfigError

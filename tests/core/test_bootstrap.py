@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kfloop.core.statistics.bootstrap import Replicates, Statistic, percentile, replicate
+from kfloop.core.statistics.bootstrap import Replicates, Statistic, replicate
+from kfloop.core.statistics.intervals import percentile
 
 
 def mean_of(values: np.ndarray) -> Statistic:

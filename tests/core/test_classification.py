@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from kfloop.core.scoring import invalid_rows
 from kfloop.core.statistics.bootstrap import Statistic, replicate
-from kfloop.core.statistics.classification import accuracy, confusion, overall, predictions
+from kfloop.core.statistics.classification import accuracy, confusion, overall, predictions, second_class
 
 CLASSES = 4
 
@@ -89,3 +89,45 @@ def test_confusion_agrees_with_sklearn(scored: tuple[np.ndarray, np.ndarray]) ->
     labels, probabilities = scored
     expected: Any = metrics.confusion_matrix(labels, probabilities.argmax(1))
     np.testing.assert_array_equal(confusion(labels, probabilities), expected)
+
+
+def two_classes(rows: int = 120) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(4)
+    labels = (generator.random(rows) < 0.2).astype(np.int64)
+    second = np.clip(0.35 * labels + 0.6 * generator.random(rows), 0.01, 0.99)
+    return labels, np.stack([1 - second, second], axis=1)
+
+
+def test_the_second_of_two_classes_agrees_with_sklearn_on_rows_slices_and_resamples() -> None:
+    labels, probabilities = two_classes()
+    predicted, found = probabilities.argmax(1), second_class(labels, probabilities)
+    references = {
+        "recall": metrics.recall_score,
+        "precision": metrics.precision_score,
+        "f1": metrics.f1_score,
+    }
+    assert set(references) == set(found) < set(overall(labels, probabilities))
+    resampled = replicate(found, 120, resamples=30, seed=9)
+    drawn = np.random.default_rng(9).integers(0, 120, size=(30, 120))
+    half = np.arange(120) % 2 == 0
+    for name, reference in references.items():
+        assert value(found[name]) == pytest.approx(reference(labels, predicted)), name
+        assert value(found[name].among(half)) == pytest.approx(reference(labels[half], predicted[half])), name
+        for row, rows in enumerate(drawn):
+            assert resampled[name].values[row] == pytest.approx(reference(labels[rows], predicted[rows])), name
+    assert [found[name].n for name in ("recall", "f1")] == [labels.sum()] * 2
+    assert found["precision"].n == predicted.sum()
+    assert found["f1"].among(half).n == found["recall"].among(half).n == labels[half].sum()
+    assert set(references).isdisjoint(overall(labels, np.full((120, 3), 1 / 3)))
+
+
+def test_without_rows_of_the_second_class_its_figures_are_unknown() -> None:
+    labels, probabilities = two_classes()
+    never = np.tile([0.9, 0.1], (120, 1))
+    found = second_class(labels, never)
+    assert np.isnan(value(found["precision"]))  # nothing was taken for it
+    assert (value(found["recall"]), value(found["f1"])) == (0, 0)
+    none = second_class(np.zeros(120, dtype=np.int64), never)
+    assert all(np.isnan(value(statistic)) for statistic in none.values())
+    probabilities[3] = np.nan
+    assert all(np.isnan(value(statistic)) for statistic in second_class(labels, probabilities).values())

@@ -12,9 +12,9 @@ import pytest
 
 from kfloop.core.encoding import Encoder, restore_encoder
 from kfloop.core.encoding.audio import Encoder as AudioEncoder
+from kfloop.core.encoding.bare.columns import MISSING, UNKNOWN
 from kfloop.core.encoding.image import Encoder as ImageEncoder
 from kfloop.core.encoding.numbers import BINS, MOST_BINNED, number_facts
-from kfloop.core.encoding.table import MISSING, UNKNOWN
 from kfloop.core.encoding.table import Encoder as TableEncoder
 from kfloop.core.encoding.vector import Encoder as VectorEncoder
 from kfloop.core.versions import DatasetVersion

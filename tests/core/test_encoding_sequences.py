@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 
 from kfloop.core.encoding import restore_encoder
+from kfloop.core.encoding.bare.tokens import PADDING, RESERVED, UNKNOWN, known_words, parts_of, tokenise
 from kfloop.core.encoding.series import Encoder as SeriesEncoder
 from kfloop.core.encoding.series import Windows
 from kfloop.core.encoding.text import LONGEST
 from kfloop.core.encoding.text import Encoder as TextEncoder
-from kfloop.core.encoding.tokens import PADDING, RESERVED, UNKNOWN, known_words, parts_of, tokenise
 from kfloop.core.versions import read_version
 from kfloop.errors import InputError
 

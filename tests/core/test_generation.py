@@ -8,7 +8,8 @@ from sklearn.datasets import load_digits
 
 from kfloop.core.generation import GaussianBaseline, Judge, frechet_distance
 from kfloop.core.generation.measures import clinging, covered, frechet_statistic, nearest
-from kfloop.core.statistics.bootstrap import percentile, replicate
+from kfloop.core.statistics.bootstrap import replicate
+from kfloop.core.statistics.intervals import percentile
 from kfloop.core.statistics.metrics import METRICS
 from kfloop.errors import InputError
 

@@ -9,7 +9,8 @@ import pytest
 from sklearn import metrics
 
 from kfloop.core.statistics import classification, forecasting, multilabel, ranking, regression
-from kfloop.core.statistics.bootstrap import AnyStatistic, Replicates, Statistic, percentile, replicate
+from kfloop.core.statistics.bootstrap import AnyStatistic, Replicates, Statistic, replicate
+from kfloop.core.statistics.intervals import percentile
 from kfloop.core.statistics.metrics import METRICS, directions, primary
 
 DICE = np.random.default_rng(7)
@@ -157,4 +158,10 @@ def test_every_objective_has_a_main_figure_and_directions() -> None:
         "anomaly": "auroc",
         "generation": "frechet_distance",
     }
-    assert directions("regression") == {"rmse": "lower", "mae": "lower", "r2": "higher"}
+    assert directions("regression") == {
+        "rmse": "lower",
+        "mae": "lower",
+        "r2": "higher",
+        "rmse_gap": "lower",
+        "rmse_ratio": "lower",
+    }

@@ -1,5 +1,7 @@
 """State: ledger, leases, runs, monitors; what a crash, a rival or a vandal can do to them."""
 
+import hashlib
+import json
 import os
 import sqlite3
 import subprocess
@@ -9,9 +11,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
+from kfloop.components.deploy.recovery import recover
+from kfloop.components.deploy.rollback import exclusive
 from kfloop.core.state import State, open_state
+from kfloop.core.state.anchor import anchor, verified
 from kfloop.core.state.database import HEAD
 from kfloop.core.state.schema import metadata
+from kfloop.core.workspace import Workspace
 from kfloop.errors import LeaseHeldError, StateError
 
 
@@ -82,6 +88,64 @@ def test_a_removed_row_breaks_the_chain(state: State, tmp_path: Path) -> None:
         connection.execute("delete from ledger where seq = 1")
     with pytest.raises(StateError, match="broken at row 1"):
         state.ledger.verify("a")
+
+
+def looped(tmp_path: Path, state: str = "state.db") -> Workspace:
+    return Workspace(loop="a", root=tmp_path, state=f"sqlite:///{tmp_path}/{state}", store="", mlflow="")
+
+
+@pytest.mark.parametrize("kept", [2, 0])
+def test_a_ledger_that_was_cut_off_is_noticed(state: State, tmp_path: Path, kept: int) -> None:
+    """Its chain is whole: only the anchor knows that there were more rows."""
+    workspace = looped(tmp_path)
+    promote(state, 1, "d1", None)
+    promote(state, 2, "d2", "d1")
+    assert verified(workspace) == 4
+    anchor(workspace)
+    assert verified(workspace) == 4
+    with sqlite3.connect(tmp_path / "state.db") as connection:
+        connection.execute("delete from ledger where seq > ?", (kept,))
+    state.ledger.verify("a")
+    with pytest.raises(StateError, match=r"it has \d rows, and 4 rows were seen") as caught:
+        verified(workspace)
+    assert "restore a backup" in caught.value.hint
+    assert "ledger.json" in caught.value.hint
+    # Other rows in their place are another ledger, also where they are more.
+    state.ledger.note("a", action="override", actor="eve", reason="r", details={"rule": "x", "until": 1})
+    anchor(workspace)
+    for number in range(4):
+        state.ledger.note("a", action="override", actor="eve", reason=str(number), details={"rule": "x", "until": 1})
+    with pytest.raises(StateError, match="its row 4 is another one, and 4 rows were seen"):
+        verified(workspace)
+    with pytest.raises(StateError, match="were seen"):
+        recover(workspace)
+    (workspace.kfloop_dir / "ledger.json").unlink()
+    assert verified(workspace) >= 5
+
+
+def test_a_state_that_is_gone_is_noticed_and_another_one_is_not_compared(state: State, tmp_path: Path) -> None:
+    promote(state, 1, "d1", None)
+    anchor(looped(tmp_path))
+    assert verified(looped(tmp_path, "other.db")) == 0
+    (tmp_path / "state.db").unlink()
+    with pytest.raises(StateError, match="it has 0 rows, and 2 rows were seen"):
+        verified(looped(tmp_path))
+
+
+def test_a_pid_is_ours_on_our_host_only(state: State, tmp_path: Path) -> None:
+    with state.leases.acquire("a", "r1"):
+        holder = state.leases.holder("a")
+        assert holder is not None
+        assert holder.is_us("")
+        with sqlite3.connect(tmp_path / "state.db") as connection:
+            connection.execute("update leases set host = 'elsewhere'")
+        holder = state.leases.holder("a")
+        assert holder is not None
+        assert not holder.is_us("")
+        assert not holder.is_us("r2")
+        assert holder.is_us("r1")  # a step of that run, in another pod
+        with pytest.raises(LeaseHeldError), exclusive(state, looped(tmp_path), "approve"):
+            pass
 
 
 def test_a_lease_keeps_a_second_run_out_and_is_free_afterwards(state: State) -> None:
@@ -181,3 +245,71 @@ def test_the_migrations_give_the_schema_that_the_code_uses(tmp_path: Path) -> No
         assert {column["name"] for column in found.get_columns(table.name)} == set(table.columns.keys())
     with state.engine.begin() as connection:
         assert connection.execute(text("select version_num from alembic_version")).scalar() == HEAD
+
+
+def test_what_is_noted_changes_no_champion_and_disturbs_no_change(state: State) -> None:
+    promote(state, 1, "d1", None)
+    intent = state.ledger.intend(
+        "a", action="promote", version=2, model_digest="d2", expected_champion="d1", actor="t", reason="r"
+    )
+    state.ledger.note("a", action="override", actor="ann", reason="why", details={"rule": "x", "until": 1.0})
+    opened, champion = state.ledger.open_intent("a"), state.ledger.champion("a")
+    assert opened is not None
+    assert champion is not None
+    assert (opened.seq, champion.version) == (intent.seq, 1)
+    with pytest.raises(StateError, match="under way"):
+        promote(state, 3, "d3", "d1")
+    state.ledger.close(intent, done=True)
+    champion, previous = state.ledger.champion("a"), state.ledger.previous("a")
+    assert champion is not None
+    assert previous is not None
+    assert (champion.version, previous.version, state.ledger.open_intent("a")) == (2, 1, None)
+    assert state.ledger.verify("a") == 5
+
+
+def test_rows_of_before_that_had_no_details_are_read_and_verified(state: State, tmp_path: Path) -> None:
+    promote(state, 1, "d1", None)
+    with sqlite3.connect(tmp_path / "state.db") as connection:
+        bodies = connection.execute("select seq, body from ledger order by seq").fetchall()
+        before = "0" * 64
+        for seq, body in bodies:
+            old = json.dumps(
+                {key: value for key, value in json.loads(body).items() if key != "details"}, sort_keys=True
+            )
+            digest = hashlib.sha256(f"{before}\n{old}".encode()).hexdigest()
+            row = (old, before, digest, seq)
+            connection.execute("update ledger set body = ?, previous_hash = ?, hash = ? where seq = ?", row)
+            before = digest
+    assert state.ledger.verify("a") == 2
+    champion = state.ledger.champion("a")
+    assert champion is not None
+    assert champion.details == {}
+
+
+def test_a_database_of_the_first_schema_is_brought_to_the_present_one(tmp_path: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    from kfloop.core.state import database
+
+    url = f"sqlite:///{tmp_path}/old.db"
+    config = Config()
+    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+    with create_engine(url).begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    state = open_state(url)
+    state.looks.add("a", challenger_digest="c", test_digest="t", sketch=("0",), evidence_digest="e")
+    state.looks.add("a", challenger_digest="c", test_digest="t", sketch=("0",), evidence_digest="f")
+    assert [look.evidence_digest for look in state.looks.before("a", "d", "t")] == ["e"]
+    assert state.looks.before("a", "c", "t") == []
+    assert state.looks.before("b", "d", "t") == []
+
+
+def test_runs_are_found_by_the_beginning_of_their_id(state: State) -> None:
+    for name in ("2026-a", "2026-b", "2025%"):
+        state.runs.start(name, "a", "training", "f", {})
+    assert state.runs.beginning("a", "2026") == ["2026-a", "2026-b"]
+    assert state.runs.beginning("a", "2025%") == ["2025%"]
+    assert state.runs.beginning("a", "%") == []
+    assert state.runs.beginning("b", "2026") == []

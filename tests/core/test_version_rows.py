@@ -390,3 +390,37 @@ FROZEN_HASHES = [
     "d0b97e371d7a8a6b54cdb670cb1496a1",
     "cfb0f01ac0c66d76b910df01180eff8b",
 ]
+
+
+@pytest.mark.parametrize("method", ["random", "stratified", "group"])
+def test_another_seed_draws_other_test_rows_of_the_same_share(tmp_path: Path, method: str) -> None:
+    group = pa.array([f"g{row % 200}" for row in range(1500)])
+    table = people(1500, 3, **({"group": group} if method == "group" else {}))
+    found: dict[int, set[str]] = {}
+    for turn, seed in enumerate((0, 1, 1)):
+        cutoffs = Cutoffs.from_card(None, method, SplitConfig(seed=seed))
+        folder = tmp_path / str(turn)
+        card = write(folder, table, cutoffs=cutoffs)
+        tested = {name for name, split in places(folder).items() if split == "test"}
+        assert found.setdefault(seed, tested) == tested  # the same seed draws the same rows
+        assert card["splits"]["test"] / 1500 == pytest.approx(0.25, abs=0.08)
+        assert card["split"]["seed"] == seed
+    both = len(found[0] & found[1]) / len(found[0])
+    assert both == pytest.approx(0.25, abs=0.12)  # independent draws share a quarter
+
+
+def test_a_seed_that_changes_starts_new_cutoffs_and_one_without_effect_is_refused(tmp_path: Path) -> None:
+    card = write(tmp_path / "a", people(300, 3), method="stratified")
+    assert Cutoffs.from_card(card, "stratified", SplitConfig()).classes
+    assert not Cutoffs.from_card(card, "stratified", SplitConfig(seed=1)).classes
+    del card["split"]["seed"]  # a version of before
+    assert Cutoffs.from_card(card, "stratified", SplitConfig()).classes
+    for config, facts in (
+        (SplitConfig(seed=1, method="time"), {"timed": True}),
+        (SplitConfig(seed=1), {"official": True}),
+    ):
+        told = {"official": False, "grouped": False, "timed": False} | facts
+        with pytest.raises(ConfigError, match=r"data\.split\.seed is 1"):
+            chosen_method(config, "table", **told)
+    with pytest.raises(ConfigError, match="chosen by the times of rows"):
+        chosen_method(SplitConfig(seed=1), "series", official=False, grouped=False, timed=True)

@@ -51,8 +51,8 @@ class Shell:
             **options,
         )
 
-    def json(self, *arguments: str) -> dict[str, Any]:
-        done = self.run(*arguments, "--json")
+    def json(self, *arguments: str, timeout: float = 400) -> dict[str, Any]:
+        done = self.run(*arguments, "--json", timeout=timeout)
         return dict(json.loads(done.stdout))
 
     def tree(self) -> dict[str, bytes]:

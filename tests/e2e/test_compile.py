@@ -8,7 +8,7 @@ import yaml
 
 from kfloop.pipelines.steps import STEPS
 
-FILES = ("training.yaml", "monitoring.yaml")
+FILES = ("training.yaml", "monitoring.yaml", "approval.yaml")
 
 
 def executors(path: Path) -> set[str]:
@@ -22,7 +22,7 @@ def executors(path: Path) -> set[str]:
 def compiled(tmp_path_factory: pytest.TempPathFactory, one_shell: Any) -> Path:
     shell = one_shell(tmp_path_factory.mktemp("compile"))
     answer = shell.json("compile", "-o", "ir")
-    assert answer == {"files": ["ir/training.yaml", "ir/monitoring.yaml"]}
+    assert answer == {"files": [f"ir/{name}" for name in FILES]}
     assert [path.name for path in shell.folder.iterdir()] == ["ir"]
     return Path(shell.folder / "ir")
 
@@ -38,6 +38,25 @@ def test_each_pipeline_is_one_file_that_loads(compiled: Path) -> None:
 def test_every_component_is_in_it(compiled: Path) -> None:
     assert executors(compiled / "monitoring.yaml") >= set(STEPS) | {"keep", "notify"}
     assert executors(compiled / "training.yaml") >= (set(STEPS) - {"monitor"}) | {"keep", "notify"}
+
+
+def test_the_approval_takes_one_decision_and_always_tells_its_end(compiled: Path) -> None:
+    assert executors(compiled / "approval.yaml") == {"approve", "notify"}
+    spec = next(iter(yaml.safe_load_all((compiled / "approval.yaml").read_text(encoding="utf-8"))))
+    inputs = spec["root"]["inputDefinitions"]["parameters"]
+    assert set(inputs) == {
+        "workspace",
+        "evidence",
+        "actor",
+        "reason",
+        "deploy_config",
+        "gate_config",
+        "notify_config",
+    }
+    policies = [task.get("triggerPolicy", {}).get("strategy") for task in spec["root"]["dag"]["tasks"].values()]
+    assert "ALL_UPSTREAM_TASKS_COMPLETED" in policies
+    inner = [part["dag"]["tasks"] for part in spec["components"].values() if "dag" in part]
+    assert [task["cachingOptions"] for tasks in inner for task in tasks.values()] == [{}]
 
 
 def test_compiling_again_gives_the_same_bytes(compiled: Path, shell: Any) -> None:

@@ -160,7 +160,7 @@ def test_a_second_run_at_once_ends_and_an_interrupted_one_leaves_nothing(loop: A
         family = of_run(run_id)
         assert family
         first.send_signal(signal.SIGINT)
-        assert first.wait(20) == 1
+        assert first.wait(120) == 1
         psutil.wait_procs(family, timeout=2)
         assert of_run(run_id) == []
     finally:

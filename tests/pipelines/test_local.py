@@ -118,9 +118,16 @@ def test_no_step_outlives_its_killed_run(workspace: Workspace, state: State, sig
     family = [process for process in family if process.pid not in {os.getpid(), engine.pid}]
     engine.send_signal(sign)
     engine.wait()
-    gone, alive = psutil.wait_procs(family, timeout=2.0)
-    assert not alive
-    assert step in gone
+    psutil.wait_procs(family, timeout=2.0)
+    assert not [process for process in family if _runs(process)]
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it still runs: a zombie has ended, and on a busy machine its new parent takes a while to notice."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def record(name: str, status: str, outcome: str | None = None) -> StepRecord:

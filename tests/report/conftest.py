@@ -243,6 +243,31 @@ def _reports(ids: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
             "tolerance": 1e-4,
             "opset": 18,
             "bytes": {"model.onnx": 91_234},
+            "files": {"model.onnx": "ab" * 32},
+            "git": {"commit": "0123abcd" * 5, "dirty": True},
+            "made_with": {"torch": "2.13.0"},
+            "review": {
+                "asked": 0.95,
+                "level": 0.9,
+                "n_validation": 270,
+                "n_test": 450,
+                "classes": [
+                    {
+                        "label": label,
+                        "threshold": threshold,
+                        "n_validation": 90,
+                        "n_test": 150,
+                        "precision": _estimate(0.97, 0.02)
+                        if threshold
+                        else {"value": None, "low": None, "high": None, "n": 0},
+                        "coverage": _estimate(0.9 if threshold else 0.0, 0.02),
+                    }
+                    for label, threshold in (("cat", 0.71), ("dog", None))
+                ],
+                "precision": _estimate(0.97, 0.02),
+                "coverage": _estimate(0.62, 0.02),
+                "curve": [[k / 20, 0.002 * k] for k in range(1, 21)],
+            },
         },
         "evaluate": _evaluation(ids["test"]),
         "bless": {

@@ -99,6 +99,16 @@ def test_verdicts_are_in_the_words_of_the_gate(
         assert verdict["sentence"] in page
 
 
+def test_overrides_that_last_stand_at_the_head(
+    record: dict[str, Any], run_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    line = {"rule": "ece <= 0.1", "who": "<ann>", "why": "busy", "ends": "2026-03-01 00:00 UTC", "row": 7}
+    page = render_run({**record, "overrides": [line]}, run_folders, tmp_path / "r.html").read_text()
+    head = page.split('<nav aria-label="Sections">')[0]
+    assert "ece &lt;= 0.1 does not block until 2026-03-01 00:00 UTC: &lt;ann&gt; overrode it" in head
+    assert "Overridden rules" not in render_run(record, run_folders, tmp_path / "s.html").read_text()
+
+
 def test_examples_are_shown_as_pictures(record: dict[str, Any], run_folders: dict[str, Path], tmp_path: Path) -> None:
     page = rendered(record, run_folders, tmp_path)
 

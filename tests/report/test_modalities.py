@@ -151,7 +151,7 @@ def test_facts_of_the_data(tmp_path: Path) -> None:
 
     assert "<dt>steps forecast</dt><dd>24</dd>" in series
     assert "by time, validation from 2023-11-14 22:13:20 UTC" in series
-    assert "<li>Not steps of this run: labels, training, package, " in series
+    assert "<li>Not steps of this run: verdicts, comparison, blessing, " in series
     assert "<dt>edges to nowhere</dt><dd>2</dd>" in nodes
     assert "<dt>directed</dt><dd>no</dd>" in nodes
     assert "commit abcdabcd" in nodes

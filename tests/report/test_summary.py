@@ -88,3 +88,15 @@ def test_a_whole_round_without_champion_says_so(record: dict[str, Any]) -> None:
     summary = render_summary(record | {"status": "rejected", "champion": {"before": None, "after": None}})
 
     assert "Champion: none" in summary
+
+
+def test_an_override_is_named_while_it_lasts(record: dict[str, Any]) -> None:
+    line = {"rule": "p95_ms <= 100", "who": "ann", "why": "busy", "ends": "2026-03-01 00:00 UTC", "row": 7}
+    told = render_summary({**record, "overrides": [line, line]})
+    assert (
+        "Overridden: p95_ms <= 100 does not block until 2026-03-01 00:00 UTC: ann overrode it (busy; ledger row 7)"
+        in told
+    )
+    assert "(and 1 more, see the report)" in told
+    assert len(told.splitlines()) <= 12
+    assert "Overridden" not in render_summary(record)

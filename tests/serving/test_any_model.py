@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -228,6 +229,7 @@ def test_rows_of_several_inputs_are_logged_by_name_and_graphs_are_not(
     listener, folder = collector
     found: dict[str, dict[str, object]] = {}
     for _ in range(100):
+        time.sleep(0.05)
         listener.write()
         files = sorted((folder / "table").glob("*/*.parquet")) if (folder / "table").is_dir() else []
         found = {row["request_id"]: row for path in files for row in pq.read_table(path).to_pylist()}
@@ -239,6 +241,7 @@ def test_rows_of_several_inputs_are_logged_by_name_and_graphs_are_not(
         "ts_ns",
         "model",
         "version",
+        "route",
         "input.number",
         "input.category",
         "output.prediction",

@@ -88,8 +88,10 @@ def test_rows_are_read_as_ingest_reads_them(versions: dict[str, tuple[Path, Sign
 
 def test_rows_that_do_not_fit_are_named(versions: dict[str, tuple[Path, Signature]], tmp_path: Path) -> None:
     version, told = versions["table"]
-    with pytest.raises(InputError, match="column 'income' is missing"):
+    with pytest.raises(InputError, match="has no column 'income'"):
         read_inputs([write_rows(tmp_path / "lacking.csv", without="income")], version, told)
+    with pytest.raises(InputError, match=r"lacking.csv' has no column 'income'"):  # also beside one that has it
+        read_inputs([write_rows(tmp_path / "whole.csv"), tmp_path / "lacking.csv"], version, told)
     with pytest.raises(InputError, match="column 'age' is of type string, but the model was trained on numbers"):
         read_inputs([write_rows(tmp_path / "words.csv", age=["old", "young", "new"])], version, told)
     ragged = write_rows(tmp_path / "ragged.csv")

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from kfloop import serving
 from kfloop.core.signature import Port, Signature
 from kfloop.errors import ServingError, StateError
 from kfloop.serving.repository import add_version, config_text, served, served_signature, set_versions
@@ -19,16 +20,24 @@ Package = Callable[..., Path]
 
 def test_a_version_appears_complete_and_repeating_it_changes_nothing(tmp_path: Path, package: Package) -> None:
     place = add_version(tmp_path, "m", 1, package(1))
-    assert {path.name for path in place.iterdir()} == {
-        "encoder.json",
-        "golden.npz",
-        "model.onnx",
-        "model.py",
-        "signature.json",
-    }
+    code = {path.name for path in Path(serving.__file__).parent.glob("model/[!_]*.py")}
+    packaged = {"bare", "encoder.json", "files.json", "golden.npz", "model.onnx", "signature.json"}
+    assert {path.name for path in place.iterdir() if path.name != "__pycache__"} == packaged | code
     before = (place / "model.onnx").stat().st_mtime_ns
     assert add_version(tmp_path, "m", 1, package(1)) == place
     assert (place / "model.onnx").stat().st_mtime_ns == before
+
+
+def test_a_version_of_an_older_kfloop_gets_the_code_of_this_one(tmp_path: Path, package: Package) -> None:
+    place = add_version(tmp_path, "m", 1, package(1))
+    (place / "files.json").unlink()
+    (place / "model.py").write_text("# of before")
+    before = (place / "model.onnx").read_bytes()
+    assert add_version(tmp_path, "m", 1, package(1)) == place
+    assert (place / "files.json").is_file()
+    assert "of before" not in (place / "model.py").read_text()
+    assert (place / "model.onnx").read_bytes() == before
+    assert [path.name for path in place.parent.iterdir()] == ["1"]
 
 
 def test_other_content_under_the_same_number_is_refused(tmp_path: Path, package: Package) -> None:

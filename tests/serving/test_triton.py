@@ -15,13 +15,13 @@ import pytest
 
 from kfloop.core.workspace import Workspace
 from kfloop.errors import KfloopError, ServingError
-from kfloop.serving import supervisor
+from kfloop.serving import server, supervisor
 from kfloop.serving.client import infer, predict
 from kfloop.serving.collector import flush
 from kfloop.serving.control import Control
 from kfloop.serving.endpoint import KEY_HEADER, Endpoint, attach, publish
 from kfloop.serving.repository import add_version, set_versions
-from kfloop.serving.requests import read_requests
+from kfloop.serving.requests import RequestLog, read_requests
 
 pytestmark = pytest.mark.triton
 MODEL = "tiny"
@@ -74,17 +74,22 @@ def test_every_answer_is_logged_once_with_its_id_and_golden_requests_are_not(
     endpoint: Endpoint, workspace: Workspace, some_images: np.ndarray
 ) -> None:
     flush(workspace)
-    before = read_requests(workspace.request_log, MODEL).files
+    before = set(read_requests(workspace.request_log, MODEL).files)
+
+    def later() -> RequestLog:
+        names = set(read_requests(workspace.request_log, MODEL).files) - before
+        return read_requests(workspace.request_log, MODEL, names)
+
     answer = predict(endpoint, MODEL, some_images)
     deadline = time.monotonic() + 10  # a row may be on its way to the collector when its answer is here already
-    log = read_requests(workspace.request_log, MODEL, seen=before)
+    log = later()
     while len(log) < len(answer.ids) and time.monotonic() < deadline:
         flush(workspace)
-        log = read_requests(workspace.request_log, MODEL, seen=before)
+        log = later()
     assert sorted(log.ids.tolist()) == sorted(answer.ids)
     order = [log.ids.tolist().index(name) for name in answer.ids]
     np.testing.assert_array_equal(log.images[order], some_images.reshape(len(some_images), -1))
-    np.testing.assert_array_equal(log.probabilities[order], answer.outputs["probabilities"])
+    np.testing.assert_array_equal(log.answers[order], answer.outputs["probabilities"])
     assert set(log.versions.tolist()) == {1}
 
 
@@ -232,6 +237,10 @@ def test_a_stale_file_with_somebody_elses_pid_is_no_server(tmp_path: Path, endpo
     finally:
         sleeper.kill()
         sleeper.wait()
+
+
+def test_the_ports_of_one_server_differ() -> None:
+    assert len(set(server._free_ports(500))) == 500
 
 
 OWNER = """

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfloop.core.statistics.bootstrap import Replicates, percentile
+from kfloop.core.statistics.bootstrap import Replicates
 from kfloop.core.statistics.estimate import Estimate
+from kfloop.core.statistics.intervals import percentile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kfloop.core.encoding.tokens import PADDING, UNKNOWN
+from kfloop.core.encoding.bare.tokens import PADDING, UNKNOWN
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from kfloop.core.encoding.bare.columns import DAY, FIRST, MISSING, coded, codes_of, numbers_of, stacked
 from kfloop.core.encoding.base import Encoder as Base
 from kfloop.core.encoding.numbers import number_facts
 from kfloop.core.signature import Port
@@ -20,11 +21,9 @@ if TYPE_CHECKING:
 
     from kfloop.core.versions import DatasetVersion
 
-MISSING, UNKNOWN, FIRST = 0, 1, 2  # codes; rare categories share the code of unknown ones, so that it is learned
 MOST_CATEGORIES = 1000
 RARE_ROWS, RARE_SHARE = 5, 0.01  # a category is rare below both
 FAR = 1e4  # standard deviations from zero beyond which float32 would lose what tells the values apart
-DAY = 86_400.0
 PERIODS = (DAY, 7 * DAY, 365.2425 * DAY)
 KINDS = {
     "number": "numbers",
@@ -52,11 +51,7 @@ class Encoder(Base):
     def __init__(self, columns: list[dict[str, Any]], facts: Mapping[str, Any]) -> None:
         self.columns = columns
         self._facts = dict(facts)
-        self._codes = {
-            column["name"]: {name: code for code, name in enumerate(column["names"], FIRST)}
-            for column in columns
-            if column["kind"] == "category"
-        }
+        self._codes = {column["name"]: codes_of(column) for column in columns if column["kind"] == "category"}
 
     @classmethod
     def fit(cls, version: DatasetVersion, **options: Any) -> Self:
@@ -120,9 +115,8 @@ class Encoder(Base):
             if column["kind"] == "category":
                 codes.append(_codes(values, self._codes[name]))
             else:
-                numbers += _numbers(values, column)
-        arrays: list[NDArray[Any]] = [np.stack(numbers, axis=1)] if numbers else []
-        return (*arrays, *([np.stack(codes, axis=1)] if codes else []))
+                numbers += numbers_of(_floats(values), column)
+        return stacked(numbers, codes)
 
 
 def _kind(kind: pa.DataType) -> str | None:
@@ -151,8 +145,12 @@ def _require_kind(column: Mapping[str, Any], found: pa.DataType) -> None:
     )
 
 
-def _described(name: str, values: pa.ChunkedArray) -> dict[str, Any]:
-    """What encoding needs to know about a column of the training rows."""
+def column_kind(name: str, values: pa.ChunkedArray) -> str:
+    """``number``, ``flag``, ``time`` or ``category``.
+
+    Raises:
+        InputError: The column is of none of these kinds.
+    """
     kind = _kind(values.type)
     if kind is None:
         raise InputError(
@@ -160,6 +158,12 @@ def _described(name: str, values: pa.ChunkedArray) -> dict[str, Any]:
             hint="leave the column out, or write it as one of these",
             column=name,
         )
+    return kind
+
+
+def _described(name: str, values: pa.ChunkedArray) -> dict[str, Any]:
+    """What encoding needs to know about a column of the training rows."""
+    kind = column_kind(name, values)
     if kind == "category":
         return {"name": name, "kind": kind, "names": _frequent(values)}
     raw = _floats(values)
@@ -188,7 +192,7 @@ def _codes(values: pa.ChunkedArray, codes: Mapping[str, int]) -> NDArray[np.int6
     if pa.types.is_null(values.type):
         return np.full(len(values), MISSING, dtype=np.int64)
     encoded = values.cast(pa.string()).combine_chunks().dictionary_encode()
-    found = [codes.get(name, UNKNOWN) for name in encoded.dictionary.to_pylist()]
+    found = coded(encoded.dictionary.to_pylist(), codes)
     places = encoded.indices.fill_null(len(found)).to_numpy(zero_copy_only=False)
     return np.array([*found, MISSING], dtype=np.int64)[places]
 
@@ -204,13 +208,3 @@ def _floats(values: pa.ChunkedArray) -> NDArray[np.float64]:
     numbers = np.array(found.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64) * scale
     numbers[~np.isfinite(numbers)] = np.nan
     return numbers
-
-
-def _numbers(values: pa.ChunkedArray, column: Mapping[str, Any]) -> list[NDArray[np.float32]]:
-    """The numbers made of one column."""
-    raw = _floats(values)
-    if column["kind"] != "time":
-        return [(raw - column["offset"]).astype(np.float32)]
-    turns = [2 * np.pi * raw / period for period in column["periods"]]
-    circles = [part(turn).astype(np.float32) for turn in turns for part in (np.sin, np.cos)]
-    return [((raw - column["offset"]) / DAY).astype(np.float32), *circles]

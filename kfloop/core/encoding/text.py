@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from kfloop.core.encoding.bare.texts import Lookup
+from kfloop.core.encoding.bare.tokens import RESERVED, known_words, parts_of, tokenise
 from kfloop.core.encoding.base import Encoder as Base
 from kfloop.core.encoding.base import columns_of, targets
 from kfloop.core.encoding.examples import Examples
-from kfloop.core.encoding.tokens import PADDING, RESERVED, UNKNOWN, known_words, parts_of, tokenise
 from kfloop.core.signature import Port
 from kfloop.errors import InputError
 
@@ -62,7 +63,7 @@ class Encoder(Base):
 
     def __init__(self, words: list[str], length: int, buckets: int, parts: int = PARTS) -> None:
         self.words, self.length, self.buckets, self.parts = words, length, buckets, parts
-        self._ids = {word: RESERVED + number for number, word in enumerate(words)}
+        self._lookup = Lookup(words, length, buckets, parts)
 
     @classmethod
     def fit(cls, version: DatasetVersion, **options: Any) -> Self:
@@ -105,13 +106,13 @@ class Encoder(Base):
 
     def encode(self, table: pa.Table) -> tuple[NDArray[Any], ...]:
         """Ids of the column ``text``; a missing text is an empty one."""
-        places, tokens, pieces = self._looked_up(_texts(table))
+        places, tokens, pieces = self._lookup.found(_texts(table))
         return tokens[places], pieces[places]
 
     def examples(self, version: DatasetVersion, split: str, objective: str, *, normal: str | None = None) -> Examples:
         """The texts of a split."""
         table = version.table(split)
-        places, tokens, pieces = self._looked_up(_texts(table))
+        places, tokens, pieces = self._lookup.found(_texts(table))
         return Texts(
             inputs=(places,),
             tokens=tokens,
@@ -120,20 +121,6 @@ class Encoder(Base):
             weights=np.ones(table.num_rows, dtype=np.float32),
             **columns_of(table),
         )
-
-    def _looked_up(self, texts: list[str | None]) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
-        """Place of each token [N, L] in a table of the different ones, their ids [U] and those of their parts [U, P]."""
-        known: dict[str, int] = {}
-        places = np.zeros((len(texts), self.length), dtype=np.int32)
-        for row, text in enumerate(texts):
-            found = [known.setdefault(token, len(known) + 1) for token in tokenise(text or "")[: self.length]]
-            places[row, : len(found)] = found
-        tokens = np.array([PADDING, *(self._ids.get(token, UNKNOWN) for token in known)], dtype=np.int64)
-        pieces = np.zeros((len(tokens), self.parts), dtype=np.int64)
-        for number, token in enumerate(known, start=1):
-            parts = parts_of(token, self.buckets, self.parts)
-            pieces[number, : len(parts)] = parts
-        return places, tokens, pieces
 
 
 def _buckets(tokens: set[str]) -> int:

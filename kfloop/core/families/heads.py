@@ -41,17 +41,21 @@ class Served(nn.Module):
     Args:
         network: Network of a family.
         objective: What it learned.
+        temperature: Number by which the logits of classes are divided; 1 leaves the graph as it is.
     """
 
-    def __init__(self, network: nn.Module, objective: str) -> None:
+    def __init__(self, network: nn.Module, objective: str, temperature: float = 1.0) -> None:
         super().__init__()
         self.network = network
         self.objective = objective
+        self.temperature = temperature
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Outputs in the order of ``kfloop.core.signature.OUTPUTS``."""
         answer, *rest = self.network(*inputs)
         if self.objective == "classification":
+            if self.temperature != 1.0:  # the same checkpoint without calibration keeps its digest
+                answer = answer / self.temperature
             answer = torch.softmax(answer, dim=-1)
         elif self.objective == "multilabel":
             answer = torch.sigmoid(answer)

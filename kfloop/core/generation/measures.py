@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -69,10 +69,9 @@ def frechet_statistic(features: Features, real: Features) -> Statistic:
     )
 
 
-def share_statistic(hits: NDArray[Any]) -> Statistic:
-    """The share of rows that are hits (bool or 0..1, [N])."""
-    rows = len(hits)
-    return Statistic(features=hits.astype(np.float64)[:, None], value=lambda sums: sums[:, 0] / rows, n=rows)
+def share_statistic(hits: NDArray[np.bool_]) -> Statistic:
+    """The share of rows that are hits, [N]."""
+    return Statistic.share(hits)
 
 
 def nearest(rows: Features, others: Features, k: int, *, same: bool = False) -> Features:

@@ -15,7 +15,8 @@ from kfloop.errors import InputError, nearest
 
 QUEUE = "queue.jsonl"
 CONFLICT = "conflict"
-REASONS = (CONFLICT, "label_issue", "annotators", "low_confidence", "outlier")
+FLAGGED = "flagged_request"
+REASONS = (FLAGGED, CONFLICT, "label_issue", "annotators", "low_confidence", "outlier")
 ANSWERABLE = ("multiclass", "multilabel", "regression")
 
 

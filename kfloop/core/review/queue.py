@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kfloop.core.versions import DatasetVersion
 
 ISSUES = "issues.parquet"
-DEFAULT_REASONS = REASONS[:4]
+DEFAULT_REASONS = REASONS[:5]
 _FLAGS = {CONFLICT: "conflict", "label_issue": "flagged", "low_confidence": "low_confidence", "outlier": "outlier"}
 _NEEDED = ("id", "content", "split", "suggested", "margin", "confidence")
 
@@ -91,7 +91,7 @@ def _doubtful(
             disputed = {line["id"] for line in (report.get("annotators") or {}).get("disputed", [])}
             hits = pc.is_in(table["id"], value_set=pa.array(sorted(disputed), pa.string()))
             marks[reason] = hits.to_numpy(zero_copy_only=False).astype(bool)
-        elif _FLAGS[reason] in table.column_names:
+        elif _FLAGS.get(reason) in table.column_names:
             marks[reason] = table[_FLAGS[reason]].to_numpy(zero_copy_only=False).astype(bool)
     picked = np.flatnonzero(np.any(list(marks.values()), axis=0)) if marks else np.empty(0, np.int64)
     rows: list[dict[str, Any]] = table.take(picked).to_pylist()

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from kfloop.core.state.leases import Leases
 from kfloop.core.state.ledger import Ledger
+from kfloop.core.state.looks import Looks
 from kfloop.core.state.monitors import Monitors, Triggers
 from kfloop.core.state.runs import Runs
 from kfloop.errors import StateError, TransientError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-HEAD = "0001"
+HEAD = "0002"
 SQLITE = "sqlite:///"
 
 
@@ -32,10 +33,11 @@ class State:
 
     Attributes:
         runs: Run records and step events.
-        ledger: Promotions, rollbacks and overrides: the authority over which version is champion.
+        ledger: Promotions, rollbacks, holds and overrides: the authority over which version is champion.
         leases: Who may run a loop now.
         monitors: Evidence that the monitor carries from round to round.
         triggers: What each monitoring round concluded.
+        looks: Which challenger was judged on which test rows.
     """
 
     engine: Engine
@@ -44,6 +46,7 @@ class State:
     leases: Leases
     monitors: Monitors
     triggers: Triggers
+    looks: Looks
 
 
 def exists(url: str) -> bool:
@@ -74,6 +77,7 @@ def open_state(url: str) -> State:
         leases=Leases(begin),
         monitors=Monitors(begin),
         triggers=Triggers(begin),
+        looks=Looks(begin),
     )
 
 

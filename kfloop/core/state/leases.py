@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 STALE_SECONDS = 30.0
 BEAT_SECONDS = 5.0
+BRIEF = "rollout-"  # such a holder promotes or withdraws a challenger, which takes seconds and starts by itself
+BRIEF_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,11 @@ class Holder:
     pid: int
     acquired: float
     heartbeat: float
+
+    def is_us(self, run_id: str) -> bool:
+        """Whether it is this process, or the run it is a step of; on another host the same pid is another process."""
+        here = self.host == socket.gethostname() and self.pid == os.getpid()
+        return here or (bool(run_id) and self.run_id == run_id)
 
 
 class Leases:
@@ -55,11 +62,21 @@ class Leases:
         return holder if _alive(holder) else None
 
     def acquire(self, loop: str, run_id: str) -> Lease:
-        """Take the lease, also over from a dead holder.
+        """Take the lease, also over from a dead holder; one that is held for the end of a roll-out is waited for.
 
         Raises:
             LeaseHeldError: A live run holds it.
         """
+        deadline = time.monotonic() + BRIEF_SECONDS
+        while True:
+            try:
+                return self._take(loop, run_id)
+            except LeaseHeldError as held:
+                if not str(held.data.get("run_id")).startswith(BRIEF) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def _take(self, loop: str, run_id: str) -> Lease:
         token = uuid.uuid4().hex
         now = time.time()
         with self._begin() as connection:

@@ -1,7 +1,8 @@
 """The ledger: append-only, hash-chained history of which version is champion, and why.
 
-A change is two rows: an ``intent`` before anything is touched, and ``done`` or ``withdrawn`` after. The champion is the
-version of the last ``done`` row. Two writers cannot both append the same row, because its number is part of the primary key.
+A change is two rows: an ``intent`` before anything is touched, and ``done`` or ``withdrawn`` after. The champion is the version of the last ``done``
+row. What people say without changing the champion (a hold, its rejection, an override of a rule and its end) is one row ``noted``. Two writers
+cannot both append the same row, because its number is part of the primary key.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
+from kfloop.core.state.entries import Entry, champion_of, open_intent_of
 from kfloop.core.state.schema import ledger
 from kfloop.errors import StateError
 
@@ -24,44 +26,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+__all__ = ["Entry", "Ledger"]
+
 ROOT_HASH = "0" * 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One row of the ledger.
-
-    Attributes:
-        loop: The loop.
-        seq: Number of the row, from 1.
-        at: Unix time in seconds.
-        phase: ``intent``, ``done`` or ``withdrawn``.
-        intent: Number of the intent that a closing row answers; 0 for an intent.
-        action: ``promote``, ``rollback`` or ``override``.
-        version: Version that becomes (or became) champion; also its Triton and MLflow version.
-        model_digest: Digest of its package.
-        previous_version: Champion before, 0 when there was none.
-        previous_digest: Package of the champion before, empty when there was none.
-        actor: Who did it.
-        reason: Why, in one sentence.
-        evidence_digest: Digest of the decision that allowed it.
-        run_id: The run, if any.
-    """
-
-    loop: str
-    seq: int
-    at: float
-    phase: str
-    intent: int
-    action: str
-    version: int
-    model_digest: str
-    previous_version: int
-    previous_digest: str
-    actor: str
-    reason: str
-    evidence_digest: str
-    run_id: str
 
 
 class Ledger:
@@ -77,7 +44,7 @@ class Ledger:
 
     def champion(self, loop: str) -> Entry | None:
         """The closing row that made the present champion; null before the first promotion."""
-        return _champion(self.history(loop))
+        return champion_of(self.history(loop))
 
     def previous(self, loop: str) -> Entry | None:
         """The row of the last champion that is another version than the present one."""
@@ -88,7 +55,7 @@ class Ledger:
 
     def open_intent(self, loop: str) -> Entry | None:
         """An intent that no row has closed; a crash left it, or its writer is still at work."""
-        return _open_intent(self.history(loop))
+        return open_intent_of(self.history(loop))
 
     def intend(
         self,
@@ -102,12 +69,13 @@ class Ledger:
         reason: str,
         evidence_digest: str = "",
         run_id: str = "",
+        details: dict[str, Any] | None = None,
     ) -> Entry:
         """Announce a change of champion (compare-and-set).
 
         Args:
             loop: The loop.
-            action: ``promote``, ``rollback`` or ``override``.
+            action: ``promote`` or ``rollback``.
             version: Version that is to become champion.
             model_digest: Its package.
             expected_champion: Package digest of the champion the decision was made against; null for none.
@@ -115,42 +83,87 @@ class Ledger:
             reason: Why.
             evidence_digest: Decision that allows it.
             run_id: The run, if any.
+            details: More facts of the row.
 
         Raises:
             StateError: The champion is another one by now, or another change is under way.
         """
         with self._begin() as connection:
             entries = _entries(connection, loop)
-            opened = _open_intent(entries)
+            opened = open_intent_of(entries)
             if opened is not None:
                 raise StateError(
                     f"a {opened.action} of version {opened.version} is under way since ledger row {opened.seq}",
                     hint="run any kfloop command again: it first finishes or withdraws what a crash left open",
                 )
-            champion = _champion(entries)
+            champion = champion_of(entries)
             present = champion.model_digest if champion else None
             if present != expected_champion:
                 raise StateError(
                     f"the champion is {present or 'none'}, but the decision was made against {expected_champion or 'none'}",
                     hint="run the loop again: the challenger must be compared with the present champion",
                 )
-            entry = Entry(
-                loop=loop,
-                seq=len(entries) + 1,
-                at=time.time(),
-                phase="intent",
-                intent=0,
-                action=action,
-                version=version,
-                model_digest=model_digest,
-                previous_version=champion.version if champion else 0,
-                previous_digest=champion.model_digest if champion else "",
-                actor=actor,
-                reason=reason,
-                evidence_digest=evidence_digest,
-                run_id=run_id,
+            return _append(
+                connection,
+                _first_row(
+                    loop,
+                    entries,
+                    phase="intent",
+                    action=action,
+                    version=version,
+                    model_digest=model_digest,
+                    actor=actor,
+                    reason=reason,
+                    evidence_digest=evidence_digest,
+                    run_id=run_id,
+                    details=details,
+                ),
             )
-            return _append(connection, entry)
+
+    def note(
+        self,
+        loop: str,
+        *,
+        action: str,
+        actor: str,
+        reason: str,
+        version: int = 0,
+        model_digest: str = "",
+        evidence_digest: str = "",
+        run_id: str = "",
+        details: dict[str, Any] | None = None,
+    ) -> Entry:
+        """Append a row that changes no champion; also while a change is under way.
+
+        Args:
+            loop: The loop.
+            action: ``hold``, ``reject``, ``override``, ``end_override``, ``rollout`` or ``withdraw``.
+            actor: Who says so.
+            reason: Why.
+            version: Version it is about; 0 for none.
+            model_digest: Its package.
+            evidence_digest: Decision it is about.
+            run_id: The run, if any.
+            details: More facts of the row.
+        """
+        with self._begin() as connection:
+            entries = _entries(connection, loop)
+            return _append(
+                connection,
+                _first_row(
+                    loop,
+                    entries,
+                    phase="noted",
+                    action=action,
+                    version=version,
+                    model_digest=model_digest,
+                    actor=actor,
+                    reason=reason,
+                    evidence_digest=evidence_digest,
+                    run_id=run_id,
+                    details=details,
+                ),
+            )
 
     def close(self, intent: Entry, *, done: bool, reason: str = "") -> Entry:
         """Close an intent as ``done`` or ``withdrawn``.
@@ -160,7 +173,7 @@ class Ledger:
         """
         with self._begin() as connection:
             entries = _entries(connection, intent.loop)
-            opened = _open_intent(entries)
+            opened = open_intent_of(entries)
             if opened is None or opened.seq != intent.seq:
                 raise StateError(f"ledger row {intent.seq} of loop '{intent.loop}' is not open any more")
             entry = replace(
@@ -173,8 +186,15 @@ class Ledger:
             )
             return _append(connection, entry)
 
+    def head(self, loop: str, seq: int | None = None) -> tuple[int, str]:
+        """Number and hash of the last row, or of row ``seq``; 0 and the root's hash where there is none."""
+        query = select(ledger.c.seq, ledger.c.hash).where(ledger.c.loop == loop).order_by(ledger.c.seq.desc()).limit(1)
+        with self._begin() as connection:
+            found = connection.execute(query if seq is None else query.where(ledger.c.seq == seq)).first()
+        return (int(found.seq), str(found.hash)) if found else (0, ROOT_HASH)
+
     def verify(self, loop: str) -> int:
-        """Check the hash chain.
+        """Check the hash chain; whether its end was cut off ``anchor.verified`` tells.
 
         Returns:
             Number of rows.
@@ -200,12 +220,20 @@ def _entries(connection: Connection, loop: str) -> list[Entry]:
     return [Entry(**json.loads(body)) for (body,) in rows]
 
 
-def _champion(entries: list[Entry]) -> Entry | None:
-    return next((entry for entry in reversed(entries) if entry.phase == "done"), None)
-
-
-def _open_intent(entries: list[Entry]) -> Entry | None:
-    return entries[-1] if entries and entries[-1].phase == "intent" else None
+def _first_row(loop: str, entries: list[Entry], *, phase: str, details: dict[str, Any] | None, **told: Any) -> Entry:
+    """A row that answers no other one, after those that are there, with the champion that it finds."""
+    champion = champion_of(entries)
+    return Entry(
+        loop=loop,
+        seq=len(entries) + 1,
+        at=time.time(),
+        phase=phase,
+        intent=0,
+        previous_version=champion.version if champion else 0,
+        previous_digest=champion.model_digest if champion else "",
+        details=details or {},
+        **told,
+    )
 
 
 def _append(connection: Connection, entry: Entry) -> Entry:

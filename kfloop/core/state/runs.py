@@ -75,6 +75,12 @@ class Runs:
         with self._begin() as connection:
             return [dict(json.loads(text)) for (text,) in connection.execute(query)]
 
+    def beginning(self, loop: str, prefix: str) -> list[str]:
+        """Ids of a loop's runs that begin with ``prefix``."""
+        query = select(runs.c.run_id).where(runs.c.loop == loop, runs.c.run_id.startswith(prefix, autoescape=True))
+        with self._begin() as connection:
+            return [run_id for (run_id,) in connection.execute(query.order_by(runs.c.run_id))]
+
     def active(self, loop: str) -> list[str]:
         """Ids of the runs that began and did not end (a killed run stays here until ``abandon``)."""
         with self._begin() as connection:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, Index, Integer, MetaData, PrimaryKeyConstraint, String, Table, Text
+from sqlalchemy import (
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 metadata = MetaData()
 
@@ -78,4 +89,17 @@ triggers = Table(
     Column("evidence_digest", String(64), nullable=False),
     Column("at", Float, nullable=False),
     Index("triggers_by_loop", "loop", "at"),
+)
+
+looks = Table(
+    "looks",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("loop", String(64), nullable=False),
+    Column("challenger_digest", String(64), nullable=False),
+    Column("test_digest", String(64), nullable=False),
+    Column("sketch", Text, nullable=False),
+    Column("evidence_digest", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+    UniqueConstraint("loop", "challenger_digest", "test_digest", name="one_look"),
 )

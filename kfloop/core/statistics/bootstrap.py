@@ -7,29 +7,28 @@ every model, which makes the difference of two models a paired one.
 Rows that depend on each other are drawn together: neighbours, such as overlapping windows of a time series, in blocks, and rows of one
 group (a patient, a speaker) as a group. Drawing them one by one would give intervals that are far too narrow.
 
-Sources: Efron & Tibshirani, "An introduction to the bootstrap", 1993, chapter 13 (percentile intervals); Kunsch, "The jackknife
-and the bootstrap for general stationary observations", Annals of Statistics 17(3), 1989 (moving blocks).
+Sources: Efron & Tibshirani, "An introduction to the bootstrap", 1993; Kunsch, "The jackknife and the bootstrap for general stationary
+observations", Annals of Statistics 17(3), 1989 (moving blocks).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kfloop.core.statistics.estimate import Estimate
+from kfloop.core.statistics.proportions import Hits, Pairs, paired
+from kfloop.core.statistics.resampling import drawn_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
 
-CELLS = 4_000_000  # counts held at a time (32 MB as float64)
-LARGEST_UNDEFINED_SHARE = 0.05  # more resamples without a value than this leave the interval unknown
 FEWEST_BLOCKS = 3  # rows that hold fewer blocks tell nothing of how much they vary
 # Groups from which a percentile interval errs on one side in 6 % of cases, where 2.5 % are meant (simulated; 5 groups: 9 %, 20: 4 %).
 FEWEST_GROUPS = 8
@@ -43,15 +42,41 @@ class Statistic:
         features: float64 [N, F], what each row adds to the sums; NaN in a row makes the statistic unknown.
         value: Takes sums [R, F] and gives the statistic [R]; NaN where it is not defined.
         n: Number of rows the statistic is about.
+        kind: The rows it is about, bool [N]; null for all. They bound what it can know: recall is about the positive rows.
+        is_share: Whether it is the share of the rows of ``kind`` that are hits; the features are then hits and rows that count, 0 or 1 each.
+        on_logit: Whether it lies between 0 and 1, is no share, and has an interval that is symmetric in log(v / (1 - v)).
     """
 
     features: Floats
     value: Callable[[Floats], Floats]
     n: int
+    kind: NDArray[np.bool_] | None = None
+    is_share: bool = False
+    on_logit: bool = False
+
+    @classmethod
+    def share(cls, hits: NDArray[np.generic], counted: NDArray[np.bool_] | None = None) -> Statistic:
+        """The share of rows that are hits, which gets a score interval where rows are independent.
+
+        Args:
+            hits: Whether each row is a hit, [N]; NaN where that is not known.
+            counted: Rows that count, bool [N]; null for all.
+        """
+        rows = np.ones(len(hits), dtype=np.bool_) if counted is None else counted
+        features = np.column_stack([np.where(rows, hits.astype(np.float64), 0.0), rows])
+        return cls(features=features, value=_share, n=int(rows.sum()), kind=rows, is_share=True)
 
     def among(self, rows: NDArray[np.bool_]) -> Statistic:
         """The same statistic of some rows (a slice); what the others hold does not count, not even a NaN."""
-        return Statistic(features=np.where(rows[:, None], self.features, 0.0), value=self.value, n=int(rows.sum()))
+        kind = rows if self.kind is None else rows & self.kind
+        return replace(self, features=np.where(rows[:, None], self.features, 0.0), n=int(kind.sum()), kind=kind)
+
+    @property
+    def hits(self) -> Hits | None:
+        """A share row by row; null for anything else, and where a row is not known."""
+        if not self.is_share or np.isnan(self.features).any():
+            return None
+        return Hits(hit=self.features[:, 0] > 0, counted=self.features[:, 1] > 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +86,12 @@ class CountStatistic:
     Attributes:
         value: Takes counts [R, N] and gives the statistic [R]; NaN where it is not defined.
         kinds: Rows of each kind that the statistic needs, bool [K, N]. It knows no more than the rarest kind tells.
+        on_logit: As in ``Statistic``.
     """
 
     value: Callable[[Floats], Floats]
     kinds: NDArray[np.bool_]
+    on_logit: bool = False
 
     @property
     def size(self) -> int:
@@ -78,7 +105,7 @@ class CountStatistic:
 
     def among(self, rows: NDArray[np.bool_]) -> CountStatistic:
         """The same statistic of some rows."""
-        return CountStatistic(value=lambda counts: self.value(counts * rows), kinds=self.kinds & rows)
+        return replace(self, value=lambda counts: self.value(counts * rows), kinds=self.kinds & rows)
 
 
 AnyStatistic = Statistic | CountStatistic
@@ -92,18 +119,29 @@ class Replicates:
         point: The statistic on the rows.
         values: The statistic on each resample, [R].
         n: Number of rows it is about.
+        hits: Of a share of independent rows, these rows; null for anything else.
+        pairs: Of the difference of two such shares of the same rows, what they disagree on; null for anything else.
+        on_logit: Whether the interval is symmetric in log(v / (1 - v)), of a statistic of independent rows.
     """
 
     point: float
     values: Floats
     n: int
+    hits: Hits | None = None
+    pairs: Pairs | None = None
+    on_logit: bool = False
 
     def __sub__(self, other: Replicates) -> Replicates:
-        """Paired difference: both must come from the same resamples of the same rows."""
-        if self.values.shape != other.values.shape or self.n != other.n:
-            message = f"{self.values.shape} resamples of {self.n} rows cannot be paired with {other.values.shape} of {other.n}"
+        """Paired difference: both must come from the same resamples of the same rows.
+
+        Where the rows it is about depend on the model, as those of precision do, the fewer ones count.
+        """
+        if self.values.shape != other.values.shape:
+            message = f"{self.values.shape} resamples cannot be paired with {other.values.shape}"
             raise ValueError(message)
-        return Replicates(point=self.point - other.point, values=self.values - other.values, n=self.n)
+        pairs = paired(self.hits, other.hits) if self.hits and other.hits else None
+        n = min(self.n, other.n)
+        return Replicates(point=self.point - other.point, values=self.values - other.values, n=n, pairs=pairs)
 
     def relative_to(self, other: Replicates) -> Replicates:
         """Paired difference as a share of the other's value, on the rows and on every resample; NaN where that is 0."""
@@ -111,7 +149,7 @@ class Replicates:
         with np.errstate(invalid="ignore", divide="ignore"):
             point = difference.point / abs(other.point) if other.point else math.nan
             values = np.where(other.values == 0, np.nan, difference.values / np.abs(other.values))
-        return Replicates(point=point, values=values, n=self.n)
+        return Replicates(point=point, values=values, n=difference.n)
 
 
 def replicate(
@@ -150,10 +188,17 @@ def replicate(
         if not enough(n, block, groups):
             values = {name: np.full(resamples, np.nan) for name in statistics}
         else:
-            parts = [_values(statistics, counts) for counts in _counts(n, resamples, seed, block, groups)]
+            parts = [_values(statistics, counts) for counts in drawn_counts(n, resamples, seed, block, groups)]
             values = {name: np.concatenate([part[name] for part in parts]) for name in statistics}
+    independent = block == 1 and groups is None
     return {
-        name: Replicates(point=float(points[name][0]), values=values[name], n=item.n)
+        name: Replicates(
+            point=float(points[name][0]),
+            values=values[name],
+            n=item.n,
+            hits=item.hits if independent and isinstance(item, Statistic) else None,
+            on_logit=independent and item.on_logit,
+        )
         for name, item in statistics.items()
     }
 
@@ -179,40 +224,6 @@ def _values(statistics: Mapping[str, AnyStatistic], counts: Floats) -> dict[str,
     return found
 
 
-def percentile(replicates: Replicates, level: float) -> Estimate:
-    """The point with its percentile interval; unknown ends where too many resamples have no value.
-
-    Args:
-        replicates: A statistic, or a difference of two.
-        level: Confidence level.
-    """
-    values = replicates.values
-    defined = values[np.isfinite(values)]
-    undefined = 1 - len(defined) / max(len(values), 1)
-    low = high = math.nan
-    if math.isfinite(replicates.point) and len(defined) and undefined <= LARGEST_UNDEFINED_SHARE:
-        tail = (1 - level) / 2
-        low, high = (float(end) for end in np.quantile(defined, [tail, 1 - tail]))
-    return Estimate(value=replicates.point, low=low, high=high, n=replicates.n, level=level)
-
-
-def _counts(
-    n: int, resamples: int, seed: int, block: int = 1, groups: NDArray[np.int64] | None = None
-) -> Iterator[Floats]:
-    """How often each row was drawn, [chunk, n] at a time."""
-    if groups is not None:
-        for counts in _counts(int(groups.max()) + 1, resamples, seed):
-            yield counts[:, groups]
-        return
-    generator = np.random.default_rng(seed)
-    chunk = max(1, min(resamples, CELLS // n))
-    blocks = -(-n // block)
-    for start in range(0, resamples, chunk):
-        size = min(chunk, resamples - start)
-        if block == 1:
-            drawn = generator.integers(0, n, size=(size, n))
-        else:
-            firsts = generator.integers(0, n - block + 1, size=(size, blocks, 1))
-            drawn = (firsts + np.arange(block)).reshape(size, -1)[:, :n]
-        places = drawn + np.arange(size)[:, None] * n
-        yield np.bincount(places.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+def _share(sums: Floats) -> Floats:
+    """Hits over rows that count, for sums [R, 2]; NaN for no rows."""
+    return sums[:, 0] / np.where(sums[:, 1] > 0, sums[:, 1], np.nan)

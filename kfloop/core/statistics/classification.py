@@ -31,7 +31,7 @@ def predictions(probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
 
 
 def overall(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> dict[str, AnyStatistic]:
-    """``accuracy``, ``macro_f1``, ``log_loss`` and ``ece``; with two classes also ``auc``, the second one being the positive.
+    """``accuracy``, ``macro_f1``, ``log_loss`` and ``ece``; with two classes also ``auc``, ``recall``, ``precision`` and ``f1`` of the second one.
 
     Args:
         labels: True classes, int64 [N], in 0..K-1.
@@ -45,14 +45,48 @@ def overall(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> d
     }
     if probabilities.shape[1] == TWO:
         found["auc"] = ranking.auroc(labels == 1, _known(probabilities[:, 1], probabilities))
+        found |= second_class(labels, probabilities)
     return found
 
 
 def accuracy(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Statistic:
     """Share of rows whose most probable class is the true one."""
-    hits = _known(predictions(probabilities) == labels, probabilities)
-    features = np.column_stack([hits, np.ones(len(labels))])
-    return Statistic(features=features, value=lambda sums: sums[:, 0] / _positive(sums[:, 1]), n=len(labels))
+    return Statistic.share(_known(predictions(probabilities) == labels, probabilities))
+
+
+def second_class(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> dict[str, Statistic]:
+    """``recall``, ``precision`` and ``f1`` of the second of two classes, which is the one to be found.
+
+    ``n`` is the number of its rows for recall and F1, and of the rows that are taken for it for precision; without such rows there is no value.
+    Simulated 95 % intervals of recall and F1 hold in 94 to 97 % of rounds with 50 rows of the class, and in up to 98 % with 20; the paired difference
+    of F1 holds in 94 % with 50 and in 92 % with 20.
+
+    Args:
+        labels: True classes, 0 or 1, int64 [N].
+        probabilities: [N, 2].
+    """
+    true, predicted = labels == 1, predictions(probabilities)
+    unusable = predicted < 0  # counts in each share, so that it makes each unknown
+    hits = _known(true & (predicted == 1), probabilities)
+    either = _known(true.astype(np.float64) + (predicted == 1), probabilities)
+    return {
+        "recall": Statistic.share(hits, true | unusable),
+        "precision": Statistic.share(hits, (predicted == 1) | unusable),
+        "f1": Statistic(
+            features=np.column_stack([hits, either]),
+            value=lambda sums: 2 * sums[:, 0] / _positive(sums[:, 1]),
+            n=int(true.sum()),
+            kind=true,
+            on_logit=True,
+        ),
+    }
+
+
+def selection_rate(probabilities: NDArray[np.floating]) -> Statistic:
+    """Share of rows that are given the second of two classes; among the rows of one class it is the true or false positive rate."""
+    selected = _known(predictions(probabilities) == 1, probabilities)
+    features = np.column_stack([selected, np.ones(len(selected))])
+    return Statistic(features=features, value=lambda sums: sums[:, 0] / _positive(sums[:, 1]), n=len(selected))
 
 
 def log_loss(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Statistic:
@@ -79,11 +113,15 @@ def macro_f1(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> 
         mean = f1.sum(axis=1) / _positive(occurs.sum(axis=1).astype(np.float64))
         return np.asarray(np.where(np.isnan(sums).any(axis=1), np.nan, mean))
 
-    return Statistic(features=features, value=value, n=len(labels))
+    return Statistic(features=features, value=value, n=len(labels), on_logit=True)
 
 
 def calibration_error(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Statistic:
     """Expected calibration error over 15 equal bins of the top probability.
+
+    It is never below 0, so chance makes it larger: with 200 rows a model whose true error is 0 gets .05 on average and one of .02 gets .056, with 2000 rows
+    .017 and .024. The percentile interval moves up with it, and further: it holds a true .10 in 95 to 97 % of rounds, a true .02 in less than 1 % with 200 rows and
+    in about 90 % with 2000, and 0 never. What it says errs towards bad calibration (``benchmarks/gate_intervals.py``).
 
     Formula: sum over bins of |hits - confidence| / N (Naeini et al., AAAI 2015; Guo et al., ICML 2017).
     """

@@ -43,6 +43,11 @@ def by_channel(
     }
 
 
+def squared_errors(true: NDArray[np.floating], forecast: NDArray[np.floating], std: Floats) -> Floats:
+    """The squared error of each window, mean over horizon and channels, [N]: what ``mse`` is the mean of."""
+    return _errors(true, forecast, std)[0].mean(axis=1)
+
+
 def block_length(dependent: int, stride: int) -> int:
     """Windows that a block must hold: twice as many as share a row with the first one's target.
 

@@ -52,8 +52,8 @@ def overall(true: NDArray[np.floating], probabilities: NDArray[np.floating]) -> 
 
     share = np.column_stack([right, np.ones(len(right))])
     return {
-        "micro_f1": Statistic(features=both, value=micro, n=len(true)),
-        "macro_f1": Statistic(features=both, value=macro, n=len(true)),
+        "micro_f1": Statistic(features=both, value=micro, n=len(true), on_logit=True),
+        "macro_f1": Statistic(features=both, value=macro, n=len(true), on_logit=True),
         "accuracy": Statistic(features=share, value=lambda sums: sums[:, 0] / _positive(sums[:, 1]), n=len(true)),
     }
 
@@ -66,6 +66,8 @@ def f1_by_label(true: NDArray[np.floating], probabilities: NDArray[np.floating])
             features=np.column_stack([is_true[:, k] * is_predicted[:, k], is_true[:, k] + is_predicted[:, k]]),
             value=lambda sums: 2 * sums[:, 0] / _positive(sums[:, 1]),
             n=int(is_true[:, k].sum()),
+            kind=is_true[:, k] > 0,
+            on_logit=True,
         )
         for k in range(true.shape[1])
     ]

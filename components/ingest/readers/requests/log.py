@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from kfloop.core.request_files import hour_files, model_files
 from kfloop.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NEEDED = ("request_id", "ts_ns", "image")
+WITHOUT_INPUTS = frozenset({"request_id", "ts_ns", "probabilities", "latency_us"})  # as section serve.log can ask for
 TRIED = 20  # files looked at before a folder is said not to be a request log: the first may be broken
 SHOWN = 3
 _LOOKED_AT = 200  # entries of one folder
@@ -44,15 +46,16 @@ def listing(path: Path) -> Iterator[Path]:
     Raises:
         InputError: The folder holds the logs of several models.
     """
-    found = sorted([*path.glob("[!.]*.parquet"), *path.glob("[!.]*/[!.]*.parquet")])
+    found = sorted([*hour_files(path), *model_files(path)])
     if not found:
-        models = sorted({file.parent.parent for file in path.glob("[!.]*/[!.]*/[!.]*.parquet")})
+        below = {model: model_files(model) for model in sorted(path.glob("[!.]*")) if model.is_dir()}
+        models = [model for model, files in below.items() if files]
         if len(models) > 1:
             raise InputError(
                 f"'{path}' holds the request logs of {len(models)} models: {', '.join(model.name for model in models)}",
                 hint=f"name one of them in data.source, such as '{models[0]}'",
             )
-        found = sorted(path.glob("[!.]*/[!.]*/[!.]*.parquet"))
+        found = [file for model in models for file in below[model]]
     yield from found
 
 
@@ -76,7 +79,8 @@ def is_log(file: Path) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        return set(NEEDED) <= set(pq.read_schema(file).names)
+        names = set(pq.read_schema(file).names)
+        return set(NEEDED) <= names or names >= WITHOUT_INPUTS
     except (OSError, ValueError, pa.ArrowException):
         return False
 
@@ -96,6 +100,8 @@ def scan_log(path: Path, files: list[Path], known: Container[str]) -> Scan:
                     continue
                 ids = opened.read(columns=["request_id"])["request_id"].to_pylist()
                 width = _width(opened)
+        except FileNotFoundError:  # deleted since the folder was listed: it had its time
+            continue
         except (OSError, ValueError, pa.ArrowException) as error:
             scan.broken[name_in(path, file)] = f"cannot be read: {error}"
             continue

@@ -78,6 +78,11 @@ def open_source(path: Path, config: DataConfig, like: Source | None = None) -> S
         )
     known = read_feedback(Path(config.feedback))
     scan = scan_log(path, files, known.answers)
+    if files and not scan.rows and any("'image'" in problem for problem in scan.broken.values()):
+        raise InputError(
+            f"the request log '{path}' holds answers but no inputs, and there is nothing to learn from without them",
+            hint="set serve.log.inputs to 'full' in the loop that serves, and start its server again",
+        )
     if not scan.matched:
         raise InputError(
             f"none of the {len(known.answers)} answers in '{known.path}' is about one of the {scan.rows} requests in '{path}'",
@@ -162,6 +167,9 @@ def _batches(
     for file in files:
         if name_in(path, file) in broken:
             continue
+        if not file.exists():
+            aside.append({"id": name_in(path, file), "reason": "request log file: deleted while it was read"})
+            continue
         with pq.ParquetFile(file) as opened:
             for part in opened.iter_batches(batch_size=FILES_PER_BATCH, columns=list(NEEDED)):
                 _take(part, name_in(path, file), usable, shape, seen, rows, aside)
@@ -224,6 +232,6 @@ def _table(
 
 def _digest(path: Path, files: list[Path], feedback: Path) -> str:
     state = hashlib.sha256(file_sha256(feedback).encode())
-    for file in files:
+    for file in filter(Path.exists, files):
         state.update(f"{name_in(path, file)}\0{file_sha256(file)}\n".encode())
     return state.hexdigest()[:DIGEST_LENGTH]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from kfloop.core.versions import DatasetVersion
 
     Floats = NDArray[np.float32]
+    Described = Callable[[pa.Table], Any]
 
 TERMS = 50_000  # words and pairs of words
 CATEGORIES = 30  # of a column, the most frequent ones; the others count as one
@@ -24,58 +26,65 @@ FRAME, STEP, BANDS = 512, 256, 32  # samples of a frame of sound, between two fr
 POINTS = 60  # of a labelled window, evenly spread
 
 
-def features(version: DatasetVersion, train: pa.Table, test: pa.Table) -> tuple[Any, Any]:
-    """Features of training and test rows, [N, D] float32 (sparse for texts); what has to be counted is counted in the training rows.
+def features(version: DatasetVersion, train: pa.Table, test: pa.Table) -> Described:
+    """Features of rows, [N, D] float32 (sparse for texts); what has to be counted is counted in the training rows.
 
     Args:
         version: Dataset version that the rows are of; not for series, whose examples are windows.
         train: Training rows.
-        test: Test rows.
+        test: Test rows; they say only whether a column of numbers has gaps, and whether it holds words.
+
+    Returns:
+        What describes rows with the version's input columns.
     """
     if version.modality == "text":
         column = version.inputs[0]
-        return text_features(*([text or "" for text in table[column].to_pylist()] for table in (train, test)))
+        words = text_features([text or "" for text in train[column].to_pylist()])
+        return lambda table: words([text or "" for text in table[column].to_pylist()])
     if version.modality == "table":
         columns = [_column(name, train, test) for name in version.inputs]
-        return _scaled(*(np.concatenate([pair[place] for pair in columns], axis=1) for place in (0, 1)))
+
+        def joined(table: pa.Table) -> Floats:
+            return np.concatenate([column(table) for column in columns], axis=1)
+
+        return _scaled(joined, train)
     found = _ROWS[version.modality]
-    both = found(version, train), found(version, test)
-    return both if version.modality == "image" else _scaled(*both)
+    if version.modality == "image":
+        return lambda table: found(version, table)
+    return _scaled(lambda table: found(version, table), train)
 
 
-def tree_features(version: DatasetVersion, train: pa.Table, test: pa.Table) -> tuple[Any, Any, list[bool]]:
+def tree_features(version: DatasetVersion, train: pa.Table, test: pa.Table) -> tuple[Described, list[bool]]:
     """Columns of a table as trees like them: one number for each, codes for categories, and which are such codes."""
-    left, right, categorical = [], [], []
+    columns: list[Callable[[pa.Table], NDArray[np.float64]]] = []
+    categorical = []
     for name in version.inputs:
-        values = _values(train[name])
-        if values is None:
-            codes = _codes(train[name].to_pylist(), test[name].to_pylist())
-            left.append(codes[0])
-            right.append(codes[1])
-        else:
-            left.append(values)
-            right.append(_numbers(name, test))
-        categorical.append(values is None)
-    return np.stack(left, axis=1), np.stack(right, axis=1), categorical
+        words = _values(train[name]) is None
+        if not words:
+            _numbers(name, test)
+        columns.append(_codes(name, train) if words else partial(_numbers, name))
+        categorical.append(words)
+    return lambda table: np.stack([column(table) for column in columns], axis=1), categorical
 
 
-def window_features(train: NDArray[Any], test: NDArray[Any]) -> tuple[Floats, Floats]:
+def window_features(train: NDArray[Any]) -> Callable[[NDArray[Any]], Floats]:
     """Features of windows [N, context, C]: their course at up to 60 points, and what it amounts to by channel."""
-    return _scaled(_course(train), _course(test))
+    return _scaled(_course, train)
 
 
-def text_features(train: list[str], test: list[str]) -> tuple[Any, Any]:
+def text_features(train: list[str]) -> Callable[[list[str]], Any]:
     """Words and pairs of words; characters where no training text has a word of two letters (signs, emoji); nothing where all are empty."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     options: dict[str, Any] = {"ngram_range": (1, 2), "sublinear_tf": True, "max_features": TERMS}
     words = TfidfVectorizer(**options)
-    if any(map(words.build_analyzer(), train)):
-        return words.fit_transform(train), words.transform(test)
-    if any(text.strip() for text in train):
-        characters = TfidfVectorizer(analyzer="char", **options)
-        return characters.fit_transform(train), characters.transform(test)
-    return np.zeros((len(train), 1), np.float32), np.zeros((len(test), 1), np.float32)
+    if not any(map(words.build_analyzer(), train)):
+        if not any(text.strip() for text in train):
+            return lambda texts: np.zeros((len(texts), 1), np.float32)
+        words = TfidfVectorizer(analyzer="char", **options)
+    words.fit(train)
+    transform: Callable[[list[str]], Any] = words.transform
+    return transform
 
 
 def _course(windows: NDArray[Any]) -> Floats:
@@ -135,24 +144,27 @@ _ROWS: dict[str, Callable[[DatasetVersion, pa.Table], Floats]] = {
 }
 
 
-def _column(name: str, train: pa.Table, test: pa.Table) -> tuple[Floats, Floats]:
+def _column(name: str, train: pa.Table, test: pa.Table) -> Callable[[pa.Table], Floats]:
     """One column of a table: a number with its median for gaps and whether there was one, or a place for each frequent category."""
     values = _values(train[name])
     if values is not None:
-        other = _numbers(name, test)
         middle = float(np.nanmedian(values)) if np.isfinite(values).any() else 0.0
-        gaps = not (np.isfinite(values).all() and np.isfinite(other).all())
-        both = []
-        for found in (values, other):
+        gaps = not (np.isfinite(values).all() and np.isfinite(_numbers(name, test)).all())
+
+        def numbers(table: pa.Table) -> Floats:
+            found = _numbers(name, table)
             missing = ~np.isfinite(found)
             filled = np.where(missing, middle, found)[:, None]
-            both.append(np.concatenate([filled, missing[:, None]], axis=1) if gaps else filled)
-        return both[0], both[1]
-    names, counts = np.unique(np.array([str(item) for item in train[name].to_pylist()]), return_counts=True)
+            return np.concatenate([filled, missing[:, None]], axis=1) if gaps else filled
+
+        return numbers
+    names, counts = np.unique(_words(train[name]), return_counts=True)
     frequent = names[np.argsort(-counts, kind="stable")[:CATEGORIES]]
-    sides = [np.array([str(item) for item in table[name].to_pylist()]) for table in (train, test)]
-    hot = [(side[:, None] == frequent).astype(np.float32) for side in sides]
-    return hot[0], hot[1]
+    return lambda table: (_words(table[name])[:, None] == frequent).astype(np.float32)
+
+
+def _words(column: pa.ChunkedArray) -> NDArray[np.str_]:
+    return np.array([str(item) for item in column.to_pylist()], dtype=str)
 
 
 def _values(column: pa.ChunkedArray) -> NDArray[np.float64] | None:
@@ -178,17 +190,17 @@ def _numbers(name: str, test: pa.Table) -> NDArray[np.float64]:
     return values
 
 
-def _codes(train: list[Any], test: list[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _codes(name: str, train: pa.Table) -> Callable[[pa.Table], NDArray[np.float64]]:
     """Codes of the categories of the training rows by frequency; NaN for unknown, missing and rare ones."""
-    names, counts = np.unique(np.array([str(item) for item in train if item is not None]), return_counts=True)
-    code = {name: float(place) for place, name in enumerate(names[np.argsort(-counts, kind="stable")[:250]])}
-    both = [np.array([code.get(str(item), np.nan) for item in side]) for side in (train, test)]
-    return both[0], both[1]
+    known = np.array([str(item) for item in train[name].to_pylist() if item is not None], dtype=str)
+    names, counts = np.unique(known, return_counts=True)
+    code = {word: float(place) for place, word in enumerate(names[np.argsort(-counts, kind="stable")[:250]])}
+    return lambda table: np.array([code.get(str(item), np.nan) for item in table[name].to_pylist()])
 
 
-def _scaled(train: NDArray[Any], test: NDArray[Any]) -> tuple[Floats, Floats]:
-    """Both in standard deviations of the training rows."""
-    mean, std = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
+def _scaled(describe: Callable[[Any], NDArray[Any]], train: Any) -> Callable[[Any], Floats]:
+    """The same in standard deviations of the training rows."""
+    known = describe(train)
+    mean, std = known.mean(axis=0, dtype=np.float64), known.std(axis=0, dtype=np.float64)
     std = np.where(std > 0, std, 1.0)
-    left, right = (np.asarray((side - mean) / std, dtype=np.float32) for side in (train, test))
-    return left, right
+    return lambda rows: np.asarray((describe(rows) - mean) / std, dtype=np.float32)

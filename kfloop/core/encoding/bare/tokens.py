@@ -11,6 +11,7 @@ import re
 import unicodedata
 import zlib
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,9 +25,10 @@ LONGEST_WORD = 40  # characters of a word that are looked at: nobody writes long
 _WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_")
 
 
-def tokenise(text: str) -> list[str]:
-    """Words, numbers and marks of a text in lower case and Unicode form KC; of a number only its length is kept."""
-    found = _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+def tokenise(text: str, at_most: int | None = None) -> list[str]:
+    """Words, numbers and marks of a text in lower case and Unicode form KC, the first ``at_most``; of a number only its length is kept."""
+    words = _WORD.finditer(unicodedata.normalize("NFKC", text).lower())
+    found = (match.group() for match in islice(words, at_most))
     return ["0" * min(len(token), LONGEST_NUMBER) if token.isdecimal() else token[:LONGEST_WORD] for token in found]
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfloop.components.evaluate.features import features, tree_features, window_features
+from kfloop.components.evaluate.baselines.extrapolating import fit_lags, repeat_last
+from kfloop.components.evaluate.baselines.features import features, tree_features, window_features
 from kfloop.core.encoding.base import targets
 from kfloop.errors import ConfigError, TerminalError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from kfloop.components.evaluate.opening import Contestant
@@ -34,8 +38,6 @@ LARGEST_TEXTS = 20_000  # sparse features are cheap
 FEWEST_FOR_TREES = 1000  # rows of a table from which trees usually win
 NEIGHBOURS = 5
 FEWEST_CLASSES = 2
-PENALTY = 1.0  # of a ridge on lags, in standard deviations
-CELLS = 20_000_000  # numbers of windows held at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +49,18 @@ class Baseline:
         answer: For each test row, as a signature of the objective says.
         n_fitted: Rows it was fitted on.
         n_train: Rows there were.
+        predict: Answers for other rows: a table with the version's columns, or windows [N, context, C] of a series.
+        model: What was fitted, where there is such a thing; for its size.
+        seconds: Time the fit took.
     """
 
     kind: str
     answer: Answer
     n_fitted: int
     n_train: int
+    predict: Callable[[Any], Answer]
+    model: Any = None
+    seconds: float | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -98,16 +106,59 @@ def fit_baseline(told: str | None, version: DatasetVersion, challenger: Contesta
     kind = kind_of(told, objective, version.modality, n_rows)
     if kind is None:
         return None
-    if version.modality == "series":
-        train = challenger.model.encoder.examples(version, "train", objective)
-        rows = _thinned(np.arange(len(train)), LARGEST_TRAINING, seed, evenly=True)
-        past, target = train.batch_inputs(rows)[0], train.target[rows]
-        test = challenger.test.batch_inputs(np.arange(len(challenger.test)))[0]
-        if objective == "forecasting":
-            answer = repeat_last(test, target.shape[1]) if kind == "repeat_last" else ridge_on_lags(past, target, test)
-            return Baseline(kind=kind, answer=answer, n_fitted=len(rows), n_train=len(train))
-        answer = _fitted(kind, version, objective, (*window_features(past, test), None), target, seed)
-        return Baseline(kind=kind, answer=answer, n_fitted=len(rows), n_train=len(train))
+    began = time.perf_counter()
+    fit = _fit_windows if version.modality == "series" else _fit_rows
+    fitted = fit(kind, version, challenger, seed)
+    seconds = time.perf_counter() - began
+    return Baseline(
+        kind=kind,
+        answer=fitted.predict(fitted.test),
+        n_fitted=fitted.n_fitted,
+        n_train=fitted.n_train,
+        predict=fitted.predict,
+        model=fitted.model,
+        seconds=seconds,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fitted:
+    """A fitted baseline, and the test rows as it takes them."""
+
+    predict: Callable[[Any], Answer]
+    model: Any
+    test: Any
+    n_fitted: int
+    n_train: int
+
+
+def _fit_windows(kind: str, version: DatasetVersion, challenger: Contestant, seed: int) -> _Fitted:
+    objective = challenger.model.signature.objective
+    train = challenger.model.encoder.examples(version, "train", objective)
+    rows = _thinned(np.arange(len(train)), LARGEST_TRAINING, seed, evenly=True)
+    past, target = train.batch_inputs(rows)[0], train.target[rows]
+    predict: Callable[[Any], Answer]
+    model: Any = None
+    if kind == "repeat_last":
+        horizon = target.shape[1]
+
+        def predict(test: NDArray[Any]) -> Answer:
+            return repeat_last(test, horizon)
+    elif objective == "forecasting":
+        predict = fit_lags(past, target)
+    else:
+        describe = window_features(past)
+        model, answer = _fitted(kind, version, objective, (describe(past), None), target, seed)
+
+        def predict(test: NDArray[Any]) -> Answer:
+            return answer(describe(test))
+
+    test = challenger.test.batch_inputs(np.arange(len(challenger.test)))[0]
+    return _Fitted(predict=predict, model=model, test=test, n_fitted=len(rows), n_train=len(train))
+
+
+def _fit_rows(kind: str, version: DatasetVersion, challenger: Contestant, seed: int) -> _Fitted:
+    objective = challenger.model.signature.objective
     whole = version.table("train")
     target = targets(whole, version, objective, challenger.normal)
     known = np.flatnonzero(target == 0) if objective == "anomaly" else np.arange(len(target))
@@ -115,44 +166,45 @@ def fit_baseline(told: str | None, version: DatasetVersion, challenger: Contesta
         known = known[target >= 0]
     largest = LARGEST_TEXTS if version.modality == "text" else LARGEST.get(kind, LARGEST_TRAINING)
     rows = _thinned(known, largest, seed)
-    table, test_table = whole.take(rows), version.table("test")
-    described: tuple[Any, Any, Any]
-    if kind == "gradient_boosting":
-        described = tree_features(version, table, test_table)
-    else:
-        described = (*features(version, table, test_table), None)
-    answer = _fitted(kind, version, objective, described, target[rows], seed)
-    return Baseline(kind=kind, answer=answer, n_fitted=len(rows), n_train=len(known))
+    table, test = whole.take(rows), version.table("test")
+    describe, categorical = (
+        tree_features(version, table, test) if kind == "gradient_boosting" else (features(version, table, test), None)
+    )
+    model, answer = _fitted(kind, version, objective, (describe(table), categorical), target[rows], seed)
+    return _Fitted(
+        predict=lambda other: answer(describe(other)), model=model, test=test, n_fitted=len(rows), n_train=len(known)
+    )
 
 
 def _fitted(
     kind: str,
     version: DatasetVersion,
     objective: str,
-    described: tuple[Any, Any, list[bool] | None],
+    described: tuple[Any, list[bool] | None],
     target: NDArray[Any],
     seed: int,
-) -> Answer:
-    """A scikit-learn model's answers on the test rows."""
-    train, test, categorical = described
+) -> tuple[Any, Callable[[Any], Answer]]:
+    """A scikit-learn model, and its answers for features."""
+    train, categorical = described
     if objective == "classification":
-        return class_probabilities(_classifier(kind, seed, categorical), train, target, test, len(version.labels), kind)
+        return fit_classifier(_classifier(kind, seed, categorical), train, target, len(version.labels), kind)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a baseline that is nearly converged is still a baseline
         if objective == "multilabel":
             from sklearn.multiclass import OneVsRestClassifier
 
             several = OneVsRestClassifier(_classifier(kind, seed, None)).fit(train, target.astype(np.int64))
-            return np.asarray(several.predict_proba(test), dtype=np.float64)
+            return several, lambda rows: np.asarray(several.predict_proba(rows), dtype=np.float64)
         model = _regressor(kind, seed, categorical).fit(train, target)
-        answer = -model.score_samples(test) if objective == "anomaly" else model.predict(test)
-        return np.asarray(answer, dtype=np.float64)
+    if objective == "anomaly":
+        return model, lambda rows: np.asarray(-model.score_samples(rows), dtype=np.float64)
+    return model, lambda rows: np.asarray(model.predict(rows), dtype=np.float64)
 
 
-def class_probabilities(
-    model: Any, train: Any, target: NDArray[np.int64], test: Any, classes: int, kind: str
-) -> Answer:
-    """Probabilities [N, K]; a class without training rows gets 0.
+def fit_classifier(
+    model: Any, train: Any, target: NDArray[np.int64], classes: int, kind: str
+) -> tuple[Any, Callable[[Any], Answer]]:
+    """The fitted model, and its probabilities [N, K] for features; a class without training rows gets 0.
 
     Raises:
         TerminalError: There are fewer than two classes among the training rows.
@@ -166,9 +218,13 @@ def class_probabilities(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as above
         model.fit(train, target)
-    probabilities = np.zeros((test.shape[0], classes))
-    probabilities[:, model.classes_] = model.predict_proba(test)
-    return probabilities
+
+    def answer(rows: Any) -> Answer:
+        probabilities = np.zeros((rows.shape[0], classes))
+        probabilities[:, model.classes_] = model.predict_proba(rows)
+        return probabilities
+
+    return model, answer
 
 
 def _classifier(kind: str, seed: int, categorical: list[bool] | None) -> Any:
@@ -201,63 +257,6 @@ def _regressor(kind: str, seed: int, categorical: list[bool] | None) -> Any:
     from sklearn.neighbors import KNeighborsRegressor
 
     return KNeighborsRegressor(NEIGHBOURS, weights="distance")
-
-
-def repeat_last(past: NDArray[Any], horizon: int) -> Answer:
-    """The last known value of each channel, repeated: [N, horizon, C] from windows [N, context, C]."""
-    return np.repeat(_last(past)[:, None, :], horizon, axis=1)
-
-
-def ridge_on_lags(past: NDArray[Any], target: NDArray[Any], test: NDArray[Any]) -> Answer:
-    """Ridge regression of the next steps on the last ones, all channels sharing one set of weights.
-
-    Values are taken from the last one and in standard deviations of their channel, which copes with levels that move (after Zeng et al.,
-    "Are transformers effective for time series forecasting?", AAAI 2023, NLinear).
-
-    Args:
-        past: Windows to learn from, [N, context, C].
-        target: What follows them, [N, horizon, C].
-        test: Windows to forecast, [M, context, C].
-
-    Returns:
-        Forecasts [M, horizon, C].
-    """
-    deviation = np.nanstd(past.astype(np.float64), axis=(0, 1))
-    spread = np.where(deviation > 0, deviation, 1.0)
-    context, horizon, channels = past.shape[1], target.shape[1], past.shape[2]
-    products, moments = np.zeros((context, context)), np.zeros((context, horizon))
-    for rows in _parts(len(past), context * channels):
-        lags, last = _lags(past[rows], spread)
-        wanted = ((target[rows] - last[:, None]) / spread).transpose(0, 2, 1).reshape(-1, horizon)
-        products += lags.T @ lags
-        moments += lags.T @ wanted
-    weights = np.linalg.solve(products + PENALTY * np.eye(context), moments)
-    found: list[Answer] = []
-    for rows in _parts(len(test), context * channels):
-        lags, last = _lags(test[rows], spread)
-        ahead = (lags @ weights).reshape(-1, channels, horizon).transpose(0, 2, 1)
-        found.append(ahead * spread + last[:, None])
-    return np.concatenate(found) if found else np.empty((0, horizon, channels))
-
-
-def _lags(windows: NDArray[Any], spread: Answer) -> tuple[Answer, Answer]:
-    """Windows relative to their last value, [N * C, context], and that value, [N, C]."""
-    last = _last(windows)
-    relative: NDArray[Any] = np.nan_to_num((windows - last[:, None]) / spread)  # a gap counts as no change
-    return relative.transpose(0, 2, 1).reshape(-1, windows.shape[1]), last
-
-
-def _last(windows: NDArray[Any]) -> Answer:
-    """The last value of each channel that is there, [N, C]; 0 where there is none."""
-    known = np.isfinite(windows)
-    place = windows.shape[1] - 1 - known[:, ::-1].argmax(axis=1)
-    found = np.take_along_axis(windows, place[:, None], axis=1)[:, 0]
-    return np.nan_to_num(found.astype(np.float64))
-
-
-def _parts(total: int, size: int) -> list[slice]:
-    step = max(1, CELLS // max(1, size))
-    return [slice(start, start + step) for start in range(0, total, step)]
 
 
 def _thinned(rows: NDArray[np.int64], largest: int, seed: int, *, evenly: bool = False) -> NDArray[np.int64]:

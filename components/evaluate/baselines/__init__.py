@@ -1,0 +1,1 @@
+"""Simple models that a deep one is compared with."""

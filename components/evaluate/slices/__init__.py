@@ -1,0 +1,1 @@
+"""Test rows by column, by group and by weak segment."""

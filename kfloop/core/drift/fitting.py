@@ -1,0 +1,92 @@
+"""Fit the watch on a champion's reference."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kfloop.core.drift.budget import SHARES, Budget
+from kfloop.core.drift.columns import Table, fit_columns
+from kfloop.core.drift.features import fit_features
+from kfloop.core.drift.fixed import fit_fixed
+from kfloop.core.drift.learned import Learned
+from kfloop.core.drift.payment import KNOTS, STAKES
+from kfloop.core.drift.settings import Settings, checked_seasons
+from kfloop.core.drift.watch import WEIGHTS, Watch
+from kfloop.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MIN_UNITS = 50
+_LEARNING_SHARE = 0.3
+_SEED = 0
+
+
+def fit_watch(
+    table: Table,
+    budget: Budget,
+    *,
+    kinds: Mapping[str, str],
+    seasons: Any = None,
+    settings: Settings | None = None,
+) -> Watch:
+    """Fit the watch on the champion's reference.
+
+    Units of the reference are dealt out to a learning half (30 %), from which everything is estimated, and a paying half.
+
+    Args:
+        table: The reference, columns by name, in the order of time where `unit` is above 1.
+        budget: What to promise.
+        kinds: Columns to watch, each ``numeric`` or ``categorical``.
+        seasons: Season of each row; None where there is only one.
+        settings: How to bet.
+
+    Raises:
+        InputError: There are fewer than 50 units, or columns do not fit.
+    """
+    settings = settings or Settings()
+    n = len(next(iter(table.values()), ()))
+    count = n // settings.unit
+    if count < MIN_UNITS:
+        message = (
+            f"the reference has {n} rows, that is {count} units of {settings.unit}, expected at least {MIN_UNITS} units"
+        )
+        raise InputError(message, hint="Package the model with more validation and test rows, or make units smaller.")
+    marks = checked_seasons(seasons, n, settings.n_seasons)
+    order = np.random.default_rng(_SEED).permutation(count)
+    cut = int(count * _LEARNING_SHARE)
+    halves = [
+        (np.sort(part)[:, None] * settings.unit + np.arange(settings.unit)).ravel()
+        for part in (order[:cut], order[cut:])
+    ]
+    held: dict[str, Any] = {name: np.asarray(cells) for name, cells in table.items()}
+    columns = fit_columns({name: cells[halves[0]] for name, cells in held.items()}, kinds)
+    rows = [columns.encode({name: cells[half] for name, cells in held.items() if name in kinds}) for half in halves]
+    features = fit_features(columns, rows[0], marks[halves[0]], settings.n_seasons, settings.unit)
+    learn, pay = (features.units(part, marks[half]) for part, half in zip(rows, halves, strict=True))
+    learned = {
+        name: Learned(
+            learn=np.ascontiguousarray(learn.features[:, features.slices[name]]),
+            pay=np.ascontiguousarray(pay.features[:, features.slices[name]]),
+            tolerance=settings.tolerance,
+            lifetime=settings.lifetime,
+        )
+        for name in ("linear", "quadratic")
+    }
+    named = hashlib.sha256(
+        repr((settings, budget, columns.items, WEIGHTS, SHARES, KNOTS.tolist(), STAKES.tolist())).encode()
+    )
+    for part in rows:
+        named.update(part.tobytes())
+    return Watch(
+        settings=settings,
+        budget=budget,
+        features=features,
+        fixed=fit_fixed(features, learn, pay, settings.tolerance),
+        **learned,
+        season_units=np.bincount(learn.seasons, minlength=settings.n_seasons).astype(float),
+        fingerprint=named.hexdigest()[:16],
+    )

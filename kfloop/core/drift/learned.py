@@ -1,0 +1,100 @@
+"""Bets on directions that are learned from past blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kfloop.core.drift.payment import KNOTS, STAKES, knot_shares, log_growth, log_mean, paid, score, settle, stakes
+from kfloop.core.drift.state import Bets, joined, last_bets, no_bets
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Learned:
+    """Directions learned from the past in one group of features, each frozen when its bet opens.
+
+    Attributes:
+        learn: Features of the learning half, [n, p].
+        pay: Features of the paying half, [N, p].
+        tolerance: Shift along the direction that is borne, in standard deviations.
+        lifetime: Blocks after which a bet is closed and its wealth given up.
+    """
+
+    learn: Array
+    pay: Array
+    tolerance: float
+    lifetime: int
+
+    def empty(self) -> Bets:
+        """No bets yet."""
+        return no_bets(self.learn.shape[1], len(STAKES), len(KNOTS))
+
+    def opened(self, bets: Bets, past: Array, units: float, sparse: bool, weight: float, block: int) -> Bets:
+        """Open one bet on where the past lies from the reference; none where it does not lie anywhere.
+
+        Args:
+            bets: Open bets.
+            past: Mean features of past blocks, [p].
+            units: Number of units behind that mean.
+            sparse: Whether coordinates that chance explains are left out.
+            weight: Logarithm of the weight.
+            block: The coming block.
+        """
+        direction = _shrunken(past, 1 / units + 1 / len(self.learn)) if sparse else past
+        raw = self.learn @ direction
+        scale = float(raw.std())
+        if not scale > 1e-9 * (1 + float(np.abs(direction).max(initial=0.0))):
+            return bets
+        learned = score(raw / scale)
+        centre = learned.mean(keepdims=True)
+        share = knot_shares(centre)
+        values = paid((score(self.pay @ direction / scale) - centre)[:, None], share)
+        fresh = Bets(
+            directions=direction[None, :],
+            scales=np.array([scale]),
+            centres=centre,
+            spreads=learned.std(keepdims=True),
+            tolerances=score(raw / scale + self.tolerance).mean(keepdims=True) - centre,
+            knots=share * len(self.pay),
+            values=values,
+            stakes=stakes(STAKES, centre),
+            won=np.zeros((1, len(STAKES))),
+            units=np.zeros(1),
+            discounts=np.zeros(1),
+            weights=np.array([weight]),
+            opened=np.array([float(block)]),
+        )
+        kept = int((bets.opened > block - self.lifetime).sum())
+        return joined(last_bets(bets, kept), fresh)
+
+    @staticmethod
+    def played(bets: Bets, features: Array, observed: NDArray[np.bool_], discount: float) -> Bets:
+        """Bet one block."""
+        if not len(bets.units):
+            return bets
+        scores = score(features @ bets.directions.T / bets.scales)
+        won = log_growth(np.where(observed, scores - bets.centres, 0.0), bets.stakes)
+        return replace(bets, won=bets.won + won, units=bets.units + len(features), discounts=bets.discounts + discount)
+
+    @staticmethod
+    def evidence(bets: Bets) -> Array:
+        """Logarithm of each bet's evidence, its weight included, [B]."""
+        if not len(bets.units):
+            return np.zeros(0)
+        a = bets.stakes * bets.units[:, None]
+        seasonal = bets.discounts[:, None] * bets.stakes**2 * bets.spreads[:, None] ** 2
+        worth = bets.won - a * bets.tolerances[:, None] - seasonal + settle(a, bets.knots, bets.values)
+        return bets.weights + log_mean(worth, axis=1)
+
+
+def _shrunken(past: Array, noise: float) -> Array:
+    """The past with each coordinate shrunken by the share of it that chance explains; unchanged where chance explains all."""
+    kept = past * np.maximum(0.0, 1.0 - 2.0 * noise / np.maximum(past**2, 1e-300))
+    return kept if np.any(kept) else past

@@ -1,0 +1,180 @@
+"""The watch over one champion: fit it on the reference, hand it rows, read the evidence. See README.md for what is promised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kfloop.core.drift.budget import Budget
+from kfloop.core.drift.columns import Columns, Table
+from kfloop.core.drift.features import Features, Units
+from kfloop.core.drift.fixed import Fixed, gains
+from kfloop.core.drift.learned import Learned
+from kfloop.core.drift.settings import Settings, checked_seasons
+from kfloop.core.drift.state import State
+from kfloop.errors import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+WEIGHTS = {"mean": 0.35, "spread": 0.2, "linear": 0.25, "quadratic": 0.2}
+"""How the wealth of the drift family is shared out; the streams of a group share evenly. Quality streams share theirs evenly."""
+_SHORT, _LONG = 0.15, 0.02
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Watch:
+    """Everything fixed about the watch; made by `kfloop.core.drift.fitting.fit_watch`.
+
+    Attributes:
+        settings: How it bets.
+        budget: What it promises.
+        features: The fitted map from rows to features.
+        fixed: The fixed streams.
+        linear: Learned directions of the values.
+        quadratic: Learned directions of squares and products.
+        season_units: Learning units of each season, [n_seasons].
+        fingerprint: Names this watch; a state of another one is refused.
+    """
+
+    settings: Settings
+    budget: Budget
+    features: Features
+    fixed: Fixed
+    linear: Learned
+    quadratic: Learned
+    season_units: Array
+    fingerprint: str
+
+    @property
+    def columns(self) -> Columns:
+        """The columns of the reference."""
+        return self.features.columns
+
+    @property
+    def guarantee(self) -> str:
+        """What is promised and how the finite reference is dealt with, one sentence."""
+        how = f"paid from {len(self.linear.pay)} reference units"
+        borne = f", tolerance {self.settings.tolerance:g} sd" if self.settings.tolerance else ""
+        seasonal = f", relative to {self.settings.n_seasons} seasons" if self.settings.n_seasons > 1 else ""
+        return f"{self.budget.statement}; {how}{borne}{seasonal}; units of {self.settings.unit} rows are taken as independent"
+
+    def start(self) -> State:
+        """The state before the first row."""
+        return State(
+            reference=self.fingerprint,
+            blocks=0,
+            rows=0,
+            pending=np.zeros((0, self.columns.size)),
+            seasons=np.zeros(0),
+            books=self.fixed.books(),
+            visits=np.zeros(self.settings.n_seasons),
+            memory=np.zeros((2, len(self.features.spread))),
+            linear=self.linear.empty(),
+            quadratic=self.quadratic.empty(),
+        )
+
+    def advance(self, state: State, table: Table, seasons: Any = None) -> State:
+        """Bet on new rows, in the order they came, and return the state after them.
+
+        Rows in two calls give the same state as in one, bit for bit. No rows change nothing.
+
+        Args:
+            state: The state so far, `start()` at first.
+            table: Columns by name. Missing, infinite and unreadable cells, absent and new columns are counted by the quality streams.
+            seasons: Season of each row, whole numbers from 0, [n]; None where there is only one.
+
+        Raises:
+            InputError: Columns have different lengths, or a season is out of range.
+            StateError: The state belongs to another watch.
+        """
+        if state.reference != self.fingerprint or state.pending.shape[1:] != (self.columns.size,):
+            message = f"the drift state belongs to watch {state.reference}, this one is {self.fingerprint}"
+            raise StateError(message, hint="The champion, its reference or the settings changed: start anew.")
+        fresh = self.columns.encode(table)
+        marks = checked_seasons(seasons, len(fresh), self.settings.n_seasons)
+        queue = np.concatenate([state.pending, fresh])
+        marks = np.concatenate([state.seasons.astype(np.int64), marks])
+        size = self.settings.batch * self.settings.unit
+        full = len(queue) // size * size
+        first = state.rows - len(state.pending)
+        for start in range(0, full, size):
+            units = self.features.units(queue[start : start + size], marks[start : start + size])
+            state = self._bet(state, units, first + start + size)
+        return replace(state, rows=first + len(queue), pending=queue[full:], seasons=marks[full:].astype(float))
+
+    def streams(self, state: State) -> dict[str, float]:
+        """Logarithm of the evidence of every fixed stream, by name, and of the best bet on a learned direction."""
+        values = self.fixed.evidence(state.books)
+        found = {name: float(value) for name, value in zip(self.fixed.names, values, strict=True)}
+        for name, bets in (("all values together", state.linear), ("spread and correlation", state.quadratic)):
+            found[name] = float(Learned.evidence(bets).max(initial=-np.inf))
+        return found
+
+    def _bet(self, state: State, units: Units, row: int) -> State:
+        weight = self.budget.log_weight(state.blocks)
+        discount, visits = self._discount(state.visits, units)
+        fixed_gains = gains(self.fixed, self.features, units)
+        books = self.fixed.advance(state.books, fixed_gains, weight, discount)
+        groups = {}
+        for name, learned in (("linear", self.linear), ("quadratic", self.quadratic)):
+            part = self.features.slices[name]
+            bets: Any = getattr(state, name)
+            if state.blocks and learned.learn.shape[1]:
+                bets = self._open(learned, bets, state, part, weight)
+            groups[name] = learned.played(bets, units.features[:, part], units.observed[:, part][:, :1], discount)
+        log_drift, log_quality = self._evidence(self.fixed.evidence(books), groups)
+        mean = units.features.mean(axis=0)
+        keep = 1 - np.array([_SHORT, _LONG]) if state.blocks else np.zeros(2)
+        return replace(
+            state,
+            blocks=state.blocks + 1,
+            books=books,
+            visits=visits,
+            memory=keep[:, None] * state.memory + (1 - keep)[:, None] * mean,
+            linear=groups["linear"],
+            quadratic=groups["quadratic"],
+            log_drift=log_drift,
+            log_quality=log_quality,
+            drift_row=self._alarm(state.drift_row, log_drift, "drift", row),
+            quality_row=self._alarm(state.quality_row, log_quality, "quality", row),
+        )
+
+    def _open(self, learned: Learned, bets: Any, state: State, part: slice, weight: float) -> Any:
+        """Open a bet: by turns on the recent past as it is, and on the longer past without what chance explains."""
+        long = state.blocks % 4 == 3  # noqa: PLR2004 - the last of every four
+        rate = _LONG if long else _SHORT
+        blocks = min(state.blocks, (2 - rate) / rate)
+        past = state.memory[int(long)][part]
+        return learned.opened(bets, past, blocks * self.settings.batch, state.blocks % 2 == 1, weight, state.blocks)
+
+    def _discount(self, visits: Array, units: Units) -> tuple[float, Array]:
+        """Half the variance that the errors of the seasons' means add to a sum over this block, and the visits after it.
+
+        Over one visit to a season its error is one and the same, so that its variance grows with the square of the units.
+        """
+        counts = np.bincount(units.seasons, minlength=len(visits)).astype(float)
+        added = ((visits + counts) ** 2 - visits**2) / np.maximum(self.season_units, 1.0)
+        seasonal = self.settings.n_seasons > 1
+        return float(added[counts > 0].sum() / 2) if seasonal else 0.0, np.where(counts > 0, visits + counts, 0.0)
+
+    def _evidence(self, fixed: Array, bets: Mapping[str, Any]) -> tuple[float, float]:
+        parts = {name: fixed[self.fixed.groups == name] for name in ("mean", "spread", "quality")}
+        logs = {name: _log_total(part) - np.log(max(len(part), 1)) for name, part in parts.items()}
+        logs |= {name: _log_total(Learned.evidence(group)) for name, group in bets.items()}
+        drift = np.array([np.log(weight) + logs[name] for name, weight in WEIGHTS.items()])
+        return _log_total(drift), float(logs["quality"])
+
+    def _alarm(self, earlier: int | None, log_e: float, family: str, row: int) -> int | None:
+        return row if earlier is None and log_e >= self.budget.log_needed(family) else earlier
+
+
+def _log_total(logs: Array) -> float:
+    top = float(logs.max(initial=-np.inf))
+    return top if top == -np.inf else float(top + np.log(np.exp(logs - top).sum()))
