@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from kfloop.core.encoding import restore_encoder
 from kfloop.core.scoring import open_session, run_session
 from kfloop.core.signature import Port, Signature, write_signature
+
+if TYPE_CHECKING:
+    from kfloop.serving.collector import Collector
 
 LABELS = ("north", "oriental", "süd")
 DAY = 86_400.0
@@ -80,3 +85,15 @@ def package(folder: Path, kind: str, thresholds: list[float | None] | None = Non
         rows = [{"label": label, "threshold": found} for label, found in zip(LABELS, thresholds, strict=True)]
         (folder / "review.json").write_text(json.dumps({"format": 1, "precision": 0.9, "level": 0.95, "classes": rows}))
     return folder
+
+
+def logged(collector: Collector, folder: Path, ids: set[str]) -> dict[str, dict[str, Any]]:
+    """The logged rows by request id, once ``ids`` are there: a packet may still be on its way when its answer is here."""
+    deadline = time.monotonic() + 20
+    while True:
+        collector.write()
+        rows = [row for path in folder.rglob("*.parquet") for row in pq.read_table(path).to_pylist()]
+        found = {row["request_id"]: row for row in rows}
+        if ids <= found.keys() or time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from google.protobuf import text_format
@@ -190,15 +188,6 @@ def endpoint(
         yield server.endpoint
 
 
-def settled(collector: Collector) -> None:
-    """Wait until nothing more arrives, then write: a packet may still be on its way when its answer is here."""
-    before = -1
-    while before != collector.received:
-        before = collector.received
-        time.sleep(0.3)
-    collector.write()
-
-
 def ask(
     endpoint: Endpoint, model: str, inputs: dict[str, np.ndarray], outputs: tuple[str, ...], **options: Any
 ) -> dict[str, Any]:
@@ -237,9 +226,7 @@ def test_texts_go_in_and_labels_come_out_and_are_logged(
     flags = (expected["probabilities"].max(axis=1) < lowest).tolist()
     assert found["review"][:, 0].tolist() == flags
     ask(endpoint, "text", {"text": texts[:1]}, ("embedding",), request_id="two")  # logged whatever it asks for
-    settled(collector[0])
-    rows = [row for path in (collector[1] / "text").rglob("*.parquet") for row in pq.read_table(path).to_pylist()]
-    logged = {row["request_id"]: row for row in rows}
+    logged = MODELS.logged(collector[0], collector[1] / "text", {"one#0", "one#1", "one#2", "two"})
     assert [logged[f"one#{row}"]["review"] for row in range(3)] == flags
     assert logged["one#2"]["input.tokens"] == tensors[0][2].tolist()
     np.testing.assert_array_equal(logged["two"]["output.probabilities"], expected["probabilities"][0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -77,15 +76,6 @@ def tensor(kind: Any, name: str, values: Any) -> Any:
     made = kind.InferInput(name, list(array.shape), told)
     made.set_data_from_numpy(array)
     return made
-
-
-def settled(collector: Collector) -> None:
-    """Wait until nothing more arrives, then write: a packet may still be on its way when its answer is here."""
-    before = -1
-    while before != collector.received:
-        before = collector.received
-        time.sleep(0.3)
-    collector.write()
 
 
 def ask(
@@ -183,9 +173,7 @@ def test_thresholds_flag_by_predicted_class_and_the_log_tells_it(
     assert len(set(classes)) > 1
     assert wanted["review"][:, 0].tolist() == (confidence < lowest).tolist()
     served, folder = collector
-    settled(served)
-    rows = [row for path in (folder / "flagging").rglob("*.parquet") for row in pq.read_table(path).to_pylist()]
-    logged = {row["request_id"]: row for row in rows}
+    logged = MODELS.logged(served, folder / "flagging", {f"flags#{row}" for row in range(len(written))})
     assert [logged[f"flags#{row}"]["review"] for row in range(len(written))] == wanted["review"][:, 0].tolist()
     np.testing.assert_array_equal(logged["flags#2"]["output.probabilities"], expected[2])
     assert len(logged["flags#2"]["input.tokens"]) == MODELS.TEXT["length"]  # the tensors, whatever form came
