@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import packages
 from kfloop.components.deploy import deployment, keeping
 from kfloop.components.deploy.approval import approve, reject
 from kfloop.components.deploy.changing import STAGES
@@ -34,18 +34,6 @@ from kfloop.pipelines.local import run_pipeline
 from kfloop.serving.repository import served
 
 HERE = Path(__file__).parent
-
-
-def _module(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-packages = _module("packages")
 
 
 @pytest.fixture

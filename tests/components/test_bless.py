@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,13 @@ import numpy as np
 import psutil
 import pytest
 
+import packages
 from kfloop.components.bless import blessing
 from kfloop.components.bless.blessing import BlessingReport, run
 from kfloop.core.sections import BlessConfig
 from kfloop.core.workspace import Workspace
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
-
-
-def _packages() -> Any:
-    spec = importlib.util.spec_from_file_location("packages", Path(__file__).parent / "packages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _bless(tmp_path: Path, package: Path, **limits: Any) -> BlessingReport:
@@ -41,7 +32,7 @@ def _bless(tmp_path: Path, package: Path, **limits: Any) -> BlessingReport:
 
 
 def test_sound_package_is_blessed_with_numbers(tmp_path: Path) -> None:
-    report = _bless(tmp_path, _packages().make_package(tmp_path, "good"), latency_ms_p95=60_000, memory_mb=100_000)
+    report = _bless(tmp_path, packages.make_package(tmp_path, "good"), latency_ms_p95=60_000, memory_mb=100_000)
     assert report.passed, report.failures
     assert report.failure_logs == {}
     assert (report.model_digest, report.dataset_digest, report.triton_version) == ("good", "data", "2.51.0")
@@ -59,14 +50,14 @@ def test_sound_package_is_blessed_with_numbers(tmp_path: Path) -> None:
 
 
 def test_wrong_answers_are_a_report_that_did_not_pass(tmp_path: Path) -> None:
-    report = _bless(tmp_path, _packages().make_package(tmp_path, "wrong", golden_error=0.1))
+    report = _bless(tmp_path, packages.make_package(tmp_path, "wrong", golden_error=0.1))
     assert not report.passed
     assert "differ by 0.1" in report.failures[0]
     assert report.latency_ms is None
 
 
 def test_model_that_does_not_load_is_a_report_with_the_servers_reason(tmp_path: Path) -> None:
-    package = _packages().make_package(tmp_path, "junk")
+    package = packages.make_package(tmp_path, "junk")
     (package / "model.onnx").write_bytes(b"junk")
     report = _bless(tmp_path, package)
     assert not report.passed
@@ -122,7 +113,7 @@ def _make_slow(package: Path) -> None:
 
 
 def test_slow_answers_and_much_memory_do_not_pass(tmp_path: Path) -> None:
-    package = _packages().make_package(tmp_path, "slow")
+    package = packages.make_package(tmp_path, "slow")
     _make_slow(package)
     report = _bless(tmp_path, package, latency_ms_p95=2.0, memory_mb=10, protocol="grpc")
     assert not report.passed
@@ -149,7 +140,7 @@ def test_a_backend_that_dies_during_the_trial_is_a_report_that_did_not_pass(
         return whole(signature)
 
     monkeypatch.setattr(blessing, "odd_requests", and_kill)
-    report = _bless(tmp_path, _packages().make_package(tmp_path, "dies"))
+    report = _bless(tmp_path, packages.make_package(tmp_path, "dies"))
     assert not report.passed
     assert report.load_seconds is not None
     assert any("is not healthy" in failure for failure in report.failures), report.failures
@@ -167,14 +158,14 @@ def test_a_backend_that_dies_during_the_trial_is_a_report_that_did_not_pass(
     ],
 )
 def test_models_of_every_kind_are_blessed(tmp_path: Path, family: str, modality: str, task: str) -> None:
-    _, package = _packages().make_any(tmp_path / "made", modality, task, family=family)
+    _, package = packages.make_any(tmp_path / "made", modality, task, family=family)
     report = _bless(tmp_path, package)
     assert report.passed, report.failures
     assert {"refused"} <= set(report.odd_requests.values()) <= {"refused", "survived"}
 
 
 def test_a_package_of_the_old_format_is_a_report_that_did_not_pass(tmp_path: Path) -> None:
-    package = _packages().make_package(tmp_path, "old")
+    package = packages.make_package(tmp_path, "old")
     (package / "signature.json").write_text('{"format": 1}')
     report = _bless(tmp_path, package)
     assert not report.passed

@@ -1,6 +1,5 @@
 """What an answer costs, on a real package: figures that can be counted by hand, and clocks that are at least plausible."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+import packages
 from kfloop.components.evaluate.baselines.fitting import Baseline
 from kfloop.components.evaluate.costs.costing import FIGURES, costs, inputs_of, parameters_of
 from kfloop.components.evaluate.costs.footprint import footprints
@@ -20,13 +20,7 @@ from kfloop.core.timing import FEWEST_CALLS, medians_ms
 
 
 def make_package(store: Path, digest: str) -> Path:
-    place = Path(__file__).parent / "packages.py"
-    spec = importlib.util.spec_from_file_location("packages", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = module.make_package(store, digest)
+    found = packages.make_package(store, digest)
     assert isinstance(found, Path)
     return found
 

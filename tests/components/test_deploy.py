@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -10,10 +9,11 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+import packages
 from kfloop.components.deploy import deployment, keeping
 from kfloop.components.deploy.changing import STAGES
 from kfloop.components.deploy.recovery import recover
@@ -34,16 +34,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 
 
-def _module(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make_package: Callable[..., Path] = _module("packages").make_package
+make_package: Callable[..., Path] = packages.make_package
 
 
 @pytest.fixture
@@ -59,7 +50,7 @@ def workspace(tmp_path: Path, mlflow_db: str) -> Workspace:
 
 
 def _decision(workspace: Workspace, challenger: str, champion: str | None, outcome: str = "promote") -> Path:
-    made: Path = _module("packages").make_decision(Path(workspace.store), challenger, champion, outcome)
+    made: Path = packages.make_decision(Path(workspace.store), challenger, champion, outcome)
     return made
 
 
@@ -68,7 +59,7 @@ def _package(workspace: Workspace, digest: str, scale: float = 1.0, **options: f
 
 
 def _deploy(workspace: Workspace, digest: str, champion: str | None) -> deployment.DeploymentReport:
-    done: deployment.DeploymentReport = _module("packages").deploy(workspace, DeployConfig(), digest, champion)
+    done: deployment.DeploymentReport = packages.deploy(workspace, DeployConfig(), digest, champion)
     return done
 
 
@@ -128,7 +119,7 @@ def test_tables_are_deployed_rolled_back_and_kept_apart_from_other_models(
     workspace: Workspace, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Real packages with two inputs, a column of which may be missing; a model of another kind does not fit beside them."""
-    make_any, digests = _module("packages").make_any, []
+    make_any, digests = packages.make_any, []
     for width, task in ((8, "regression"), (16, "regression"), (8, "multiclass")):
         root = tmp_path_factory.mktemp("table")
         report, out = make_any(root, "table", task, options={"width": width, "depth": 1})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import time
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import packages
 from kfloop.components.deploy import changing, deployment, keeping
 from kfloop.components.deploy.approval import approve, reject
 from kfloop.components.deploy.rollback import rollback
@@ -24,19 +24,9 @@ from kfloop.core.state import open_state
 from kfloop.core.store import Store
 from kfloop.core.workspace import Workspace
 from kfloop.errors import StateError
+from loading import load
 
-
-def _module(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-packages = _module("packages")
-reports = _module("test_gate").reports
+reports = load(Path(__file__).parent / "test_gate.py").reports
 PASS = {"rule": "accuracy >= 0.8", "verdict": "pass", "mode": "enforce", "overridden_by": None}
 FAIL = PASS | {"rule": "ece <= 0.1", "verdict": "fail"}
 

@@ -1,6 +1,5 @@
 """The whole step on a table: slices, segments, groups and the temperature of one report, and what they cost."""
 
-import importlib.util
 import json
 import math
 import time
@@ -12,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import versions
 from kfloop.components.evaluate.evaluation import EvaluationReport, run
 from kfloop.components.evaluate.generating import compare_generators
 from kfloop.components.evaluate.measuring import n_slices
@@ -39,13 +39,8 @@ QUICK = EvaluateConfig(bootstrap=200, groups=("sex",), corrupted_rows=0, explain
 
 
 def make_dataset(folder: Path) -> DatasetVersion:
-    spec = importlib.util.spec_from_file_location("versions", Path(__file__).parent / "versions.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     columns = {"age": AGE, "score": SCORE, "sex": SEX}
-    module.write_table(folder, columns, LABEL, labels=["no", "yes"], inputs=["age", "score"])
+    versions.write_table(folder, columns, LABEL, labels=["no", "yes"], inputs=["age", "score"])
     return read_version(folder)
 
 

@@ -1,6 +1,5 @@
 """Rates by group and their gaps beside plain counting, on the rows and on resamples."""
 
-import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, root_mean_squared_error
 
+import versions
 from kfloop.components.evaluate.slices.fairness import gap, group_statistics, groupings
 from kfloop.core.sections import EvaluateConfig
 from kfloop.core.statistics import classification, multilabel, regression
@@ -28,12 +28,7 @@ ANSWER = np.column_stack([1 - SURE, SURE])
 
 
 def version_of(folder: Path, columns: dict[str, Any]) -> DatasetVersion:
-    spec = importlib.util.spec_from_file_location("versions", Path(__file__).parent / "versions.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return read_version(module.write_table(folder / "dataset", columns, LABEL, labels=["no", "yes"]))
+    return read_version(versions.write_table(folder / "dataset", columns, LABEL, labels=["no", "yes"]))
 
 
 def ids(version: DatasetVersion) -> np.ndarray:

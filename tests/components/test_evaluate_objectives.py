@@ -1,6 +1,5 @@
 """The whole evaluate step for tables, series, graphs and sets of labels, on real packages that have learned nothing."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+import packages
 from kfloop.components.evaluate.evaluation import EvaluationReport, run
 from kfloop.core.artifacts import read_report, write_report
 from kfloop.core.scoring import PackagedModel
@@ -24,12 +24,7 @@ SMALL = {"options": {"width": 8, "depth": 1}}
 
 def make(root: Path, modality: str, task: str, **train: Any) -> Path:
     """A package in ``root/package``, its dataset version in ``root/dataset``."""
-    spec = importlib.util.spec_from_file_location("packages", Path(__file__).parent / "packages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    _, out = module.make_any(root, modality, task, **train)
+    _, out = packages.make_any(root, modality, task, **train)
     assert isinstance(out, Path)
     return out
 

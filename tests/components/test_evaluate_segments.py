@@ -1,12 +1,12 @@
 """Weak segments: found where there are some, seldom where there are none, named so that the words and the rows agree."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import versions
 from kfloop.components.evaluate.held_out import HeldOut, row_errors
 from kfloop.components.evaluate.slices.columns import Column
 from kfloop.components.evaluate.slices.conditions import Condition, questions, shortened
@@ -40,12 +40,7 @@ def examples(ids: list[str], target: np.ndarray) -> Examples:
 
 
 def version_of(folder: Path, columns: dict[str, Any], label: np.ndarray) -> DatasetVersion:
-    spec = importlib.util.spec_from_file_location("versions", Path(__file__).parent / "versions.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return read_version(module.write_table(folder / "dataset", columns, label, labels=["no", "yes"]))
+    return read_version(versions.write_table(folder / "dataset", columns, label, labels=["no", "yes"]))
 
 
 def found_in(version: DatasetVersion, answer: np.ndarray, most: int = 3) -> Any:

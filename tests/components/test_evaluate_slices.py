@@ -1,6 +1,5 @@
 """Slices by the values of columns: which columns, which names, which rows."""
 
-import importlib.util
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,21 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import versions
 from kfloop.components.evaluate.slices.columns import Column, column_names, spelled
 from kfloop.components.evaluate.slices.ranges import between, between_times, quartile_edges, worded
 from kfloop.components.evaluate.slices.slicing import FEWEST_ROWS, MOST_COLUMNS, MOST_SLICES, column_slices
 from kfloop.core.versions import DatasetVersion, read_version
 from kfloop.errors import ConfigError
-
-
-def helpers() -> Any:
-    spec = importlib.util.spec_from_file_location("versions", Path(__file__).parent / "versions.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 N = 1000
 DICE = np.random.default_rng(0)
@@ -34,7 +24,7 @@ JOB = DICE.choice(["none", "clerk", "farmer"], N, p=[0.5, 0.3, 0.2])
 def version_of(folder: Path, columns: dict[str, Any], **told: Any) -> DatasetVersion:
     labels = None if "label" in told else ["no", "yes"]
     label = told.pop("label", np.arange(N) % 2)
-    return read_version(helpers().write_table(folder / "dataset", columns, label, labels=labels, **told))
+    return read_version(versions.write_table(folder / "dataset", columns, label, labels=labels, **told))
 
 
 def ids(version: DatasetVersion) -> np.ndarray:

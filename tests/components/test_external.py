@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import endpoints
+import trainings
 from kfloop.components.evaluate.evaluation import EvaluationReport
 from kfloop.components.evaluate.evaluation import run as evaluate
 from kfloop.components.package.packaging import PackageReport
@@ -29,19 +30,7 @@ from kfloop.core.versions import Rows, read_version, write_version
 from kfloop.core.workspace import Workspace
 from kfloop.errors import ConfigError, ServerUnavailable, StateError, TerminalError
 
-
-def helper(name: str, path: Path) -> Any:
-    found = importlib.util.spec_from_file_location(name, path)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
-
-
 HERE = Path(__file__).parent
-endpoints = helper("endpoints", HERE.parent / "core" / "endpoints.py")
-trainings = helper("trainings", HERE / "trainings.py")
 QUICK = EvaluateConfig(bootstrap=200)
 SHAPE = (8, 8, 1)
 LABELS = [str(digit) for digit in range(10)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import sqlite3
@@ -29,22 +28,14 @@ from kfloop.core.state.standing import active_overrides
 from kfloop.core.store import Store
 from kfloop.core.workspace import Workspace
 from kfloop.errors import ConfigError, StateError
+from loading import load
 
 SLOW = "p95_ms <= 0.001"
 RULES = (Rule(metric="accuracy", at_least=0.8), Rule(metric="p95_ms", source="bless", at_most=0.001))
 DAY = 86400.0
 
 
-def _gate_tests() -> Any:
-    spec = importlib.util.spec_from_file_location("test_gate", Path(__file__).parent / "test_gate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-reports = _gate_tests().reports
+reports = load(Path(__file__).parent / "test_gate.py").reports
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """A temperature in the exported graph: what it does to the answers, and when there is none."""
 
-import importlib.util
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import packages
 from kfloop.components.package.packaging import PackageReport, run
 from kfloop.core.artifacts import read_report, write_report
 from kfloop.core.encoding import fit_encoder
@@ -24,15 +23,6 @@ from kfloop.errors import ConfigError, TerminalError
 SHAPE = (8, 8, 1)
 LABELS = [str(digit) for digit in range(10)]
 COOLER = PackageConfig(calibration="temperature")
-
-
-def helpers() -> Any:
-    spec = importlib.util.spec_from_file_location("packages", Path(__file__).parent / "packages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def digits(folder: Path, limit: int) -> DatasetVersion:
@@ -120,7 +110,7 @@ def test_the_graph_answers_with_softmax_of_logits_over_the_temperature(tmp_path:
 
 
 def test_a_model_without_classes_has_no_temperature(tmp_path: Path) -> None:
-    made = helpers()
+    made = packages
     checkpoint = made.untrained(tmp_path, "table", "regression", options={"width": 8, "depth": 1})
     out = tmp_path / "out"
     out.mkdir()
@@ -130,7 +120,7 @@ def test_a_model_without_classes_has_no_temperature(tmp_path: Path) -> None:
 
 
 def test_too_few_validation_rows_are_told(tmp_path: Path) -> None:
-    made = helpers()
+    made = packages
     checkpoint = made.untrained(tmp_path, "table", "multiclass", options={"width": 8, "depth": 1})
     out = tmp_path / "out"
     out.mkdir()

@@ -1,13 +1,12 @@
 """Every family, for everything it can learn, is exported, proven and packaged; nothing has to be learned for that."""
 
-import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+import packages
 from kfloop.core.families import FAMILIES
 from kfloop.core.scoring import PackagedModel
 from kfloop.core.signature import OUTPUTS
@@ -31,18 +30,9 @@ KINDS = [
 FEW = {("mlp", "table", "regression"), ("gnn", "graphs", "classification")}
 
 
-def helpers() -> Any:
-    spec = importlib.util.spec_from_file_location("packages", Path(__file__).parent / "packages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(("modality", "family"), [("table", "mlp"), ("image", "gan")])
 def test_a_golden_request_is_one_that_the_server_takes(modality: str, family: str, tmp_path: Path) -> None:
-    _, out = helpers().make_any(tmp_path, modality, "multiclass", family=family, max_batch_size=4)
+    _, out = packages.make_any(tmp_path, modality, "multiclass", family=family, max_batch_size=4)
     golden = np.load(out / "golden.npz")
     assert {len(golden[name]) for name in golden.files} == {4}
     assert PackagedModel(out).signature.max_batch_size == 4
@@ -54,7 +44,7 @@ def test_a_golden_request_is_one_that_the_server_takes(modality: str, family: st
 )
 def test_every_family_is_packaged_with_parity(family: str, modality: str, objective: str, tmp_path: Path) -> None:
     options = {"normal": "north"} if objective == "anomaly" else {}
-    report, out = helpers().make_any(tmp_path, modality, TASKS[objective], family=family, **options)
+    report, out = packages.make_any(tmp_path, modality, TASKS[objective], family=family, **options)
     model = PackagedModel(out)
     assert (model.signature.objective, model.signature.modality, model.signature.family) == (
         objective,

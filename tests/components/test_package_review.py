@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import packages
 from kfloop.components.package.facts import git_revision, made_with
 from kfloop.components.package.packaging import run
 from kfloop.components.package.reviewing import Review, check_review, review_of
@@ -160,20 +161,9 @@ def test_versions_are_told() -> None:
     assert {"torch", "onnx", "onnxruntime", "numpy"} <= set(made_with())
 
 
-def packages() -> Any:
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("packages", Path(__file__).parent / "packages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.slow
 def test_a_real_package_holds_it_all_and_its_digest_knows_no_revision(tmp_path: Path) -> None:
-    checkpoint = packages().untrained(tmp_path, "table", "multiclass")
+    checkpoint = packages.untrained(tmp_path, "table", "multiclass")
     place = Workspace(loop="t", root=tmp_path, state="", store="", mlflow="")
 
     def made(name: str, config: PackageConfig, workspace: Workspace = place) -> Any:

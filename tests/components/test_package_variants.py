@@ -1,6 +1,5 @@
 """Graphs in half precision and in 8 bits: what they must hold, which one is served, and when there is none."""
 
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import packages
 from kfloop.components.evaluate.costs.costing import parameters_of
 from kfloop.components.package.exporting import export_network
 from kfloop.components.package.halving import make_fp16
@@ -34,17 +34,9 @@ from kfloop.core.workspace import Workspace
 from kfloop.errors import ConfigError, TerminalError
 from kfloop.serving.production import write_production
 from kfloop.serving.production_configs import Production
+from loading import load
 
 BOTH = ("fp16", "int8")
-
-
-def module(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
 
 
 def packaged(root: Path, name: str, **config: Any) -> tuple[PackageReport, PackagedModel]:
@@ -59,7 +51,7 @@ def packaged(root: Path, name: str, **config: Any) -> tuple[PackageReport, Packa
 
 def taught(root: Path) -> Path:
     """A small network that tells digits apart, after a few steps."""
-    trap = module("test_package")
+    trap = load(Path(__file__).parent / "test_package.py")
     version = read_version(trap.digits(root / "dataset", 700))
     folder = trap.checkpoint(root / "checkpoint", root / "dataset")
     loaded = load_checkpoint(folder / "model.ckpt")
@@ -219,7 +211,7 @@ def test_what_is_no_number_never_passes() -> None:
 )
 def test_families_have_variants_and_keep_their_inputs(modality: str, task: str, family: str, tmp_path: Path) -> None:
     options = {"normal": "north"} if family == "autoencoder" else {}
-    module("packages").untrained(tmp_path, modality, task, family=family, **options)
+    packages.untrained(tmp_path, modality, task, family=family, **options)
     report, model = packaged(tmp_path, "half", serve="fp16", variants=["int8"], variant_agreement=0.8)
     whole, half, eight = report.variants
     assert half["problem"] is None
@@ -238,7 +230,7 @@ def test_families_have_variants_and_keep_their_inputs(modality: str, task: str, 
 
 @pytest.mark.parametrize("modality", ["nodes", "image"])
 def test_models_that_do_not_answer_rows_have_none(modality: str, tmp_path: Path) -> None:
-    made = module("packages")
+    made = packages
     made.untrained(tmp_path, modality, "multiclass", family="gnn" if modality == "nodes" else "gan")
     said = "graph of nodes" if modality == "nodes" else "learned generation"
     with pytest.raises(

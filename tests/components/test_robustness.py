@@ -1,6 +1,5 @@
 """Corruptions: what they do to rows, that they are the same for every model, and that odd data leave a reason and no crash."""
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pytest
 from sklearn import metrics
 
+import packages
 from kfloop.components.evaluate.corruptions import graphs as corrupting_graphs
 from kfloop.components.evaluate.corruptions import rows as corrupting_rows
 from kfloop.components.evaluate.corruptions.altered import AlteredVersion
@@ -29,13 +29,7 @@ TASKS = {"series": "forecasting", "vector": "regression"}
 
 
 def dataset(folder: Path, modality: str, task: str) -> Any:
-    place = Path(__file__).parent / "packages.py"
-    spec = importlib.util.spec_from_file_location("packages", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return read_version(module.write_dataset(folder, modality, task))
+    return read_version(packages.write_dataset(folder, modality, task))
 
 
 @pytest.mark.parametrize("modality", [name for name in KINDS if name not in {"series", "nodes"}])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import packages
 from kfloop.components.deploy import changing, deployment, keeping, rolling
 from kfloop.components.deploy.advancing import ADVANCE_STAGES, advance, look, withdraw_by_hand
 from kfloop.components.deploy.approval import approve, reject
@@ -33,16 +33,6 @@ from kfloop.serving.repository import policy_path, read_policy
 HERE = Path(__file__).parent
 
 
-def _module(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-packages = _module("packages")
 CANARY = RolloutConfig(strategy="canary", share=0.2, min_requests=50, max_requests=5000)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sqlite3
 from dataclasses import asdict
@@ -20,12 +19,9 @@ from kfloop.core.state.standing import active_rollout
 from kfloop.core.statistics.paired_bets import findings
 from kfloop.core.workspace import Workspace
 from kfloop.serving.evidence import evidence_files, read_evidence, samples
+from loading import load
 
-_SPEC = importlib.util.spec_from_file_location("test_rollout", Path(__file__).parent / "test_rollout.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-ROLLOUT = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(ROLLOUT)
+ROLLOUT = load(Path(__file__).parent / "test_rollout.py")
 workspace = ROLLOUT.workspace
 CONFIG = RolloutConfig(strategy="canary", min_requests=50, margin=MarginConfig(quality=0.02))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -10,12 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
+import packages
 from kfloop.components.deploy import deployment
 from kfloop.components.deploy.advancing import advance, look
 from kfloop.components.deploy.rollback import rollback
@@ -39,18 +38,6 @@ HURRY = RolloutConfig(
     # On a busy machine times say little; a wide margin for failures is shown to hold within a hundred requests.
     margin=MarginConfig(latency=None, errors=0.2),
 )
-
-
-def _module(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-packages = _module("packages")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,9 @@ from kfloop.components.deploy.rollback import rollback
 from kfloop.core.sections import RolloutConfig
 from kfloop.core.workspace import Workspace
 from kfloop.errors import ConfigError
+from loading import load
 
-_SPEC = importlib.util.spec_from_file_location("test_rollout", Path(__file__).parent / "test_rollout.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-ROLLOUT = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(ROLLOUT)
+ROLLOUT = load(Path(__file__).parent / "test_rollout.py")
 workspace = ROLLOUT.workspace
 
 

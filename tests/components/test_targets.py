@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import packages
 from kfloop.cli.inspection import status_command
 from kfloop.cli.serving import predict_command, serve_command
 from kfloop.components.deploy.recovery import recover
@@ -38,18 +38,6 @@ HERE = Path(__file__).parent
 KEY = "TARGET_KEY"
 LOOP = "sorter"
 pytestmark = pytest.mark.triton
-
-
-def module(name: str, folder: Path = HERE) -> Any:
-    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
-packages = module("packages")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+import packages
 from kfloop.components.deploy.recovery import recover
 from kfloop.components.deploy.rollback import rollback
 from kfloop.components.deploy.targets.kserve import manifest
@@ -34,16 +34,6 @@ SCHEMA = json.loads((HERE.parent / "data" / "inferenceservice-0.21.0.schema.json
 DIGEST = "0123456789abcdef" * 4
 
 
-def module(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
-packages = module("packages")
 FULL: dict[str, Any] = {
     "kind": "kserve",
     "repository": "s3://bucket/models/",

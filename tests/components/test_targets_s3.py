@@ -12,10 +12,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+import packages
 from kfloop.components.deploy.targets.elsewhere import made_for
 from kfloop.components.deploy.targets.triton import ExternalTriton
 from kfloop.core.sections import DeployConfig, TargetConfig
@@ -37,18 +37,6 @@ KEYS = {"AWS_ACCESS_KEY_ID": "writer", "AWS_SECRET_ACCESS_KEY": "not-a-secret", 
 BUCKET = "champions"
 LOOP = "sorter"
 PORTS = ("master.port", "volume.port", "filer.port", "s3.port")
-
-
-def module(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
-packages = module("packages")
 
 
 def free_ports(count: int) -> list[int]:

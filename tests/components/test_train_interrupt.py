@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
 import random
 import signal
@@ -17,6 +16,7 @@ import psutil
 import pytest
 import torch
 
+import trainings
 from kfloop.components.train.fitting import fit
 from kfloop.components.train.preparing import prepare
 from kfloop.components.train.resuming import exclusive, last_good, work_folder
@@ -27,23 +27,9 @@ from kfloop.core.versions import read_version
 from kfloop.errors import TerminalError, TransientError
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from kfloop.components.train.curves import LearningCurve
     from kfloop.components.train.launching import Job
     from kfloop.core.sections import TrainConfig
-
-
-def helpers() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("trainings", Path(__file__).parent / "trainings.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-trainings = helpers()
 
 
 @pytest.fixture(scope="module")

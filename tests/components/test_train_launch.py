@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+import trainings
 from kfloop.components.train.__main__ import main
 from kfloop.components.train.fitting import fit
 from kfloop.components.train.group import Group
@@ -30,19 +30,6 @@ from kfloop.errors import ConfigError, InputError, TerminalError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
-
-
-def helpers() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("trainings", Path(__file__).parent / "trainings.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-trainings = helpers()
 
 
 @pytest.fixture(scope="module")

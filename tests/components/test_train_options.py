@@ -1,6 +1,5 @@
 """How a training is computed: precision, averages, parts of a batch, schedules, and two equal runs."""
 
-import importlib.util
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+import small_digits
 from kfloop.components.train import options
 from kfloop.components.train.averaging import WeightAverage
 from kfloop.components.train.curves import LearningCurve
@@ -26,11 +26,6 @@ from kfloop.core.learning.base import WARM_UP
 from kfloop.core.learning.plan import Batch
 from kfloop.errors import ConfigError
 
-_found = importlib.util.spec_from_file_location("small_digits", Path(__file__).with_name("small_digits.py"))
-assert _found is not None
-assert _found.loader is not None
-small_digits = importlib.util.module_from_spec(_found)
-_found.loader.exec_module(small_digits)
 prepared, told = small_digits.prepared, small_digits.told
 PLAIN = {"width": 16, "depth": 1, "dropout": 0.0}
 

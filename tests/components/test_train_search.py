@@ -1,7 +1,6 @@
 """Searches: what they may change, that they go on after a kill, and that they only look at validation rows."""
 
 import dataclasses
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 
+import small_digits
 from kfloop.components.train import search as search_module
 from kfloop.components.train.batch_size import FOUND, _fastest, found_batch_size
 from kfloop.components.train.search import STUDY, SearchResult, merged, search
@@ -17,11 +17,6 @@ from kfloop.components.train.search_space import dimensions
 from kfloop.core.sections import SearchConfig, TrainConfig
 from kfloop.errors import ConfigError, TerminalError
 
-_found = importlib.util.spec_from_file_location("small_digits", Path(__file__).with_name("small_digits.py"))
-assert _found is not None
-assert _found.loader is not None
-small_digits = importlib.util.module_from_spec(_found)
-_found.loader.exec_module(small_digits)
 SPACE: dict[str, Any] = {"learning_rate": [1e-4, 1e-2], "options.width": [8, 16]}
 
 

@@ -1,12 +1,12 @@
 """Model cards: what they say, and that nothing missing or damaged stops what they describe."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import packages
 from kfloop.core.cards import ensure_card, find_card
 from kfloop.core.cards.rendering import render_html, render_markdown
 from kfloop.core.mlflow_client import mlflow_client
@@ -17,16 +17,6 @@ from kfloop.core.state.ledger import Entry
 from kfloop.core.workspace import Workspace
 
 ABOUT = AboutConfig(intended_use="Reads <digits>.", limits="No red ink.", owner="forms team")
-
-
-def _packages() -> Any:
-    place = Path(__file__).parents[1] / "components" / "packages.py"
-    spec = importlib.util.spec_from_file_location("packages", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -90,7 +80,7 @@ def entry_of(workspace: Workspace, **more: Any) -> tuple[Entry, str]:
     card = {"n_rows": 360, "splits": {"train": 270, "test": 90}, "sources": [{"source": "digits", "rows": 360}]}
     (store / "datasets" / "dd" / "card.json").write_text(json.dumps(card))
     overrides = [{"rule": "p95_ms <= 1", "who": "ann", "why": "busy", "until": 1.0, "ends": "then", "row": 1}]
-    decision = _packages().make_decision(
+    decision = packages.make_decision(
         store, "aaa", None, reports={"evaluate": EVALUATION}, verdicts=VERDICTS, overrides=overrides, notes=["a note"]
     )
     evidence = json.loads((decision / "report.json").read_text())["evidence_digest"]

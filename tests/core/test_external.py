@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import shutil
 import socket
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import endpoints
 from kfloop.core import external
 from kfloop.core.external import calling, kserve
 from kfloop.core.external.answers import BadAnswer, at_path, judged
@@ -27,11 +27,6 @@ from kfloop.core.external.rows import BadRows, as_json, packed, unpacked
 from kfloop.core.external_client import ExternalSession
 from kfloop.errors import KfloopError, ServerUnavailable, StateError, TerminalError
 
-_found = importlib.util.spec_from_file_location("endpoints", Path(__file__).with_name("endpoints.py"))
-assert _found is not None
-assert _found.loader is not None
-endpoints = importlib.util.module_from_spec(_found)
-_found.loader.exec_module(endpoints)
 HTML, TOKEN, serving = endpoints.HTML, endpoints.TOKEN, endpoints.serving
 
 ROWS = np.arange(12, dtype=np.uint8).reshape(3, 4)

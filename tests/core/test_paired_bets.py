@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,20 +11,12 @@ from kfloop.core.sections import RolloutConfig
 from kfloop.core.statistics.estimate import wilson
 from kfloop.core.statistics.paired_bets import HIGH, RANGES, findings, first_at, log_wealth
 from kfloop.core.statistics.wealth import STAKES
+from loading import load
 
 BOUNDS = RolloutConfig().bounds()
 
 
-def _benchmark() -> Any:
-    spec = importlib.util.spec_from_file_location("rollout", Path(__file__).parents[2] / "benchmarks" / "rollout.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-bench = _benchmark()
+bench = load(Path(__file__).parents[2] / "benchmarks" / "rollout.py")
 
 
 @pytest.mark.parametrize("name", RANGES)

@@ -1,6 +1,5 @@
 """Versions are swapped, broken and killed under traffic: 16 clients compare every answer with the version that it claims."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -10,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import psutil
@@ -24,6 +23,7 @@ from kfloop.serving import supervisor
 from kfloop.serving.control import Control
 from kfloop.serving.endpoint import Endpoint, attach
 from kfloop.serving.repository import add_version, policy, served, set_versions
+from loading import load
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 MODEL = "tiny"
@@ -44,20 +44,10 @@ GOOD = [1, *(version for version, kind in PLAN if kind == "good")]
 CONFIG = DeployConfig()
 
 
-def _made() -> Any:
-    spec = importlib.util.spec_from_file_location(
-        "serving_packages", Path(__file__).parents[1] / "serving" / "conftest.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    home, make = tmp_path_factory.mktemp("packages"), _made().make_package
+    home = tmp_path_factory.mktemp("packages")
+    make = load(Path(__file__).parents[1] / "serving" / "conftest.py").make_package
     kinds = {1: "good"} | dict(PLAN)
     return {
         version: make(home / str(version), version, broken=kind == "broken", lying=kind == "lying")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import io
 import json
 import os
@@ -11,13 +10,13 @@ import re
 import time
 import wave
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+import modalities
 from kfloop.core.artifacts import write_report
 from kfloop.core.workspace import Workspace
 from kfloop.report import data_plots, drawings, examples, render_run
@@ -25,19 +24,10 @@ from kfloop.report.people import people
 from kfloop.report.pictures import Pictures, label_words
 from kfloop.report.runs import write_run_report
 from kfloop.report.values import interval, share
+from loading import load
 
-
-def _beside(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"report_{name}", Path(__file__).parent / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-made = _beside("modalities")
-pages = _beside("test_html")
+made = modalities
+pages = load(Path(__file__).parent / "test_html.py")
 
 CASES = [
     ("image", "multiclass"),

@@ -24,6 +24,7 @@ from kfloop.errors import ServingError
 from kfloop.serving.owning import sole_owner
 from kfloop.serving.requests import logged_ids, read_requests
 from kfloop.serving.retention import read_counts
+from loading import load
 
 # In Triton a log lives as long as its process.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -31,16 +32,7 @@ LOOP = "name: m\ndata: {source: digits}\n"
 PATIENCE = 60.0
 
 
-def beside(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-LOGS, CONFIGS = beside("test_request_log"), beside("test_log_config")
+LOGS, CONFIGS = load(Path(__file__).parent / "test_request_log.py"), load(Path(__file__).parent / "test_log_config.py")
 
 
 class Sidecar:
@@ -202,7 +194,7 @@ def test_the_monitor_reads_what_an_exported_ensemble_answered(
     from kfloop.serving.control import Control
     from kfloop.serving.server import start_server
 
-    made = beside("test_production")
+    made = load(Path(__file__).parent / "test_production.py")
     monkeypatch.chdir(sidecar.home)
     workspace = load_config(Path("loop.yaml")).workspace(sidecar.home)
     package, rng = made.TINY.make_package(tmp_path / "package", 1), np.random.default_rng(0)

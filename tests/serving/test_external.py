@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import endpoints
 from kfloop import serving
 from kfloop.components.package.packaging import save_arrays
 from kfloop.core.external import ADAPTER, DESCRIPTION
@@ -22,11 +22,6 @@ from kfloop.serving.endpoint import Endpoint
 from kfloop.serving.repository import add_version, set_versions
 from kfloop.serving.server import start_server
 
-_found = importlib.util.spec_from_file_location("endpoints", Path(__file__).parent.parent / "core" / "endpoints.py")
-assert _found is not None
-assert _found.loader is not None
-endpoints = importlib.util.module_from_spec(_found)
-_found.loader.exec_module(endpoints)
 ROWS = np.arange(8, dtype=np.float32).reshape(4, 2)
 
 

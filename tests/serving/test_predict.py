@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+import packages
 from kfloop.cli.inputs import read_inputs
 from kfloop.cli.serving import predict_command
 from kfloop.core.encoding import fit_encoder
@@ -24,21 +23,12 @@ COMPONENTS = Path(__file__).parents[1] / "components"
 ROWS = {"age": [40, 41, 42], "income": [5e4, None, 4e4], "town": ["Ulm", "Bonn", "NA"]}
 
 
-def packages() -> Any:
-    spec = importlib.util.spec_from_file_location("packages", COMPONENTS / "packages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Signature]]:
     """The encoder of a table and of texts as a served version has it, and what its model takes."""
     home, found = tmp_path_factory.mktemp("versions"), {}
     for modality in ("table", "text"):
-        dataset = packages().write_dataset(home / modality / "dataset", modality, "multiclass")
+        dataset = packages.write_dataset(home / modality / "dataset", modality, "multiclass")
         encoder = fit_encoder(read_version(dataset))
         folder = home / modality / "1"
         folder.mkdir()
@@ -165,7 +155,7 @@ def test_a_table_texts_and_arrays_are_answered_by_a_real_server(tmp_path: Path) 
 
     models: dict[str, Path] = {}
     for modality in ("table", "text"):
-        _, models[modality] = packages().make_any(tmp_path / modality, modality, "multiclass")
+        _, models[modality] = packages.make_any(tmp_path / modality, modality, "multiclass")
         (tmp_path / f"{modality}.yaml").write_text(f"name: {modality}\ndata: {{source: nowhere}}\n")
     workspace = load_config(tmp_path / "table.yaml").workspace(tmp_path)
     with start_server(workspace.repository, tmp_path / "triton.log") as server:

@@ -4,7 +4,6 @@ which has no onnxruntime backend.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +19,7 @@ from tritonclient import grpc
 from tritonclient.grpc import model_config_pb2 as schema
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+import raw_models
 from kfloop.cli.export import export_command
 from kfloop.core.encoding import restore_encoder
 from kfloop.core.scoring import open_session, run_session
@@ -33,18 +33,9 @@ from kfloop.serving.production import write_production
 from kfloop.serving.production_configs import Production
 from kfloop.serving.repository import add_version, set_versions
 from kfloop.serving.server import start_server
+from loading import load
 
-
-def beside(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-MODELS, ANY, TINY = beside("raw_models"), beside("test_any_model"), beside("conftest")
+ANY, TINY = load(Path(__file__).parent / "test_any_model.py"), load(Path(__file__).parent / "conftest.py")
 WRITTEN = ["wind and RAIN", "", "東京 über 12 x"]
 
 
@@ -53,8 +44,8 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     home = tmp_path_factory.mktemp("packages")
     return {
         "image": TINY.make_package(home / "image", 1),
-        "text": MODELS.package(home / "text", "text", [0.99, 0.3, None]),
-        "table": MODELS.package(home / "table", "table"),
+        "text": raw_models.package(home / "text", "text", [0.99, 0.3, None]),
+        "table": raw_models.package(home / "table", "table"),
         "price": ANY.write_package(home / "price", "table"),  # a number without axes, and no raw form
         "nodes": ANY.write_package(home / "nodes", "nodes"),
     }
@@ -214,19 +205,19 @@ def test_golden_answers_come_out_of_the_ensemble(endpoint: Endpoint, packages: d
 def test_texts_go_in_and_labels_come_out_and_are_logged(
     endpoint: Endpoint, packages: dict[str, Path], collector: tuple[Collector, Path]
 ) -> None:
-    encoder = restore_encoder(MODELS.TEXT)
+    encoder = restore_encoder(raw_models.TEXT)
     tensors = encoder.encode(pa.table({"text": WRITTEN}))
     expected = run_session(open_session(packages["text"] / "model.onnx"), read_signature(packages["text"]), tensors)
     texts = np.array([text.encode() for text in WRITTEN], dtype=object)[:, None]
     found = ask(endpoint, "text", {"text": texts}, ("probabilities", "label", "confidence", "review"), request_id="one")
     np.testing.assert_array_equal(found["probabilities"], expected["probabilities"])
     classes = expected["probabilities"].argmax(axis=1)
-    assert [label.decode() for label in found["label"][:, 0]] == [MODELS.LABELS[place] for place in classes]
+    assert [label.decode() for label in found["label"][:, 0]] == [raw_models.LABELS[place] for place in classes]
     lowest = np.array([0.99, 0.3, np.inf], dtype=np.float32)[classes]
     flags = (expected["probabilities"].max(axis=1) < lowest).tolist()
     assert found["review"][:, 0].tolist() == flags
     ask(endpoint, "text", {"text": texts[:1]}, ("embedding",), request_id="two")  # logged whatever it asks for
-    logged = MODELS.logged(collector[0], collector[1] / "text", {"one#0", "one#1", "one#2", "two"})
+    logged = raw_models.logged(collector[0], collector[1] / "text", {"one#0", "one#1", "one#2", "two"})
     assert [logged[f"one#{row}"]["review"] for row in range(3)] == flags
     assert logged["one#2"]["input.tokens"] == tensors[0][2].tolist()
     np.testing.assert_array_equal(logged["two"]["output.probabilities"], expected["probabilities"][0])
@@ -256,7 +247,7 @@ def test_rows_of_columns_go_in(endpoint: Endpoint, packages: dict[str, Path]) ->
             "since": pa.array(["2026-03-01T12:30:00"]).cast(pa.timestamp("us")),
         }
     )
-    tensors = restore_encoder(MODELS.TABLE).encode(table)
+    tensors = restore_encoder(raw_models.TABLE).encode(table)
     expected = run_session(open_session(packages["table"] / "model.onnx"), read_signature(packages["table"]), tensors)
     found = ask(endpoint, "table", sent, ("probabilities", "review"))
     np.testing.assert_array_equal(found["probabilities"], expected["probabilities"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -13,22 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import raw_models
 from kfloop.core.encoding import bare, restore_encoder
 from kfloop.core.encoding.bare.forms import BadRow, RawForm, raw_inputs
 from kfloop.errors import NoEmbeddedServer
 from kfloop.serving import runtime
 
-
-def models() -> Any:
-    spec = importlib.util.spec_from_file_location("raw_models", Path(__file__).parent / "raw_models.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TABLE, TEXT = models().TABLE, models().TEXT
+TABLE, TEXT = raw_models.TABLE, raw_models.TEXT
 NAMES = ["age", "far away", "member", "since", "column.number", "Ort"]
 ODD = [
     "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from tritonclient import grpc, http
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
+import raw_models
 from kfloop.components.bless.oddities import far_requests, odd_requests, refused, survived
 from kfloop.core.encoding import restore_encoder
 from kfloop.core.scoring import open_session, run_session
@@ -31,17 +31,6 @@ from kfloop.serving.endpoint import Endpoint
 from kfloop.serving.repository import add_version, config_text, set_versions
 from kfloop.serving.server import start_server
 
-
-def models() -> Any:
-    spec = importlib.util.spec_from_file_location("raw_models", Path(__file__).parent / "raw_models.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-MODELS = models()
 EXTRAS = ("label", "confidence", "review")
 ROW: dict[str, Any] = {
     "age": [0.2, np.nan, -3.0],
@@ -96,8 +85,8 @@ def ask(
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     home = tmp_path_factory.mktemp("packages")
-    found = {kind: MODELS.package(home / kind, kind) for kind in ("table", "text")}
-    return found | {"flagging": MODELS.package(home / "flagging", "text", [0.99, 0.3, None])}
+    found = {kind: raw_models.package(home / kind, kind) for kind in ("table", "text")}
+    return found | {"flagging": raw_models.package(home / "flagging", "text", [0.99, 0.3, None])}
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +127,7 @@ def test_rows_of_columns_are_answered_like_their_tensors(
     assert set(found) == {"probabilities", "embedding"}
     for name, values in found.items():
         np.testing.assert_array_equal(values, expected[name])
-    encoder = restore_encoder(MODELS.TABLE)
+    encoder = restore_encoder(raw_models.TABLE)
     tensors = dict(zip(("number", "category"), encoder.encode(SAME), strict=True))
     np.testing.assert_array_equal(
         predict(endpoint, "table", tensors).outputs["probabilities"], expected["probabilities"]
@@ -153,7 +142,7 @@ def test_texts_are_answered_with_label_and_confidence(
     expected = right(packages["text"], pa.table({"text": WRITTEN}))["probabilities"]
     found = ask(endpoint, "text", {"text": WRITTEN}, EXTRAS, protocol=protocol)
     assert set(found) == set(EXTRAS)
-    assert [value.decode() for value in found["label"][:, 0]] == [MODELS.LABELS[k] for k in expected.argmax(axis=1)]
+    assert [value.decode() for value in found["label"][:, 0]] == [raw_models.LABELS[k] for k in expected.argmax(axis=1)]
     assert found["label"].shape == found["confidence"].shape == found["review"].shape == (3, 1)
     np.testing.assert_array_equal(found["confidence"][:, 0], expected.max(axis=1))
     assert not found["review"].any()  # no review.json: nothing is flagged
@@ -173,10 +162,10 @@ def test_thresholds_flag_by_predicted_class_and_the_log_tells_it(
     assert len(set(classes)) > 1
     assert wanted["review"][:, 0].tolist() == (confidence < lowest).tolist()
     served, folder = collector
-    logged = MODELS.logged(served, folder / "flagging", {f"flags#{row}" for row in range(len(written))})
+    logged = raw_models.logged(served, folder / "flagging", {f"flags#{row}" for row in range(len(written))})
     assert [logged[f"flags#{row}"]["review"] for row in range(len(written))] == wanted["review"][:, 0].tolist()
     np.testing.assert_array_equal(logged["flags#2"]["output.probabilities"], expected[2])
-    assert len(logged["flags#2"]["input.tokens"]) == MODELS.TEXT["length"]  # the tensors, whatever form came
+    assert len(logged["flags#2"]["input.tokens"]) == raw_models.TEXT["length"]  # the tensors, whatever form came
     assert all("review" not in pq.read_schema(path).names for path in (folder / "text").rglob("*.parquet"))
 
 
@@ -224,7 +213,7 @@ def test_nonsense_is_refused_where_inputs_are_optional(
 @pytest.mark.triton
 def test_raw_rows_and_tensors_share_a_server_under_load(endpoint: Endpoint, packages: dict[str, Path]) -> None:
     expected = right(packages["text"], pa.table({"text": WRITTEN}))["probabilities"]
-    encoder = restore_encoder(MODELS.TEXT)
+    encoder = restore_encoder(raw_models.TEXT)
     tensors = dict(zip(("tokens", "pieces"), encoder.encode(pa.table({"text": WRITTEN})), strict=True))
 
     def one(number: int) -> bool:
@@ -269,10 +258,10 @@ def test_a_column_that_changed_its_kind_is_no_version_of_the_same_model(
 ) -> None:
     columns = [
         column | {"kind": "number", "offset": 0.0} if column["name"] == "since" else column
-        for column in MODELS.TABLE["columns"]
+        for column in raw_models.TABLE["columns"]
     ]
     add_version(tmp_path, "m", 1, packages["table"])
-    add_version(tmp_path, "m", 2, MODELS.package(tmp_path / "other", "table", columns=columns))
+    add_version(tmp_path, "m", 2, raw_models.package(tmp_path / "other", "table", columns=columns))
     with pytest.raises(ServingError, match="column 'since' is text in one version and a number in another"):
         set_versions(tmp_path, "m", [1, 2], 1)
 
@@ -285,13 +274,13 @@ def test_a_damaged_encoder_is_named_before_the_server_hears_of_it(packages: dict
 
 
 def test_review_json_belongs_to_a_versions_content(tmp_path: Path) -> None:
-    first = MODELS.package(tmp_path / "a", "text", [0.9, 0.8, None])
+    first = raw_models.package(tmp_path / "a", "text", [0.9, 0.8, None])
     place = add_version(tmp_path, "m", 1, first)
     assert "review.json" in json.loads((place / "files.json").read_text())
     assert add_version(tmp_path, "m", 1, first) == place
     for thresholds in ([0.9, 0.7, None], None):
         with pytest.raises(StateError, match="other content"):
-            add_version(tmp_path, "m", 1, MODELS.package(tmp_path / f"b{thresholds}", "text", thresholds))
+            add_version(tmp_path, "m", 1, raw_models.package(tmp_path / f"b{thresholds}", "text", thresholds))
 
 
 def test_what_the_schema_does_not_see_is_seen(packages: dict[str, Path]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import raw_models
 from kfloop.core.workspace import Workspace
 from kfloop.errors import KfloopError
 from kfloop.serving import supervisor
@@ -44,15 +45,6 @@ def endpoint(workspace: Workspace, package: Package) -> Iterator[Endpoint]:
         yield running
     finally:
         supervisor.stop(workspace)
-
-
-def _raw_models() -> Any:
-    spec = importlib.util.spec_from_file_location("raw_models", Path(__file__).parent / "raw_models.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _failing(good: Path) -> Path:
@@ -166,7 +158,6 @@ def test_a_canary_gets_its_share_sticks_to_keys_and_leaves_paired_evidence(
 def test_to_a_challenger_with_another_encoder_only_raw_rows_go(
     endpoint: Endpoint, workspace: Workspace, tmp_path: Path
 ) -> None:
-    raw_models = _raw_models()
     words = ["wind", "rain", "thaw", "hail", "fog"]  # other codes for the same words
     folders = {
         1: raw_models.package(tmp_path / "one", "text"),

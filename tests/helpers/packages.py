@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import tempfile
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+import modalities
 from kfloop.components.deploy import deployment
 from kfloop.components.package import packaging
 from kfloop.components.package.packaging import save_arrays
@@ -116,13 +116,7 @@ def write_dataset(folder: Path, modality: str, task: str) -> Path:
     """A small dataset version; nodes get edges."""
     import pyarrow as pa
 
-    place = Path(__file__).parents[1] / "report" / "modalities.py"
-    found = importlib.util.spec_from_file_location("modalities", place)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    module.write_modality(folder, modality, task)
+    modalities.write_modality(folder, modality, task)
     if modality == "nodes":
         card = json.loads((folder / "card.json").read_text())
         (folder / "card.json").write_text(json.dumps(card | {"extras": ["edges"]}))
