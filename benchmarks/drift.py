@@ -51,7 +51,7 @@ def table(rows: Array, codes: Array | None = None) -> dict[str, Any]:
 
 def watch_on(known: dict[str, Any], batch: int, checks: int) -> Watch:
     """A watch whose chance of a false alarm in a schedule of so many checks is at most 5 %."""
-    budget = Budget.per_year(LEVEL, blocks=checks * CHECK / batch)  # the schedule takes the place of the year
+    budget = Budget.per_schedule(LEVEL, blocks=checks * CHECK / batch)  # the schedule takes the place of the year
     kinds = {name: "categorical" if name == "kind" else "numeric" for name in known}
     return fit_watch(known, budget, kinds=kinds, settings=Settings(batch=batch))
 
@@ -152,7 +152,7 @@ def quiet(runs: int, n_reference: int, checks: int, only: str | None) -> None:
     for name, stream in STREAMS.items():
         if only not in {None, name}:
             continue
-        budget = Budget.per_year(1.0, blocks=8760 * CHECK / (stream.settings.batch * stream.settings.unit))
+        budget = Budget.per_schedule(1.0, blocks=8760 * CHECK / (stream.settings.batch * stream.settings.unit))
         started, alarms, any_alarm, tops = time.perf_counter(), 0, 0, []
         allowed = checks / 8760
         for seed in range(runs):

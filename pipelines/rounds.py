@@ -6,7 +6,7 @@ import contextlib
 import importlib.metadata
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,13 +130,23 @@ def training_round(
         return _round(loop, record, fingerprint, progress, note)
 
 
-def monitoring_round(path: Path, *, progress: Callable[[list[StepRecord]], None] | None = None) -> RunRecord:
+def monitoring_round(
+    path: Path, *, retrain: str | None = None, progress: Callable[[list[StepRecord]], None] | None = None
+) -> RunRecord:
     """One monitoring round, with the training round it triggers.
+
+    Args:
+        path: The loop file.
+        retrain: Why somebody wants a retraining whatever the evidence says; null leaves it to the evidence.
+        progress: Called with all steps whenever one changed.
 
     Raises:
         ConfigError: The loop file is wrong.
     """
     loop = open_loop(path)
+    if retrain is not None:
+        monitor = loop.config.monitor.model_copy(update={"retrain": retrain})
+        loop = replace(loop, config=loop.config.model_copy(update={"monitor": monitor}))
     record = _new_record(loop, "monitoring", "")
     try:
         with _held(loop, record):
@@ -147,6 +157,15 @@ def monitoring_round(path: Path, *, progress: Callable[[list[StepRecord]], None]
         reason = f"{busy.message}; the log is read by the next round"
         record.trigger = {"outcome": "in_flight", "reason": reason}
         record.message = f"in_flight: {reason}"
+        champion = loop.state.ledger.champion(record.loop)
+        loop.state.triggers.add(
+            record.loop,
+            run_id=record.run_id,
+            trigger="in_flight",
+            reason=reason,
+            champion_digest=champion.model_digest if champion else "",
+            fingerprint="",
+        )
         loop.state.runs.start(record.run_id, record.loop, record.pipeline, "", record.as_dict())
         return _close(loop, record, "succeeded", EXIT_DONE)
 
@@ -313,6 +332,8 @@ def _conclusion(steps: list[StepRecord], name: str) -> dict[str, Any] | None:
         return None
     report = read_report(Path(step.artifact["path"]))
     told = {"outcome": report["outcome"], "reason": report["reason"]}
+    if name == "monitor":  # what a retraining was for, and the report that shows it
+        return told | {"cause": report.get("cause", ""), "evidence_digest": step.artifact["digest"]}
     if name != "gate":
         return told
     weight = {rule: place for place, rule in enumerate(report["blocking"])}

@@ -57,6 +57,7 @@ def keys_of(content: Any, prefix: str = "") -> set[str]:
     return found
 
 
+FILLED_IN_MONITOR = ("fresh", "feedback", "window_days", "retrain", "unlogged")
 OF_THE_LEDGER = ("overrides", "champion_row", "turned_down")
 
 
@@ -87,9 +88,12 @@ def test_the_page_has_one_loop_file_and_it_loads(tmp_path: Path) -> None:
 def test_the_page_names_every_key_of_a_loop_file() -> None:
     (block,) = loop_blocks()
     # kfloop fills them in
-    derived = {"monitor.fresh", "validation.requests_digest", "deploy.about", "deploy.feedback"} | {
-        f"gate.{name}" for name in OF_THE_LEDGER
-    }
+    of_monitor = {f"monitor.{name}" for name in FILLED_IN_MONITOR}
+    derived = (
+        of_monitor
+        | {"data.places", "validation.requests_digest", "deploy.about", "deploy.feedback"}
+        | {f"gate.{name}" for name in OF_THE_LEDGER}
+    )
     # These are null by default: a comment shows their keys.
     null = ("data.dvc.", "train.finetune.", "train.search.", "train.external.", "gate.overrides.", "deploy.about.")
     fields = {name for name in fields_of(LoopConfig) if not name.startswith(null)}
@@ -121,7 +125,9 @@ def test_the_page_gives_the_defaults() -> None:
     (block,) = loop_blocks()
     written = yaml.safe_load(block)
     defaults = LoopConfig(name="photos").model_dump(mode="json")
-    del defaults["monitor"]["fresh"], defaults["validation"]["requests_digest"]
+    del defaults["data"]["places"], defaults["validation"]["requests_digest"]
+    for name in FILLED_IN_MONITOR:
+        del defaults["monitor"][name]
     del defaults["deploy"]["about"], defaults["deploy"]["feedback"]
     for name in OF_THE_LEDGER:
         del defaults["gate"][name]

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from kfloop import __version__
 from kfloop.components.ingest.corrections import corrected, read_corrections
+from kfloop.components.ingest.mixing import Mixture
 from kfloop.components.ingest.previous import earlier_cards
 from kfloop.components.ingest.sources import describe, open_sources
 from kfloop.components.ingest.telling import Teller
 from kfloop.components.ingest.votes import read_votes
 from kfloop.core.artifacts import write_report
+from kfloop.core.sections import REQUESTS
 from kfloop.core.versions import VersionWriter
 from kfloop.core.versions.assigning import Splitter
 from kfloop.core.versions.keys import Hasher
@@ -93,6 +95,8 @@ def run(config: DataConfig, *, out: Path, workspace: Workspace) -> IngestReport:
         InputError: The source cannot be used; see ``sources.inspect``; also too many rows set aside, and a split or class without rows.
         ConfigError: ``data.split`` asks for what the data do not have.
     """
+    if config.fresh == REQUESTS:
+        config = config.model_copy(update={"places": workspace.to_json()})
     opened = open_sources(config)
     info = describe(config, opened)
     decisions = read_corrections(config.corrections)
@@ -107,13 +111,17 @@ def run(config: DataConfig, *, out: Path, workspace: Workspace) -> IngestReport:
     splitter = _splitter(config, opened.base, first[0].column_names, cards[0] if cards else None)
     if splitter.must_learn:
         splitter.learn((table, hashes[2]) for table, hashes in _rows(opened, hasher, decisions, Teller()))
+    mixture = Mixture(config.recipe, opened.base.labels, fresh=opened.fresh is not None and opened.fresh.n > 0)
+    if mixture.must_learn:
+        mixture.learn(_rows(opened, hasher, decisions, Teller()), splitter)
     writer = VersionWriter(out, name=workspace.loop, hasher=hasher, splitter=splitter)
-    for table, hashes in chain([first], stream):
+    for rows, found in chain([first], stream):
+        table, hashes = mixture.mixed(rows, found, splitter)
         teller.see(table, hashes[0])
         writer.add(table, hashes)
     teller.refuse_too_many(config.max_quarantined_share)
     card = writer.finish(
-        sources=_sources(config, info, opened.commit),
+        sources=_sources(config, info, opened.commit, mixture.left_out),
         quarantined=teller.quarantined,
         lineage={
             "git_revision": _git_revision(workspace.root),
@@ -124,6 +132,9 @@ def run(config: DataConfig, *, out: Path, workspace: Workspace) -> IngestReport:
         previous=[str(card["digest"]) for card in cards],
     )
     report = _report(card, info, teller)
+    if mixture.left_out:
+        told = f"data.recipe left out {mixture.left_out} old training rows"
+        report = replace(report, warnings=[*report.warnings, told])
     write_report(out, report)
     return report
 
@@ -199,14 +210,16 @@ def _report(card: Mapping[str, Any], info: SourceInfo, teller: Teller) -> Ingest
     )
 
 
-def _sources(config: DataConfig, info: SourceInfo, commit: str | None) -> list[dict[str, Any]]:
+def _sources(config: DataConfig, info: SourceInfo, commit: str | None, left_out: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {"kind": info.kind, "uri": config.source, "digest": info.digest, "n": info.n - info.n_fresh}
     ]
     if config.dvc is not None:
         found[0] |= {"dvc_repo": config.dvc.repo, "dvc_rev": config.dvc.rev, "commit": commit}
     if config.fresh is not None and info.n_fresh:
-        found.append({"kind": "fresh_labels", "uri": config.fresh, "digest": info.digest, "n": info.n_fresh})
+        kind = "fresh_requests" if config.fresh == REQUESTS else "fresh_labels"
+        line = {"kind": kind, "uri": config.fresh, "digest": info.digest, "n": info.n_fresh}
+        found.append(line | config.recipe.model_dump(mode="json") | {"old_rows_left_out": left_out})
     return found
 
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from kfloop.components.ingest.readers.images import reader as images
 from kfloop.components.ingest.readers.images.reader import DIGITS, digits_source
+from kfloop.components.ingest.readers.requests.served import open_served
 from kfloop.components.ingest.revisions import fetch
 from kfloop.components.ingest.samples import is_sample, sample_path
-from kfloop.core.artifacts import DIGEST_LENGTH, file_sha256
+from kfloop.core.artifacts import DIGEST_LENGTH, canonical_json, file_sha256
+from kfloop.core.sections import REQUESTS, RecipeConfig
 from kfloop.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -92,6 +94,8 @@ def describe(config: DataConfig, opened: Opened) -> SourceInfo:
     n_fresh = fresh.n if fresh else 0
     parts = [base.digest, fresh.digest if fresh else "", opened.commit or ""]
     parts += [_optional_digest(path) for path in (config.votes, config.corrections)]
+    if fresh is not None and config.recipe != RecipeConfig():
+        parts.append(canonical_json(config.recipe.model_dump(mode="json")))
     return SourceInfo(
         kind=base.kind,
         modality=base.modality,
@@ -183,6 +187,8 @@ def _fresh(config: DataConfig, base: Source) -> Source | None:
     """Newly labelled rows; an absent or empty file or folder is no error, because labels come later."""
     if config.fresh is None:
         return None
+    if config.fresh == REQUESTS:
+        return open_served(config, base)
     path = Path(config.fresh)
     if not path.exists() or (path.is_file() and not path.stat().st_size):
         return None

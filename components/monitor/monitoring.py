@@ -3,50 +3,87 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from kfloop.components.monitor.freshness import count_fresh_labels
+from kfloop.components.monitor.asking import ask
+from kfloop.components.monitor.beside import Beside, open_beside
+from kfloop.components.monitor.causes import DRIFT, Cause
+from kfloop.components.monitor.circumstances import judge
+from kfloop.components.monitor.evidence import Evidence
+from kfloop.components.monitor.fitting import Watched, fit_watched
+from kfloop.components.monitor.judgeable import left_out, quality_of, unwatched
+from kfloop.components.monitor.layout import layout_of
 from kfloop.components.monitor.memory import Memory
-from kfloop.components.monitor.policy import Conclusion, Facts, conclude
-from kfloop.components.monitor.projection import CLASSES, SmallReferenceError, finite_rows, fit_projection
-from kfloop.components.monitor.reporting import UNJUDGED, MonitorReport
+from kfloop.components.monitor.policy import NONE
+from kfloop.components.monitor.reference import Reference, read_reference
+from kfloop.components.monitor.reporting import MonitorReport
 from kfloop.components.monitor.sampling import write_samples
-from kfloop.components.monitor.sizing import Sizes, measure
-from kfloop.components.monitor.traffic import Traffic, read_traffic
-from kfloop.core.artifacts import canonical_json, read_report, sha256_text, write_report
+from kfloop.components.monitor.sizing import Sizes, measure, rows_sized
+from kfloop.components.monitor.traffic import Reader
+from kfloop.core.artifacts import read_report, write_report
+from kfloop.core.scoring import ENCODER, read_encoder
 from kfloop.core.signature import read_signature
 from kfloop.core.state import open_state
-from kfloop.core.statistics.effects import BLIND_SPOT
 from kfloop.core.store import Store
 from kfloop.core.workspace import run_id
-from kfloop.errors import StateError
+from kfloop.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
+    from kfloop.components.monitor.layout import Layout
     from kfloop.core.sections import MonitorConfig
     from kfloop.core.signature import Signature
     from kfloop.core.state import State
     from kfloop.core.state.ledger import Entry
     from kfloop.core.workspace import Workspace
 
-BATCHES_SIZED = 4
-"""Effects are those of the latest rows: enough to be stable, few enough not to dilute a recent change."""
-MOST_UNUSABLE = 0.5
-UNWATCHED = {  # what the reference, the rows held out in training, cannot stand for
-    "generation": "its traffic is noise that callers chose, and says nothing about data",
-    "forecasting": "windows of one series follow each other, and the bets of the monitor are about independent rows",
-    "anomaly": "the rows held out for its test hold more odd ones than traffic does",
-}
-MONTH_SECONDS = 30 * 24 * 3600
-DECIDED = ("succeeded", "rejected", "held")
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """What one round works with.
+
+    Attributes:
+        config: Section `monitor`.
+        champion: The champion's entry in the ledger.
+        package: Its package.
+        signature: Its signature.
+        state: State of the loop.
+        workspace: Places of the loop.
+        now: Clock of the round, seconds since 1970.
+    """
+
+    config: MonitorConfig
+    champion: Entry
+    package: Path
+    signature: Signature
+    state: State
+    workspace: Workspace
+    now: float
+
+    def unjudged(self, reason: str) -> MonitorReport:
+        """The report of a round whose rows cannot be judged: a schedule or a person may call for a retraining all the same."""
+        return MonitorReport(
+            **self.judged((), reason),
+            champion_digest=self.champion.model_digest,
+            champion_version=self.champion.version,
+        )
+
+    def judged(self, causes: tuple[Cause, ...], problem: str | None) -> dict[str, Any]:
+        """What the policy concludes from these causes."""
+        return judge(
+            self.config,
+            causes=causes,
+            problem=problem,
+            champion=self.champion,
+            state=self.state,
+            workspace=self.workspace,
+            now=self.now,
+        )
 
 
-def run(config: MonitorConfig, *, out: Path, workspace: Workspace) -> MonitorReport:
+def run(config: MonitorConfig, *, out: Path, workspace: Workspace, now: float | None = None) -> MonitorReport:
     """Run one monitoring round.
 
     Evidence and watermark are saved in one compare-and-set before anything is concluded: a round that is killed either
@@ -56,26 +93,33 @@ def run(config: MonitorConfig, *, out: Path, workspace: Workspace) -> MonitorRep
         config: Section `monitor`.
         out: Empty folder for `report.json` and `samples.npz`.
         workspace: Places of the loop.
+        now: Clock of the round, seconds since 1970; the time now when left out.
 
     Raises:
-        StateError: The champion's package is missing, or another round saved at the same moment.
+        StateError: The champion's package is missing, its memory is damaged, or another round saved at the same moment.
+        ConfigError: Seasons are asked for, but the champion's reference has no times.
     """
+    now = time.time() if now is None else now
     state = open_state(workspace.state)
     champion = state.ledger.champion(workspace.loop)
     if champion is None:
         reason = "there is no champion yet: nothing to watch before the first promotion (kfloop run)"
-        report = MonitorReport(outcome="not_evaluated", reason=reason, threshold=1 / config.false_alarm)
+        report = MonitorReport(outcome="not_evaluated", reason=reason, at=now)
     else:
-        try:
-            report = _watch(config, champion, state, out=out, workspace=workspace)
-        except SmallReferenceError as error:
-            report = MonitorReport(
-                outcome="not_evaluated",
-                reason=f"{error.message}; {error.hint}",
-                champion_digest=champion.model_digest,
-                champion_version=champion.version,
-                threshold=1 / config.false_alarm,
-            )
+        package = Store(workspace.store).require("models", champion.model_digest)
+        signature = read_signature(package)
+        report = _watch(
+            Round(
+                config=config,
+                champion=champion,
+                package=package,
+                signature=signature,
+                state=state,
+                workspace=workspace,
+                now=now,
+            ),
+            out,
+        )
     write_report(out, report)
     return report
 
@@ -94,153 +138,170 @@ def after_publish(path: Path, workspace: Workspace) -> None:
         champion_digest=report["champion_digest"] or "",
         fingerprint=report["fingerprint"],
         evidence_digest=path.name,
+        at=report["at"],
+        cause=report["cause"],
+        labels=report["known_labels"],
     )
 
 
-def _watch(config: MonitorConfig, champion: Entry, state: State, *, out: Path, workspace: Workspace) -> MonitorReport:
-    package = Store(workspace.store).require("models", champion.model_digest)
-    signature = read_signature(package)
-    blind = _unwatched(signature)
+def _watch(this: Round, out: Path) -> MonitorReport:
+    config, workspace, state = this.config, this.workspace, this.state
+    blind = unwatched(this.signature, config)
     if blind:
-        return MonitorReport(
-            outcome="not_evaluated",
-            reason=blind,
-            champion_digest=champion.model_digest,
-            champion_version=champion.version,
-            threshold=1 / config.false_alarm,
-        )
-    embedding, answers = _reference(package, signature.answer)
-    projection = fit_projection(embedding, answers, signature.objective)
-    test = projection.betting(level=config.false_alarm, tolerance=config.tolerance, batch=config.batch)
-    payload, row_version = state.monitors.load(workspace.loop, champion.model_digest)
+        return this.unjudged(blind)
+    reference = read_reference(this.package, this.signature.answer)
+    encoder = read_encoder(this.package) if (this.package / ENCODER).is_file() else None
+    layout = layout_of(this.signature, encoder, reference.answers.shape[1], reference.embedding.shape[1])
+    payload, row_version = state.monitors.load(workspace.loop, this.champion.model_digest)
     before = Memory.from_dict(payload)
-    traffic = read_traffic(
-        workspace.request_log,
-        workspace.loop,
-        champion.version,
-        answer=signature.answer,
-        embedding=embedding.shape[1],
-        answers=answers.shape[1],
-    )
-    usable = finite_rows(traffic.embedding, traffic.answers, signature.objective)
-    unseen = before.unseen(traffic)
-    memory = before.advance(test, projection.features(traffic.embedding, traffic.answers), traffic)
-    if unseen.any():
-        state.monitors.save(workspace.loop, champion.model_digest, memory.to_dict(), row_version)
+    reader = Reader(workspace.request_log, workspace.loop, this.champion.version, layout, this.now)
+    memory, watched, beside = _advanced(this, before, reader, reference, layout)
+    if memory.to_dict() != payload:
+        state.monitors.save(workspace.loop, this.champion.model_digest, memory.to_dict(), row_version)
 
-    problem, quality = _quality(config, traffic, usable, unseen, memory.betting.rows)
-    latest = np.flatnonzero(usable)[-max(BATCHES_SIZED * config.batch, config.min_rows) :]
-    sizes = measure(projection, (embedding, answers), traffic, latest, list(signature.labels))
-    fresh = count_fresh_labels(config.fresh, package, workspace) if memory.betting.alarm_row is not None else None
-    fingerprint = sha256_text(canonical_json([champion.model_digest, "drift", memory.betting.alarm_row, fresh]))
-    conclusion = _conclude(config, memory, sizes, fresh, problem, int(unseen.sum()), fingerprint, state, workspace.loop)
-    write_samples(out, package, traffic, latest)
+    drift = memory.drift
+    bad = drift.unusable - before.drift.unusable
+    problem, quality = quality_of(config, memory, reader, bad)
+    if isinstance(watched, str):
+        return _without_drift(this, memory, beside, reader, out, (watched, problem, quality))
+    size = rows_sized(watched, drift.state.size if drift.state else 1, config.min_rows)
+    latest = reader.latest(size, memory.watermark.newest_ns)
+    sizes = measure(watched, reference, latest)
+    causes = (
+        _drift_cause(drift, sizes, config.materiality, reader.rows_new, watched),
+        drift.quality_cause(watched),
+        *beside.causes(config, this.now),
+    )
+    concluded = this.judged(causes, problem)
+    questions = ask(config, concluded, version=this.champion.version, out=out, workspace=workspace)
+    if latest is not None:
+        write_samples(out, this.package, latest)
     return MonitorReport(
-        outcome=conclusion.outcome,
-        reason=conclusion.reason,
-        champion_digest=champion.model_digest,
-        champion_version=champion.version,
-        rows_seen=memory.betting.rows,
-        rows_new=int(unseen.sum()),
-        rows_unusable=memory.betting.skipped,
-        other_versions=traffic.other_versions,
-        e_value=memory.betting.e_value,
-        threshold=test.threshold,
-        alarm_row=memory.betting.alarm_row,
-        history=memory.history,
-        views=test.wealth(memory.betting),
+        **concluded,
+        questions=questions,
+        champion_digest=this.champion.model_digest,
+        champion_version=this.champion.version,
+        rows_seen=drift.rows,
+        rows_new=reader.rows_new,
+        rows_unusable=drift.unusable,
+        other_versions=memory.other_versions,
+        e_value=drift.share(watched),
+        alarm_row=drift.declared[0] if drift.declared else None,
+        history=drift.history,
+        streams=drift.streams(watched),
+        guarantee=watched.watch.guarantee,
+        rehearsal=drift.rehearsal,
+        unwatched=left_out(drift, layout, reference, config),
         effects=sizes.effects,
+        columns=sizes.columns,
+        moved=sizes.moved,
         c2st_auc=sizes.auc,
-        estimated_accuracy=sizes.accuracy,
-        reference_accuracy=sizes.reference_accuracy,
-        blind_spot=BLIND_SPOT if signature.objective == CLASSES else UNJUDGED,
         data_quality=quality,
-        fresh_labels=fresh,
-        fingerprint=fingerprint,
+        **beside.reported(config, this.now),
     )
 
 
-def _conclude(
-    config: MonitorConfig,
-    memory: Memory,
-    sizes: Sizes,
-    fresh: int | None,
-    problem: str | None,
-    new: int,
-    fingerprint: str,
-    state: State,
-    loop: str,
-) -> Conclusion:
-    now = time.time()
-    last = state.triggers.last(loop, "retrain")
-    return conclude(
-        Facts(
-            problem=problem,
-            rows_seen=memory.betting.rows,
-            rows_new=new,
-            e_value=memory.betting.e_value,
-            threshold=1 / config.false_alarm,
-            alarm_row=memory.betting.alarm_row,
-            size=sizes.auc,
-            materiality=config.materiality,
-            active_runs=tuple(name for name in state.runs.active(loop) if name != run_id()),
-            fresh_labels=fresh,
-            min_fresh_labels=config.min_fresh_labels,
-            minutes_since_retrain=None if last is None else (now - last.at) / 60,
-            cooldown_minutes=config.cooldown_minutes,
-            retrains=len(state.triggers.history(loop, "retrain", since=now - MONTH_SECONDS)),
-            budget=config.max_retrains_per_month,
-            tried=last is not None and last.fingerprint == fingerprint and _decided(state, last.run_id),
+def _advanced(
+    this: Round, before: Memory, reader: Reader, reference: Reference, layout: Layout
+) -> tuple[Memory, Watched | str, Beside]:
+    """The memory after the new rows, and the watches; what is in the log when the first rows come decides what is watched.
+
+    In place of the watch over drift stands why there is none, where the reference is too small for one.
+    """
+    drift = before.drift
+    watched: Watched | str | None = None
+    beside = open_beside(
+        before.others,
+        this.config,
+        champion=this.champion,
+        package=this.package,
+        signature=this.signature,
+        workspace=this.workspace,
+    )
+
+    def fitted(drift: Evidence) -> Watched | str:
+        try:
+            return fit_watched(
+                this.config,
+                reference,
+                layout,
+                this.signature,
+                inputs=drift.inputs and bool(reference.tensors),
+                embedding=drift.embedding and layout.embedding > 0,
+                champion=this.champion.model_digest,
+            )
+        except InputError as error:
+            return f"{error.message}; {error.hint}"
+
+    for chunk in reader.chunks(before.watermark):
+        if watched is None:
+            if drift.state is None:
+                drift = replace(drift, inputs=bool(chunk.inputs), embedding=chunk.embedded)
+            watched = fitted(drift)
+        # Rows that no watch over drift has seen are counted all the same.
+        drift = (
+            replace(drift, before=drift.before + len(chunk))
+            if isinstance(watched, str)
+            else drift.advance(chunk, watched)
         )
+        beside = beside.advance(chunk)
+    beside = beside.closed(this.config, this.workspace, this.now)
+    others = dict(before.other_versions)
+    for version, count in reader.other_versions.items():
+        others[version] = others.get(version, 0) + count
+    memory = replace(
+        before, watermark=reader.watermark, drift=drift, other_versions=others, others=before.others | beside.kept()
+    )
+    return memory, watched or fitted(drift), beside
+
+
+def _without_drift(
+    this: Round,
+    memory: Memory,
+    beside: Beside,
+    reader: Reader,
+    out: Path,
+    told: tuple[str, str | None, tuple[str, ...]],
+) -> MonitorReport:
+    """The report of a round that cannot watch drift: quality, a schedule and a person are heard, and silence is no good news."""
+    why, problem, quality = told
+    unseen = Cause(kind=DRIFT, declared=False, matters=None, reason=f"drift is not watched: {why}")
+    causes = (unseen, *beside.causes(this.config, this.now))
+    concluded = this.judged(causes, problem)
+    if concluded["outcome"] == NONE:
+        concluded = this.judged(causes, why)
+    return MonitorReport(
+        **concluded,
+        questions=ask(this.config, concluded, version=this.champion.version, out=out, workspace=this.workspace),
+        champion_digest=this.champion.model_digest,
+        champion_version=this.champion.version,
+        rows_seen=memory.drift.rows,
+        rows_new=reader.rows_new,
+        other_versions=memory.other_versions,
+        unwatched=(unseen.reason,),
+        data_quality=quality,
+        **beside.reported(this.config, this.now),
     )
 
 
-def _decided(state: State, run: str) -> bool:
-    """Whether a run came to a decision; one that failed or was killed may be tried again."""
-    record: dict[str, Any] = (state.runs.get(run) if run else None) or {}
-    return record.get("status") in DECIDED
-
-
-def _quality(
-    config: MonitorConfig, traffic: Traffic, usable: NDArray[np.bool_], unseen: NDArray[np.bool_], rows_seen: int
-) -> tuple[str | None, tuple[str, ...]]:
-    """Return why nothing can be judged, if so, and everything that is wrong with the rows."""
-    quality = list(traffic.problems)
-    if traffic.other_versions:
-        named = ", ".join(f"{count} of version {version}" for version, count in sorted(traffic.other_versions.items()))
-        quality.append(f"rows of other versions are left out: {named}")
-    bad, new = int((unseen & ~usable).sum()), int(unseen.sum())
-    if bad:
-        quality.append(f"{bad} of {new} new rows are unusable: a value is missing, not finite, or of another shape")
-    problem: str | None = None
-    if not len(traffic):
-        problem = "the request log has no rows of the champion's version"
-        problem += f": {'; '.join(quality)}" if quality else ": it is empty; is the champion served with its log on?"
-    elif new and bad >= MOST_UNUSABLE * new:
-        problem = f"{bad} of {new} new rows are unusable: a value is missing, not finite, or of another shape"
-    elif rows_seen < config.min_rows:
-        problem = f"{rows_seen} usable rows were logged, at least {config.min_rows} are needed"
-    if problem is not None and problem not in quality:
-        quality.append(problem)
-    return problem, tuple(quality)
-
-
-def _unwatched(signature: Signature) -> str:
-    """Why the traffic of a champion cannot be judged; empty when it can."""
-    if signature.objective in UNWATCHED:
-        return f"the champion learned {signature.objective}: {UNWATCHED[signature.objective]}"
-    if not signature.batched:
-        return f"the champion answers about {signature.modality} in requests without rows, and those are not logged"
-    return ""
-
-
-def _reference(package: Path, answer: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Embeddings and answers of the reference, one row each, flat."""
-    path = package / "reference.npz"
-    try:
-        with np.load(path) as arrays:
-            embedding, answers = (arrays[name].astype(float) for name in ("embedding", answer))
-            return embedding.reshape(len(embedding), -1), answers.reshape(len(answers), -1)
-    except (OSError, KeyError, ValueError) as error:
-        message = f"the champion's reference '{path.name}' cannot be read: {error}"
-        raise StateError(message, hint="The package was changed after it was published; restore the store.") from error
+def _drift_cause(drift: Evidence, sizes: Sizes, materiality: float, new: int, watched: Watched) -> Cause:
+    """What the watch over drift found, and whether it matters."""
+    known, share = sizes.auc.known, drift.share(watched)
+    if drift.declared is None:
+        reason = f"no drift in {drift.rows} rows: evidence {share:.3g}, 1 would declare it"
+        if new == 0:
+            reason = f"no new rows since the last round; evidence {share:.3g} of 1 after {drift.rows} rows"
+        return Cause(kind=DRIFT, declared=False, matters=None, size=sizes.auc, unit="C2ST AUC", reason=reason)
+    row, since = drift.declared
+    return Cause(
+        kind=DRIFT,
+        declared=True,
+        matters=sizes.auc.value >= materiality if known else None,
+        size=sizes.auc,
+        unit="C2ST AUC",
+        since=since,
+        key=str(row),
+        moved=sizes.moved,
+        reason=f"drift since row {row}"
+        + (f", C2ST AUC {sizes.auc.value:.2f} ({materiality:.2f} matters)" if known else ", of unknown size"),
+    )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kfloop.core.statistics.effects import BLIND_SPOT, Effect
+from kfloop.core.statistics.effects import Effect
 from kfloop.core.statistics.estimate import Estimate
 
 if TYPE_CHECKING:
-    from kfloop.components.monitor.memory import Point
+    from kfloop.components.monitor.causes import Cause
+    from kfloop.components.monitor.evidence import Point
 
-UNJUDGED = "How right the answers are is not estimated: only what turned out to be true shows that."
 UNKNOWN = Estimate(value=math.nan, low=math.nan, high=math.nan, n=0)
 
 
@@ -25,43 +25,61 @@ class MonitorReport:
         reason: Why, in one sentence.
         champion_digest: Package of the champion, None without one.
         champion_version: Its version.
-        rows_seen: Valid rows of the champion so far.
+        at: Clock of the round, seconds since 1970.
+        rows_seen: Rows of the champion so far.
         rows_new: Rows that came since the last round.
-        rows_unusable: Rows of the champion so far that held a value that is not finite.
+        rows_unusable: Rows of the champion so far that held an answer or an embedding that cannot be.
         other_versions: Rows that other versions answered.
-        e_value: The evidence, at most 1e300.
-        threshold: Evidence at which drift is declared.
+        e_value: The evidence of drift as a share of what declares it, at most 1e300.
+        threshold: The share at which drift is declared: 1.
         alarm_row: Row at which it was declared.
         history: Evidence over time.
-        views: Logarithm of the best open bet of each view: where the drift is.
-        effects: Size of each shift, latest rows against the reference.
+        streams: Logarithm of the evidence of the strongest questions: where the drift is.
+        guarantee: What is promised about false alarms, with the size of the reference and the tolerance.
+        rehearsal: What a short simulation on the reference said about that promise.
+        unwatched: What is not watched and why, one sentence each.
+        causes: What each watch found.
+        effects: Size of each shift, latest rows against the reference, the largest first.
+        columns: Largest shift of each column of the request, in standard deviations.
+        moved: What moved most.
         c2st_auc: How well a classifier tells the latest rows from the reference.
-        estimated_accuracy: Of the latest rows, without labels.
-        reference_accuracy: The same estimate for the reference.
-        blind_spot: What that estimate cannot see, or that there is none: classes alone come with a confidence.
+        quality: What the answers are worth, ``estimated`` without labels and ``realised`` with them.
+        health: Volume, latency, failures, cost, and what requests hold.
         data_quality: What was wrong with the rows, one sentence each.
         fresh_labels: Labelled rows the champion's dataset did not have, None when no folder is configured.
-        fingerprint: Digest of champion, cause and number of new labels.
+        known_labels: Labelled rows that ever came, None likewise or when nothing calls for them.
+        questions: Requests that people are asked to label; see ``kfloop review export``.
+        cause: Kind of the cause that the trigger is for; empty where nothing calls for a retraining.
+        fingerprint: Digest of champion, cause and labels; empty likewise.
     """
 
     outcome: str
     reason: str
     champion_digest: str | None = None
     champion_version: int | None = None
+    at: float = 0.0
     rows_seen: int = 0
     rows_new: int = 0
     rows_unusable: int = 0
     other_versions: dict[str, int] = field(default_factory=dict)
     e_value: float = 0.0
-    threshold: float
+    threshold: float = 1.0
     alarm_row: int | None = None
     history: tuple[Point, ...] = ()
-    views: dict[str, float] = field(default_factory=dict)
+    streams: dict[str, float] = field(default_factory=dict)
+    guarantee: str = ""
+    rehearsal: str = ""
+    unwatched: tuple[str, ...] = ()
+    causes: tuple[Cause, ...] = ()
     effects: tuple[Effect, ...] = ()
+    columns: dict[str, float] = field(default_factory=dict)
+    moved: tuple[str, ...] = ()
     c2st_auc: Estimate = UNKNOWN
-    estimated_accuracy: Estimate = UNKNOWN
-    reference_accuracy: Estimate = UNKNOWN
-    blind_spot: str = BLIND_SPOT
     data_quality: tuple[str, ...] = ()
+    quality: dict[str, Any] = field(default_factory=dict)
+    health: dict[str, Any] = field(default_factory=dict)
     fresh_labels: int | None = None
+    known_labels: int | None = None
+    questions: int = 0
+    cause: str = ""
     fingerprint: str = ""

@@ -11,22 +11,19 @@ from kfloop.core.signature import read_signature
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from kfloop.components.monitor.traffic import Traffic
 
 SAMPLES = "samples.npz"
 MOST = 12
 
 
-def write_samples(out: Path, package: Path, traffic: Traffic, rows: NDArray[np.intp]) -> int:
+def write_samples(out: Path, package: Path, latest: Traffic) -> int:
     """Write up to 12 of the latest images as uint8 [n, H, W, C], with ids, predicted class and confidence; only an image classifier has them.
 
     Args:
         out: Folder for `samples.npz`; nothing is written when no row holds an image of the model's shape.
         package: The champion's package; its signature names the shape.
-        traffic: The log.
-        rows: Rows to choose from, oldest first.
+        latest: Rows to choose from, the oldest first.
 
     Returns:
         Number of images written.
@@ -35,23 +32,18 @@ def write_samples(out: Path, package: Path, traffic: Traffic, rows: NDArray[np.i
     if (signature.modality, signature.objective) != ("image", "classification"):
         return 0
     shape = signature.inputs[0].shape
-    chosen = [
-        (row, image) for row in rows[::-1][: 4 * MOST] if (image := _image(traffic.images[row], shape)) is not None
-    ]
-    chosen = chosen[:MOST]
-    if not chosen:
+    if latest.images.shape[1] != int(np.prod(shape)):
         return 0
-    picked = np.array([row for row, _ in chosen])
-    probabilities = traffic.answers[picked]
+    sane = np.flatnonzero(np.isfinite(latest.answers).all(axis=1))
+    picked = sane[::-1][:MOST]
+    if not len(picked):
+        return 0
+    probabilities = latest.answers[picked]
     np.savez_compressed(
         out / SAMPLES,
-        images=np.stack([image for _, image in chosen]),
-        ids=traffic.ids[picked],
+        images=latest.images[picked].astype(np.uint8).reshape(-1, *shape),
+        ids=latest.ids[picked],
         predicted=probabilities.argmax(axis=1),
         confidence=probabilities.max(axis=1),
     )
-    return len(chosen)
-
-
-def _image(flat: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    return flat.astype(np.uint8).reshape(shape) if flat.size == int(np.prod(shape)) else None
+    return len(picked)

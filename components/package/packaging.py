@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "model.ckpt"
 REFERENCE = "reference.npz"
+ENOUGH_FRESH = 100
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -241,21 +242,54 @@ def _signature(spec: NetworkSpec, answers: dict[str, NDArray[Any]], max_batch_si
 
 
 def write_reference(model: PackagedModel, version: DatasetVersion, normal: str | None) -> int:
-    """``reference.npz``: answers of the package on held-out base rows, what the monitor compares traffic with."""
-    ids, parts = [], []
-    for split in ("validation", "test"):
-        rows = model.encoder.examples(version, split, model.signature.objective, normal=normal)
-        rows = rows.take(rows.origin == "base")
+    """``reference.npz``: answers of the package on held-out rows and their truth, what the monitor compares traffic with.
+
+    The rows are those of ``data.fresh`` where at least 100 of them are held out: after a retraining they are what traffic is like now, and compared with the
+    rows of before it would be called drift again at once. Else they are the rows of the source the loop began with.
+
+    Of tables and vectors the rows' tensors stand beside them as ``input.NAME``, and ``time`` in seconds since 1970 where the rows have one.
+    """
+    ids, targets, parts, times = [], [], [], []
+    columns = model.encoder.modality in {"table", "vector"}  # of these the monitor watches single columns
+    held = {
+        split: model.encoder.examples(version, split, model.signature.objective, normal=normal)
+        for split in ("validation", "test")
+    }
+    fresh = sum(int((rows.origin == "fresh").sum()) for rows in held.values())
+    for split, both in held.items():
+        rows = both.take(both.origin == ("fresh" if fresh >= ENOUGH_FRESH else "base"))
         ids.append(rows.ids)
-        parts.append(model.score(rows))
+        targets.append(rows.target)
+        times.append(_times(version, split, rows.ids))
+        ports = model.signature.inputs if columns else ()
+        tensors = {f"input.{port.name}": array for port, array in zip(ports, rows.inputs, strict=False)}
+        parts.append(model.score(rows) | tensors)
     if not sum(map(len, ids)):
         raise TerminalError(
             "no held-out row has the origin 'base', but the monitor's reference is made of them",
             hint="keep the source the loop began with in data.source; add new rows through data.fresh",
         )
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    save_arrays(model.folder / REFERENCE, {"ids": np.concatenate(ids)} | arrays)
+    known = [seconds for seconds in times if seconds is not None]
+    timed = {"time": np.concatenate(known)} if len(known) == len(times) else {}
+    named = {"ids": np.concatenate(ids), "target": np.concatenate(targets)}
+    save_arrays(model.folder / REFERENCE, named | arrays | timed)
     return sum(map(len, ids))
+
+
+def _times(version: DatasetVersion, split: str, ids: NDArray[Any]) -> NDArray[np.float64] | None:
+    """Seconds since 1970 of these rows; null where the version's rows have no time, or a number that is none."""
+    import pyarrow as pa
+
+    table = version.table(split)
+    if not {"id", "time"} <= set(table.column_names):
+        return None
+    kind = table["time"].type
+    if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)) or table["time"].null_count:
+        return None
+    seconds = table["time"].cast(pa.timestamp("us")).cast(pa.int64()).to_numpy() / 1e6
+    at = dict(zip(table["id"].to_pylist(), seconds.tolist(), strict=True))
+    return np.array([at[name] for name in ids.tolist()], dtype=float)
 
 
 def _opset(path: Path) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfloop.components.validate_data.kinds import FLOAT, INT, STR, TIME, kind_of
+from kfloop.core.expectations.kinds import FLOAT, INT, STR, TIME, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

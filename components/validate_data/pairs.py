@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kfloop.components.validate_data.manifest import build_manifest, image_facts, pixels_of
-from kfloop.components.validate_data.outcomes import FAIL, PASS
 from kfloop.components.validate_data.skew import compare_tables, sample
+from kfloop.core.expectations.outcomes import FAIL, PASS
 from kfloop.core.request_files import model_files
 from kfloop.core.store import Store
 from kfloop.core.versions import SPLITS, read_version

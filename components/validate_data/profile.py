@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kfloop.components.validate_data.engines.polars import lazy
-from kfloop.components.validate_data.kinds import BOOL, INT, NUMBERS, SCALARS, STR, TIME, kind_of
 from kfloop.core.artifacts import plain
+from kfloop.core.expectations.kinds import BOOL, INT, NUMBERS, SCALARS, STR, TIME, kind_of
+from kfloop.core.expectations.polars import lazy
 
 if TYPE_CHECKING:
     import polars as pl

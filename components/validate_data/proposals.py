@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kfloop.components.validate_data.engines.polars import lazy
-from kfloop.components.validate_data.kinds import (
+from kfloop.components.validate_data.suites import BETWEEN, CRITICAL, IN_SET, NOT_NULL, UNIQUE, WARNING
+from kfloop.core.expectations.kinds import (
     BOOL,
     FLOAT,
     INT,
@@ -19,7 +19,7 @@ from kfloop.components.validate_data.kinds import (
     TYPE_WORD,
     kind_of,
 )
-from kfloop.components.validate_data.suites import BETWEEN, CRITICAL, IN_SET, NOT_NULL, UNIQUE, WARNING
+from kfloop.core.expectations.polars import lazy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

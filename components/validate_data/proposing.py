@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from kfloop.components.validate_data import proposals
 from kfloop.components.validate_data.engines.choosing import POLARS, evaluate
 from kfloop.components.validate_data.manifest import build_manifest
-from kfloop.components.validate_data.outcomes import PASS
 from kfloop.components.validate_data.suites import BETWEEN, CRITICAL, IN_SET, WARNING, facts_suite
 from kfloop.core.artifacts import canonical_json, sha256_text
+from kfloop.core.expectations.outcomes import PASS
 from kfloop.errors import ConfigError
 
 if TYPE_CHECKING:

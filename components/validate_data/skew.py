@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfloop.components.validate_data.kinds import BOOL, NUMBERS, STR, TIME, kind_of
+from kfloop.core.expectations.kinds import BOOL, NUMBERS, STR, TIME, kind_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from kfloop.components.validate_data.engines.choosing import choose, evaluate
 from kfloop.components.validate_data.manifest import build_manifest
-from kfloop.components.validate_data.outcomes import ERROR, PASS, WORST_FIRST
 from kfloop.components.validate_data.pairs import compare, skew_results
 from kfloop.components.validate_data.profile import profile
 from kfloop.components.validate_data.suites import CRITICAL, default_suite, load_suite
 from kfloop.core.artifacts import canonical_json, sha256_text, write_report
+from kfloop.core.expectations.outcomes import ERROR, PASS, WORST_FIRST
 from kfloop.core.versions import read_version
 from kfloop.errors import InputError, TerminalError
 
@@ -36,6 +36,7 @@ class ValidationReport:
         results: One entry for each expectation, and a warning for each pair of sets that was compared (``skew:train/test``).
         suite_digest: Digest of the suite.
         suite_source: Path of the suite, or ``default``.
+        suite: Its expectations, so that requests can be held against what the training rows were held against.
         skew: One entry for each column of each pair: pair, column, test, statistic, p, p_adjusted, effect, skewed, n_reference, n_current.
         profile: One entry for each column.
     """
@@ -47,6 +48,7 @@ class ValidationReport:
     results: list[dict[str, Any]]
     suite_digest: str
     suite_source: str
+    suite: list[dict[str, Any]]
     skew: list[dict[str, Any]]
     profile: list[dict[str, Any]]
 
@@ -81,6 +83,7 @@ def run(config: ValidationConfig, *, dataset: Path, out: Path, workspace: Worksp
         results=[*results, *skew_results(skew, notes)],
         suite_digest=sha256_text(canonical_json(suite)),
         suite_source=config.suite or DEFAULT,
+        suite=suite,
         skew=skew,
         profile=profile(manifest),
     )

@@ -37,7 +37,7 @@ gate:
 {rules}"""
 MONITOR = """
 monitor:
-  false_alarm: 0.05       # chance of any false drift alarm in the life of one champion
+  false_alarms_per_year: 1  # false alarms of drift that are borne, on average
   min_fresh_labels: 60    # newly labelled rows needed to retrain
 """
 NOUNS = {

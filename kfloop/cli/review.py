@@ -106,7 +106,7 @@ def export_command(
 ) -> int:
     """Write the doubtful examples as a queue and as a sheet to answer in a browser, or give them to Label Studio.
 
-    Doubtful are, the first of them first: requests that the served model flagged (flagged_request; see package.review), equal or alike examples with different labels (conflict), labels that are probably wrong (label_issue),
+    Doubtful are, the first of them first: requests whose labels the monitor needs (worth_labelling), requests that the served model flagged (flagged_request; see package.review), equal or alike examples with different labels (conflict), labels that are probably wrong (label_issue),
     examples on which the given votes disagree (annotators), predictions of low confidence (low_confidence), and, when asked
     for, outliers (outlier).
 
@@ -135,7 +135,7 @@ def export_command(
         below=below,
         answered=settled,
     )
-    items = [*_flagged(places.config, path, version, limit, reasons, again=again), *items][:limit]
+    items = [*_of_requests(places.config, path, version, limit, reasons, again=again), *items][:limit]
     told: dict[str, Any] = {"dataset": version.digest, "items": len(items), "reasons": counted(items)}
     told |= {"settled_before": len(settled), "queue": None, "sheet": None, "label_studio": None}
     if len(items) == limit:
@@ -225,20 +225,26 @@ def import_command(
     return EXIT_DONE
 
 
-def _flagged(
+def _of_requests(
     config: LoopConfig, path: Path, version: DatasetVersion, limit: int, reasons: tuple[str, ...], *, again: bool
 ) -> list[QueueItem]:
-    """Requests that the served model flagged and nobody has answered."""
+    """Requests that nobody has answered: those that the monitor wants labelled, then those that the served model flagged."""
     from kfloop.core.ground_truth import truth_file
-    from kfloop.core.review.items import FLAGGED
-    from kfloop.core.review.requests import answered_requests, flagged_requests
+    from kfloop.core.review.choosing import open_questions
+    from kfloop.core.review.items import FLAGGED, WORTH
+    from kfloop.core.review.requests import answered_requests, flagged_requests, requests_worth_labelling
 
-    if reasons and FLAGGED not in reasons:
-        return []
     workspace = config.workspace(path.resolve().parent)
     answered = set() if again else answered_requests(truth_file(config.data.feedback, workspace.root))
-    versions = workspace.repository / config.name
-    return flagged_requests(workspace.request_log / config.name, versions, version, limit=limit, answered=answered)
+    log, versions = workspace.request_log / config.name, workspace.repository / config.name
+    items: list[QueueItem] = []
+    if not reasons or WORTH in reasons:
+        questions = open_questions(workspace)
+        items = requests_worth_labelling(log, versions, version, questions, limit=limit, answered=answered)
+    if not reasons or FLAGGED in reasons:
+        known = answered | {item.id for item in items}
+        items += flagged_requests(log, versions, version, limit=limit - len(items), answered=known)
+    return items
 
 
 def _feedback(config: LoopConfig, path: Path, answers: list[Answer]) -> int:

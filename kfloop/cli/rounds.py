@@ -38,17 +38,23 @@ def run_command(path: Path, *, force: bool, until: str | None, as_json: bool) ->
 
 @click.command("monitor")
 @config_option
+@click.option(
+    "--retrain",
+    metavar="WHY",
+    help="Retrain now, for this reason: only a run under way and the monthly budget can keep it from starting.",
+)
 @json_option
-def monitor_command(path: Path, *, as_json: bool) -> int:
+def monitor_command(path: Path, *, retrain: str | None, as_json: bool) -> int:
     """One look at the request log; a training round when the trigger says 'retrain'.
 
     \b
     Example:
       kfloop monitor -c loop.yaml
+      kfloop monitor --retrain "the camera was replaced"
     """
     from kfloop.pipelines.rounds import monitoring_round
 
-    record = monitoring_round(path, progress=StepPrinter())
+    record = monitoring_round(path, retrain=retrain, progress=StepPrinter())
     return finish(path, record, as_json=as_json)
 
 

@@ -47,13 +47,20 @@ def starting_rules(objective: str, info: SourceInfo) -> str:
     if not why:
         return DEFAULTS.format(lines="\n".join(f"  #   - {{{_spelt(rule)}}}" for rule in rules))
     kept = [
-        rule.model_copy(update={"use": "point", "min_n": 1})
+        rule if rule.use == "unless_refuted" else rule.model_copy(update={"use": "point", "min_n": 1})
         for rule in rules
-        if rule.mode == "enforce"
-        and rule.when == "always"
-        and not (rule.use == "interval" and rule.versus == "absolute")
+        if rule.mode == "enforce" and _decides_little(rule)
     ]
     return RULES.format(why=why, lines="\n".join(f"    - {{{_spelt(rule)}}}" for rule in kept))
+
+
+def _decides_little(rule: Rule) -> bool:
+    """Whether a rule can decide about few rows: those on point estimates, and of the slices the old rows and, from 20 on, the fresh ones."""
+    if rule.slice == "origin:base":
+        return True
+    if rule.slice == "origin:fresh":
+        return rule.use == "unless_refuted"
+    return rule.when == "always" and not (rule.use == "interval" and rule.versus == "absolute")
 
 
 def decides_alone(rules: str) -> bool:

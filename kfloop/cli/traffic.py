@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +9,12 @@ if TYPE_CHECKING:
     from kfloop.core.workspace import Workspace
     from kfloop.serving.endpoint import Endpoint
 
-COUNTED = re.compile(r'^nv_inference_request_(success|failure)\{[^}]*model="([^"]*)"[^}]*\} ([0-9.e+]+)$', re.MULTILINE)
-SECONDS = 2.0
 REFUSED, FAILED = "4", "5"  # first digit of a status
 
 
 def traffic_facts(workspace: Workspace, endpoint: Endpoint | None) -> dict[str, Any]:
     """Counts of the running server, of its edge and of the request log; null where there is none."""
+    from kfloop.serving.counting import triton_requests
     from kfloop.serving.edge.process import read_state
     from kfloop.serving.retention import COUNTS, log_files, read_counts
 
@@ -26,7 +24,7 @@ def traffic_facts(workspace: Workspace, endpoint: Endpoint | None) -> dict[str, 
         sizes = [path.stat().st_size for path in log_files(folder) if path.exists()]
         log = asdict(read_counts(folder)) | {"files": len(sizes), "bytes": sum(sizes)}
     return {
-        "requests": None if endpoint is None else _requests(endpoint, workspace.loop),
+        "requests": None if endpoint is None else triton_requests(endpoint, workspace.loop),
         "edge": None if edge is None else {"address": edge["address"], "answers": edge["answers"]},
         "log": log,
     }
@@ -57,19 +55,3 @@ def traffic_lines(facts: dict[str, Any]) -> list[str]:
                 f"log        {log['full']} of the dropped found it full: the monitor reads it with kfloop monitor"
             )
     return text
-
-
-def _requests(endpoint: Endpoint, model: str) -> dict[str, int] | None:
-    """Requests by their end, as Triton's metrics count them; null when it does not answer."""
-    from urllib.request import urlopen
-
-    try:
-        with urlopen(f"http://{endpoint.metrics}/metrics", timeout=SECONDS) as answer:
-            text = answer.read().decode()
-    except OSError:
-        return None
-    found = {"success": 0, "failure": 0}
-    for end, name, count in COUNTED.findall(text):
-        if name == model:
-            found[end] += int(float(count))
-    return found

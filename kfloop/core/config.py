@@ -16,6 +16,7 @@ from kfloop.core.artifacts import canonical_json, sha256_text
 from kfloop.core.ground_truth import truth_file
 from kfloop.core.sections import (
     OF_TARGETS,
+    REQUESTS,
     AboutConfig,
     BlessConfig,
     DataConfig,
@@ -178,8 +179,11 @@ def _resolved(config: LoopConfig, root: Path) -> LoopConfig:
         changes["source"] = _absolute_path(data.source, root)
     for key in ("fresh", "feedback", "votes", "corrections"):
         value = getattr(data, key)
-        if value is not None:
+        if value is not None and not (key == "fresh" and value == REQUESTS):
             changes[key] = _absolute_path(value, root)
+    if data.fresh == REQUESTS:
+        feedback = str(truth_file(changes.get("feedback"), root))
+        changes |= {"fresh": REQUESTS, "feedback": feedback, "places": config.workspace(root).to_json()}
     if data.dvc is not None and (root / data.dvc.repo).is_dir():  # a repository on this disk
         changes["dvc"] = data.dvc.model_copy(update={"repo": _absolute_path(data.dvc.repo, root)})
     suite, requests = config.validation.suite, config.validation.requests
@@ -202,7 +206,14 @@ def _resolved(config: LoopConfig, root: Path) -> LoopConfig:
             "train": train,
             "data": data.model_copy(update=changes),
             "validation": config.validation.model_copy(update=validation),
-            "monitor": config.monitor.model_copy(update={"fresh": changes.get("fresh")}),
+            "monitor": config.monitor.model_copy(
+                update={
+                    "fresh": changes.get("fresh"),
+                    "feedback": str(truth_file(changes.get("feedback"), root)),
+                    "unlogged": tuple(sorted({*config.serve.log.hash, *config.serve.log.drop})),
+                    "window_days": data.recipe.window_days,
+                }
+            ),
             "deploy": config.deploy.model_copy(
                 update={
                     "about": config.about,

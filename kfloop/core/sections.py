@@ -15,6 +15,7 @@ from kfloop.errors import nearest
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and torch both take
+REQUESTS = "requests"  # value of data.fresh: the loop's own request log
 SLICES = ("class:", "channel:", "origin:", "column:", "group:", "segment:", "corruption:")
 FEWEST_TO_REFUTE = 10  # rows below which hardly anything could be proved wrong
 
@@ -69,6 +70,20 @@ class SeriesConfig(Section):
     """Steps between the starts of two windows."""
     channels: tuple[str, ...] | None = None
     """Columns of the series; null means every numeric column."""
+
+
+class RecipeConfig(Section):
+    """How the next dataset version is mixed of old and fresh rows; without fresh rows nothing is left out.
+
+    Old rows in the validation and test splits always stay: models are compared on the same rows.
+    """
+
+    window_days: Annotated[float, Field(gt=0)] | None = None
+    """With ``fresh: requests``: only labelled requests of so many days before the latest one; null takes all that the log still has."""
+    old_share: Share | None = None
+    """Share of the old training rows that is kept, chosen by a stable hash; null keeps all."""
+    per_class_floor: Annotated[int, Field(ge=0)] = 0
+    """Old training rows of each class that are kept at least, whatever ``old_share`` is."""
 
 
 class DvcConfig(Section):
@@ -130,7 +145,11 @@ class DataConfig(Section):
     corrections: str | None = "corrections.jsonl"
     """Answers of people, as ``kfloop review import`` keeps them; the file need not exist yet."""
     fresh: str | None = None
-    """Newly labelled examples in the layout of the source; it may not exist yet."""
+    """Newly labelled examples in the layout of the source; it may not exist yet. ``requests``: the loop's own request log, joined with ``feedback``."""
+    recipe: RecipeConfig = RecipeConfig()
+    """How old and fresh rows are mixed."""
+    places: str | None = None
+    """Filled when ``fresh`` is ``requests``: where the loop lives."""
     split: SplitConfig = SplitConfig()
     """How rows are held out."""
     max_quarantined_share: Share = 0.1
@@ -916,12 +935,6 @@ class ServeConfig(Section):
 class MonitorConfig(Section):
     """What the monitor looks for and when it starts a retraining."""
 
-    false_alarm: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """Chance of any false drift alarm in the life of one champion."""
-    tolerance: Annotated[float, Field(ge=0)] = 0.1
-    """A shift below this many standard deviations is not worth a retraining."""
-    batch: Positive = 50
-    """Rows per bet."""
     min_rows: Positive = 50
     """Fewer logged rows than this give ``not_evaluated``."""
     materiality: Annotated[float, Field(ge=0.5, le=1)] = 0.6
@@ -934,6 +947,46 @@ class MonitorConfig(Section):
     """Budget of retraining attempts in 30 days."""
     fresh: str | None = None
     """Filled from ``data.fresh``."""
+    false_alarms_per_year: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """False alarms of drift that are borne in a year, on average."""
+    tolerance: Annotated[float, Field(ge=0, lt=10)] = 0.0
+    """A shift below this many standard deviations is no drift; 0 declares whatever the reference can prove, and leaves it to ``materiality`` whether that matters."""
+    batch: Positive | None = None
+    """Units per bet; null means 50, and more where many rows come in a quarter of an hour."""
+    unit: Positive | None = 1
+    """Neighbouring rows that make one unit, above 1 where they hang together; null means as many as the reference suggests."""
+    season: Literal["hour", "weekday", "hour_of_week"] | None = None
+    """What rows are compared within (UTC): the reference then needs times."""
+    unlogged: tuple[str, ...] = ()
+    """Filled from ``serve.log``: columns that are not in the log as they came."""
+    causes: tuple[Literal["drift", "estimated", "realised", "data_quality"], ...] = ("drift", "estimated", "realised")
+    """What may start a retraining; what is left out is only told."""
+    schedule_days: Annotated[float, Field(gt=0)] | None = None
+    """Days after which a champion is retrained whatever the evidence says; null means never."""
+    cooldown_after_success_minutes: Annotated[float, Field(ge=0)] = 1440.0
+    """Least time after a retraining that was promoted, in minutes."""
+    queue: Positive = 100
+    """Requests that are put into the review queue when labels are needed."""
+    retrain: str | None = None
+    """Filled from ``kfloop monitor --retrain``: why a person wants a retraining now."""
+    feedback: str | None = None
+    """Filled from ``data.feedback``."""
+    latency_ms_p95: Annotated[float, Field(gt=0)] | None = None
+    """95th percentile of the time of an answer, in milliseconds, above which the service is not well; null: twice that of the champion's first day."""
+    failure_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of the latest requests that may fail."""
+    dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of the latest rows that the request log may lose."""
+    unexpected_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of request values that may break an expectation of the training suite, beyond what the suite's ``mostly`` allows."""
+    price_per_1000: Annotated[float, Field(ge=0)] | None = None
+    """What 1000 answers cost, in any currency; null: as the evaluation measured it with ``evaluate.price_per_hour``."""
+    estimated_drop: Annotated[float, Field(gt=0, lt=1)] | None = 0.05
+    """Fall of the quality estimated without labels that is worth a retraining; null: it is told and starts nothing."""
+    realised_drop: Annotated[float, Field(gt=0, lt=1)] | None = 0.02
+    """Fall of the quality found by labels that is worth a retraining; null: it is told and starts nothing."""
+    window_days: float | None = None
+    """Filled from ``data.recipe``."""
 
 
 class NotifyConfig(Section):

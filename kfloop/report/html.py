@@ -60,7 +60,7 @@ SECTIONS = (
     Section(key="comparison", title="Comparison", steps=("evaluate",), build=comparison.build),
     Section(key="blessing", title="Blessing", steps=("bless",), build=serving.build_blessing),
     Section(key="deployment", title="Deployment", steps=("deploy", "keep"), build=serving.build_deployment),
-    Section(key="drift", title="Drift", steps=("monitor",), build=drift.build),
+    Section(key="drift", title="Monitoring", steps=("monitor",), build=drift.build),
     Section(key="training", title="Training", steps=("train",), build=training.build),
     Section(key="package", title="Package", steps=("package",), build=training.build_package),
     Section(key="labels", title="Labels", steps=("check_labels",), build=labels.build),

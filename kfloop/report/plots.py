@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from kfloop.report.figures import BAD, FIRST, GRID, INK, MUTED, OF_MODEL, SECOND, SERIES, THIRD, canvas, svg
-from kfloop.report.values import Interval, decimal, moment
+from kfloop.report.figures import BAD, FIRST, INK, MUTED, OF_MODEL, SECOND, SERIES, THIRD, canvas, svg
+from kfloop.report.values import Interval, decimal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
 _ROW = 0.27  # inches for one row of a plot with names on its left
 _WIDTH = 4.7  # inches: two such plots stand side by side in the page at their natural size
 _NAME_LENGTH = 28
-_TIME_LABELS = 5
 _MARKED = 40  # points of a curve up to which each is marked
 
 
@@ -205,39 +203,6 @@ def calibration(bins: Mapping[str, Sequence[tuple[float, float]]]) -> str:
             f"{name} ({len(p)} bins)" for name, p in bins.items()
         )
         return svg(figure, "calibration", alt + ".")
-
-
-def log_evidence(times: Sequence[object], values: Sequence[float], log_threshold: float | None) -> str:
-    """The monitor's evidence over time against the threshold at which it counts as drift.
-
-    Args:
-        times: When each value was reached, as the monitor wrote it.
-        values: Natural logarithm of the e-value.
-        log_threshold: Logarithm of the threshold.
-    """
-    places = list(range(1, len(values) + 1))
-    with canvas(8.6, 2.8) as (figure, (axes,)):
-        axes.axhline(0, color=GRID, linewidth=1)
-        axes.plot(places, values, color=FIRST, marker="o", markersize=4)
-        if log_threshold is not None:
-            axes.axhline(log_threshold, color=BAD, linewidth=1.4, linestyle=(0, (4, 3)))
-            label = f"threshold {log_threshold:.2f}"
-            axes.annotate(
-                label,
-                (0, log_threshold),
-                xycoords=("axes fraction", "data"),
-                xytext=(4, 4),
-                textcoords="offset points",
-                ha="left",
-                color=BAD,
-            )
-            axes.set_ylim(top=max(axes.get_ylim()[1], log_threshold + 0.14 * (log_threshold - min(*values, 0))))
-        step = max(1, math.ceil(len(places) / _TIME_LABELS))
-        shown = places[::step]
-        axes.set_xticks(shown, [moment(times[place - 1])[:16].replace(" ", "\n") for place in shown])
-        axes.set_ylabel("log e-value")
-        reached = f" The threshold is {log_threshold:.2f}." if log_threshold is not None else ""
-        return svg(figure, "log-evidence", f"Log e-value over {len(values)} rounds, last {values[-1]:.2f}.{reached}")
 
 
 def effects(shifts: Mapping[str, float]) -> str:

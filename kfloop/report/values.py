@@ -170,6 +170,19 @@ def moment(value: Any) -> str:
     return f"{found.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def instant(value: Any) -> float | None:
+    """An ISO time (UTC where it names no zone) or a UNIX time as UNIX time; None for what is neither, or no date."""
+    seconds = number(value)
+    try:
+        if seconds is None:
+            found = datetime.fromisoformat(value)
+            seconds = (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError, TypeError):
+        return None
+    return seconds
+
+
 def short(digest: Any) -> str:
     """The start of a digest, enough to recognise it; a dash for none."""
     return text(digest)[:_DIGEST_SHOWN] or MISSING

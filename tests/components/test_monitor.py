@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,25 +18,28 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
-from kfloop.components.monitor.memory import HISTORY_POINTS, Memory
+from kfloop.components.monitor.evidence import HISTORY_POINTS
+from kfloop.components.monitor.fitting import fit_watched
+from kfloop.components.monitor.layout import layout_of
+from kfloop.components.monitor.memory import Memory
 from kfloop.components.monitor.monitoring import run
-from kfloop.components.monitor.policy import TRIGGERS, Facts, conclude
-from kfloop.components.monitor.projection import fit_projection
+from kfloop.components.monitor.policy import TRIGGERS
+from kfloop.components.monitor.reference import Reference
 from kfloop.core.artifacts import read_report, write_report
 from kfloop.core.execution import perform
 from kfloop.core.sections import MonitorConfig
 from kfloop.core.signature import OUTPUTS, Port, Signature, write_signature
 from kfloop.core.state import open_state
-from kfloop.core.statistics.betting import BettingState
-from kfloop.core.statistics.estimate import Estimate
 from kfloop.core.store import Store
 from kfloop.core.workspace import Workspace
-from kfloop.errors import InputError, StateError
+from kfloop.errors import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+    from kfloop.components.monitor.table import Table
 
 LOOP = "digits"
 VERSION = 3
@@ -291,9 +293,8 @@ def test_whatever_a_model_answers_its_traffic_is_watched(bench: Bench, objective
     assert report["outcome"] == "needs_labels"
     assert 150 < report["alarm_row"] <= 350
     assert report["c2st_auc"]["value"] > 0.9
-    classes = objective == "classification"
-    assert (report["estimated_accuracy"]["value"] is not None) == classes
-    assert ("not estimated" in report["blind_spot"]) != classes
+    told = report["quality"]["estimated"]
+    assert (told is not None) == (objective in {"classification", "multilabel"}), told
 
 
 def test_an_empty_log_is_not_evaluated(bench: Bench) -> None:
@@ -317,7 +318,11 @@ def test_an_embedding_of_nan_is_not_evaluated_and_never_bets(bench: Bench) -> No
     report = bench.monitor()
     assert report["outcome"] == "not_evaluated"
     assert "120 of 120 new rows are unusable" in report["reason"]
-    assert (report["rows_seen"], report["rows_unusable"], report["e_value"]) == (0, 120, 0.0)
+    assert (report["rows_seen"], report["rows_unusable"], report["alarm_row"]) == (120, 120, None)
+    assert report["e_value"] < 1.0
+    told = next(cause for cause in report["causes"] if cause["kind"] == "data_quality")
+    assert told["declared"]
+    assert any(name.endswith(": missing") for name in told["moved"])
 
 
 @pytest.mark.parametrize(
@@ -339,7 +344,7 @@ def test_some_bad_rows_are_counted_and_left_out(bench: Bench) -> None:
     bench.log(bench.clean[:120], embedding=list(embedding))
     report = bench.monitor()
     assert report["outcome"] == "none"
-    assert report["rows_seen"] == 110
+    assert (report["rows_seen"], report["rows_unusable"]) == (120, 10)
     assert any("10 of 120 new rows are unusable" in line for line in report["data_quality"])
 
 
@@ -386,16 +391,15 @@ def test_a_missing_package_is_an_error(bench: Bench) -> None:
         bench.monitor()
 
 
-def test_a_champion_with_a_small_reference_is_not_evaluated(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kfloop.components.monitor.projection.MIN_REFERENCE", 10_000)
+def test_a_champion_with_a_small_reference_is_not_evaluated(bench: Bench) -> None:
+    path = next((Path(bench.workspace.store) / "models").iterdir()) / "reference.npz"
+    with np.load(path) as arrays:
+        few = {name: arrays[name][:49] for name in arrays.files}
+    np.savez(path, **few)
+    bench.log(bench.clean[:60])
     report = bench.monitor()
     assert report["outcome"] == "not_evaluated"
-    assert "expected at least 10000" in report["reason"]
-
-
-def test_a_small_reference_is_an_error() -> None:
-    with pytest.raises(InputError, match="39 usable rows"):
-        fit_projection(np.random.default_rng(0).normal(size=(39, 4)), np.full((39, 2), 0.5))
+    assert "the reference has 49 rows" in report["reason"]
 
 
 # --- evidence -------------------------------------------------------------------------------------------------------
@@ -406,9 +410,13 @@ def test_clean_traffic_gives_none(bench: Bench) -> None:
     report = bench.monitor()
     assert report["outcome"] == "none"
     assert (report["rows_seen"], report["rows_new"], report["alarm_row"]) == (500, 500, None)
-    assert report["e_value"] < report["threshold"] == 20.0
+    assert report["e_value"] < report["threshold"] == 1.0
+    assert "at most 1 false alarms a year" in report["guarantee"]
+    assert "paid from 280 of 400 reference units, tolerance 0 sd" in report["guarantee"]
+    assert "simulated schedules" in report["rehearsal"]
     assert report["c2st_auc"]["low"] < 0.6
-    assert abs(report["estimated_accuracy"]["value"] - report["reference_accuracy"]["value"]) < 0.1
+    told = report["quality"]["estimated"]
+    assert abs(told["quality"]["value"] - told["reference"]) < 0.1
     assert [point["rows"] for point in report["history"]] == list(range(50, 501, 50))
     again = bench.monitor()
     assert (again["outcome"], again["rows_new"], again["rows_seen"]) == ("none", 0, 500)
@@ -476,7 +484,7 @@ def test_the_history_is_bounded(bench: Bench) -> None:
 def test_a_memory_of_another_format_is_an_error() -> None:
     with pytest.raises(StateError, match="format 9"):
         Memory.from_dict({"format": 9})
-    assert Memory.from_dict(json.loads(json.dumps(Memory(betting=BettingState()).to_dict()))) == Memory()
+    assert Memory.from_dict(json.loads(json.dumps(Memory().to_dict()))) == Memory()
 
 
 @pytest.mark.parametrize("corrupt", [invert, noise, blur])
@@ -484,18 +492,21 @@ def test_corrupted_digits_alarm_and_clean_ones_do_not(
     model: Model, corrupt: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 ) -> None:
     """20 draws of reference and traffic: the clean stream never alarms, the corrupted one does within 150 rows."""
+    layout = layout_of(SIGNATURE, None, 10, 24)
     for seed in range(20):
         reference, clean = held_out(seed)
-        projection = fit_projection(*(part.astype(float) for part in model.answer(reference)))
-        test = projection.betting(level=0.05, tolerance=0.1, batch=50)
+        embedding, answers = (part.astype(float) for part in model.answer(reference))
+        held = Reference(embedding=embedding, answers=answers, tensors={}, times=None)
+        watched = fit_watched(MonitorConfig(), held, layout, SIGNATURE, inputs=False, embedding=True)
 
-        def features(images: NDArray[np.uint8], projection: Any = projection) -> NDArray[np.float64]:
-            return np.asarray(projection.features(*(part.astype(float) for part in model.answer(images))))
+        def columns(images: NDArray[np.uint8], table: Table = watched.table) -> dict[str, Any]:
+            return table.columns({}, *(part.astype(float) for part in model.answer(images)))
 
-        state = test.advance(BettingState(), features(clean[:400]))
-        assert state.alarm_row is None, seed
-        alarmed = test.advance(state, features(corrupt(clean[400:550])))
-        assert alarmed.alarm_row is not None, seed
+        watch = watched.watch
+        state = watch.advance(watch.start(), columns(clean[:400]), times=np.arange(400) * 18.0)
+        assert state.drift_row is None, seed
+        alarmed = watch.advance(state, columns(corrupt(clean[400:550])), times=7200 + np.arange(150) * 18.0)
+        assert alarmed.drift_row is not None, seed
 
 
 # --- policy ---------------------------------------------------------------------------------------------------------
@@ -509,6 +520,14 @@ def test_drift_without_a_folder_of_labels_needs_labels(bench: Bench) -> None:
     assert report["alarm_row"] <= 150
     assert report["c2st_auc"]["value"] > 0.9
     assert report["fresh_labels"] is None
+    trigger = open_state(bench.workspace.state).triggers.last(LOOP)
+    assert trigger is not None
+    assert trigger.cause == "drift"  # both were declared: what was seen comes before what is estimated
+    assert [cause["kind"] for cause in report["causes"] if cause["declared"]] == ["drift", "estimated"]
+    evidence = Store(bench.workspace.store).path("evidence", trigger.evidence_digest)
+    asked = [json.loads(line) for line in (evidence / "questions.jsonl").read_text().splitlines()]
+    assert len(asked) == report["questions"] == 100
+    assert len({item["request_id"] for item in asked}) == 100
 
 
 def test_labels_the_champion_was_trained_on_are_not_fresh(bench: Bench, tmp_path: Path) -> None:
@@ -584,55 +603,6 @@ def test_drift_that_is_small_is_not_worth_a_retraining(bench: Bench, tmp_path: P
     if report["c2st_auc"]["value"] < 1.0:
         assert report["outcome"] == "none"
         assert "too small" in report["reason"]
-
-
-def facts(**changes: Any) -> Facts:
-    known = Estimate(value=0.8, low=0.75, high=0.85, n=600)
-    base: dict[str, Any] = {
-        "problem": None,
-        "rows_seen": 500,
-        "rows_new": 50,
-        "e_value": 99.0,
-        "threshold": 20.0,
-        "alarm_row": 150,
-        "size": known,
-        "materiality": 0.6,
-        "active_runs": (),
-        "fresh_labels": 80,
-        "min_fresh_labels": 60,
-        "minutes_since_retrain": None,
-        "cooldown_minutes": 60.0,
-        "retrains": 0,
-        "budget": 10,
-        "tried": False,
-    }
-    return Facts(**(base | changes))
-
-
-@pytest.mark.parametrize(
-    ("changes", "outcome"),
-    [
-        ({}, "retrain"),
-        ({"problem": "the log is empty"}, "not_evaluated"),
-        ({"alarm_row": None}, "none"),
-        ({"alarm_row": None, "rows_new": 0}, "none"),
-        ({"size": Estimate(value=math.nan, low=math.nan, high=math.nan, n=3)}, "not_evaluated"),
-        ({"size": Estimate(value=0.59, low=0.5, high=0.68, n=600)}, "none"),
-        ({"size": Estimate(value=0.60, low=0.5, high=0.68, n=600)}, "retrain"),
-        ({"active_runs": ("r1",)}, "in_flight"),
-        ({"fresh_labels": None}, "needs_labels"),
-        ({"fresh_labels": 59}, "needs_labels"),
-        ({"fresh_labels": 60}, "retrain"),
-        ({"minutes_since_retrain": 59.9}, "cooldown"),
-        ({"minutes_since_retrain": 60.0}, "retrain"),
-        ({"retrains": 10}, "over_budget"),
-        ({"tried": True}, "needs_labels"),
-    ],
-)
-def test_policy(changes: dict[str, Any], outcome: str) -> None:
-    conclusion = conclude(facts(**changes))
-    assert conclusion.outcome == outcome
-    assert conclusion.reason
 
 
 # --- shells ---------------------------------------------------------------------------------------------------------

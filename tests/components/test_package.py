@@ -127,6 +127,23 @@ def test_the_reference_holds_the_held_out_base_rows(made: tuple[PackageReport, P
     assert reference["embedding"].shape == (report.n_reference, 64)
 
 
+def test_a_reference_of_enough_fresh_rows_is_what_traffic_is_like_now(tmp_path: Path) -> None:
+    dataset = digits(tmp_path / "dataset", limit=1500)
+    (tmp_path / "model").mkdir()
+    run(
+        PackageConfig(),
+        dataset=dataset,
+        checkpoint=checkpoint(tmp_path / "checkpoint", dataset),
+        out=tmp_path / "model",
+        workspace=place(tmp_path),
+    )
+    version = read_version(dataset)
+    held = [version.split("validation"), version.split("test")]
+    fresh = [name for part in held for name in part.ids[part.origin == "fresh"].tolist()]
+    assert len(fresh) >= 100
+    assert np.load(tmp_path / "model" / "reference.npz")["ids"].tolist() == fresh
+
+
 AGAIN = """
 import sys
 from pathlib import Path

@@ -66,7 +66,9 @@ def test_every_family_is_packaged_with_parity(family: str, modality: str, object
         assert report.n_reference == 0
         return
     reference = np.load(out / "reference.npz")
-    assert set(reference.files) == {"ids", *OUTPUTS[objective]}
+    columns = model.signature.modality in {"table", "vector"}
+    tensors = {f"input.{port.name}" for port in model.signature.inputs} if columns else set()
+    assert set(reference.files) == {"ids", "target", *OUTPUTS[objective]} | tensors
     test = model.encoder.examples(read_version(tmp_path / "dataset"), "test", objective, **options)
     scores = model.score(test)
     assert len(scores[model.signature.answer]) == len(test)

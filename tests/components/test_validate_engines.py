@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kfloop.components.validate_data.checks import prepare
-from kfloop.components.validate_data.engines import great_expectations, polars
+from kfloop.components.validate_data.engines import great_expectations
 from kfloop.components.validate_data.engines.choosing import choose, evaluate
-from kfloop.components.validate_data.engines.patterns import translate
-from kfloop.components.validate_data.rules import RULES
+from kfloop.core.expectations import polars
+from kfloop.core.expectations.checks import prepare
+from kfloop.core.expectations.patterns import translate
+from kfloop.core.expectations.rules import RULES
 from kfloop.errors import ConfigError
 
 KINDS = ("int", "int", "float", "float", "bool", "str", "str", "time", "time")

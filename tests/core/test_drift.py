@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kfloop.core.drift.budget import Budget, blocks_per_year
+from kfloop.core.drift.budget import FIRST_SHARE, YEAR_SECONDS, Budget
 from kfloop.core.drift.columns import fit_columns
 from kfloop.core.drift.dependence import correlation_length, suggested_unit
 from kfloop.core.drift.fitting import fit_watch
@@ -58,7 +58,7 @@ def test_false_alarms_stay_in_budget_with_a_small_reference() -> None:
     """200 reference rows and 2000 monitored ones, at thresholds so low that a leak would show: one in five may alarm."""
     alarms, runs = 0, 40
     for seed in range(runs):
-        quiet = watch(seed, n=200, budget=Budget.per_year(0.2, blocks=40))
+        quiet = watch(seed, n=200, budget=Budget.per_schedule(0.2, blocks=40))
         state = quiet.advance(quiet.start(), draw(np.random.default_rng([2, seed]), 2000))
         assert state.blocks == 40
         alarms += state.drift_row is not None or state.quality_row is not None
@@ -66,7 +66,7 @@ def test_false_alarms_stay_in_budget_with_a_small_reference() -> None:
     assert wilson(alarms, runs).high <= 0.25
 
 
-@pytest.mark.parametrize("budget", [Budget.per_life(0.05), Budget.per_year(1, blocks=8760)])
+@pytest.mark.parametrize("budget", [Budget.per_life(0.05), Budget.per_schedule(1, blocks=8760)])
 def test_a_shift_of_half_a_deviation_in_one_column_is_found(budget: Budget) -> None:
     for seed in range(3):
         test = watch(seed, n=2000, budget=budget)
@@ -263,22 +263,94 @@ def test_units_of_many_rows_stand_correlated_traffic() -> None:
 
 
 def test_thresholds_follow_from_the_users_number() -> None:
-    blocks = blocks_per_year(8760, 200, batch=50)
-    assert blocks == 35040
-    yearly = Budget.per_year(2, blocks=blocks)
-    assert yearly.threshold == 17520
-    assert np.exp(yearly.log_needed("drift")) == pytest.approx(17520 / 0.8)
-    assert np.exp(yearly.log_needed("quality")) == pytest.approx(17520 / 0.2)
-    assert yearly.log_weight(1000) == 0.0
+    blocks = 35040
+    schedule = Budget.per_schedule(2, blocks=blocks)
+    assert schedule.threshold == 17520
+    assert np.exp(schedule.log_needed("drift")) == pytest.approx(17520 / 0.8)
+    assert np.exp(schedule.log_needed("quality")) == pytest.approx(17520 / 0.2)
+    assert schedule.log_weight(1000) == 0.0
     life = Budget.per_life(0.05)
     assert life.threshold == 20
     assert sum(np.exp(life.log_weight(block)) for block in range(100_000)) == pytest.approx(1.0, abs=1e-3)
     for wrong in (0, -1, float("nan"), float("inf"), 40000):
         with pytest.raises(InputError):
-            Budget.per_year(wrong, blocks=blocks)
+            Budget.per_schedule(wrong, blocks=blocks)
     for chance in (0, 1, 2, float("nan")):
         with pytest.raises(InputError):
             Budget.per_life(chance)
+
+
+def test_weights_of_a_year_sum_to_the_time_that_passed_whatever_the_clock_does() -> None:
+    budget = Budget.per_year(4)
+    rng = np.random.default_rng(20)
+    for steps in (rng.exponential(40_000, 3000), np.full(5000, 60.0), np.zeros(1000), np.full(3, 1e9)):
+        weights = [budget.log_weight(block, seconds) for block, seconds in enumerate(steps)]
+        assert np.exp(weights).sum() <= 4 * steps.sum() / YEAR_SECONDS + FIRST_SHARE + 1e-9
+    assert np.exp(budget.log_weight(10**6, 1e12)) <= 0.0101  # a silence of ages alarms nobody
+    assert budget.log_weight(7, -3600.0) == budget.log_weight(7, 0.0)  # a clock that was set back
+    for wrong in (0, -1, float("nan"), 101):
+        with pytest.raises(InputError):
+            Budget.per_year(wrong)
+
+
+def clocked(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Times of rows whose rate changes by a factor of 20, with one hour by which the clock was set back."""
+    gaps = rng.exponential(3000.0, n)
+    gaps[n // 2 :] /= 20
+    times = np.cumsum(gaps)
+    times[n // 3 :] -= 3600.0
+    return np.asarray(times)
+
+
+def test_a_budget_for_the_year_is_kept_at_any_rate_and_finds_what_it_should() -> None:
+    """So many alarms a year are allowed that a watch which forgot to ask for time would raise them."""
+    alarms, allowed, found = 0, 0.0, 0
+    for seed in range(15):
+        rng = np.random.default_rng([21, seed])
+        test = watch(seed, n=300, budget=Budget.per_year(50), most=400)
+        times = clocked(rng, 2000)
+        state = test.advance(test.start(), draw(rng, 2000), times=times)
+        alarms += state.drift_row is not None or state.quality_row is not None
+        allowed += 50 * (times.max() - times.min()) / YEAR_SECONDS + FIRST_SHARE
+        after = times[-1] + np.arange(500) * 150.0
+        found += test.advance(state, draw(rng, 500, shift=1.0), times=after).drift_row is not None
+    assert allowed < 15 * 10
+    assert alarms <= 1
+    assert found == 15
+
+
+def test_a_budget_for_the_year_needs_times() -> None:
+    test = watch(budget=Budget.per_year(1))
+    rng = np.random.default_rng(22)
+    with pytest.raises(InputError, match="no times"):
+        test.advance(test.start(), draw(rng, 5))
+    with pytest.raises(InputError, match="3 times for 5 rows"):
+        test.advance(test.start(), draw(rng, 5), times=np.arange(3))
+
+
+def test_blocks_grow_where_many_rows_come_and_halves_still_equal_the_whole() -> None:
+    test = watch(budget=Budget.per_year(1), most=500)
+    rng = np.random.default_rng(23)
+    n = 12_000
+    rows, times = draw(rng, n), np.arange(n) * 0.05
+    times[9000:] += np.arange(n - 9000) * 60.0  # then hardly any come
+    whole = test.advance(test.start(), rows, times=times)
+    assert whole.blocks < 130  # 240 of 50 rows
+    assert whole.size == 50
+    assert test.advance(test.start(), cut(rows, 0, 9000), times=times[:9000]).size > 300
+    pieces = test.start()
+    for start, stop in [(0, 700), (700, 701), (701, 9100), (9100, n)]:
+        pieces = test.advance(pieces, cut(rows, start, stop), times=times[start:stop])
+        pieces = State.from_dict(json.loads(json.dumps(pieces.to_dict())))
+    assert same(whole, pieces)
+
+
+def test_the_state_after_each_block_is_one_to_go_on_from(shared: Watch) -> None:
+    rows = draw(np.random.default_rng(24), 230)
+    states = list(shared.steps(shared.start(), rows))
+    assert [state.rows for state in states] == [50, 100, 150, 200, 230]
+    rest = shared.advance(states[1], cut(rows, 100, 230))
+    assert same(rest, states[-1])
 
 
 def test_the_rehearsal_agrees_with_the_promise() -> None:
@@ -297,7 +369,7 @@ def test_a_rehearsal_says_how_much_less_evidence_would_do() -> None:
     assert many.factor == pytest.approx(
         np.exp(highest[36]) / (100 / 0.2 / 0.8)
     )  # P(Binomial(40, .8) <= 36) is the first above .95
-    budget = Budget.per_year(1, blocks=8760)
+    budget = Budget.per_schedule(1, blocks=8760)
     assert budget.tightened(0.02).threshold == pytest.approx(175.2)
     assert "by simulation" in budget.tightened(0.02).statement
     for wrong in (0.0, -1.0, 1.5, float("nan")):

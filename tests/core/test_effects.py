@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from kfloop.core.statistics.effects import _auc, c2st_auc, estimated_accuracy, feature_shifts, share_shifts
+from kfloop.core.statistics.effects import _auc, c2st_auc, feature_shifts, share_shifts
 from kfloop.errors import InputError
 
 
@@ -73,14 +73,3 @@ def test_share_shift_counts_predictions() -> None:
         ("share of 'dog'", 0.5, 0.0),
     ]
     assert effects[0].shift_sd == 1.0
-
-
-def test_estimated_accuracy_is_right_when_calibrated_and_unknown_without_rows() -> None:
-    rng = np.random.default_rng(3)
-    confidence = rng.uniform(0.5, 1.0, 5000)
-    right = rng.random(5000) < confidence
-    estimate = estimated_accuracy(np.c_[confidence, 1 - confidence])
-    assert estimate.value == pytest.approx(right.mean(), abs=0.02)
-    assert estimate.low < estimate.value < estimate.high
-    assert not estimated_accuracy(np.zeros((0, 2))).known
-    assert not estimated_accuracy(np.array([[0.5, 0.5]])).known

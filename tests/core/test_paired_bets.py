@@ -9,8 +9,7 @@ import pytest
 
 from kfloop.core.sections import RolloutConfig
 from kfloop.core.statistics.estimate import wilson
-from kfloop.core.statistics.paired_bets import HIGH, RANGES, findings, first_at, log_wealth
-from kfloop.core.statistics.wealth import STAKES
+from kfloop.core.statistics.paired_bets import HIGH, RANGES, STAKES, findings, first_at, log_wealth
 from loading import load
 
 BOUNDS = RolloutConfig().bounds()

@@ -20,6 +20,9 @@ def _estimate(value: float, half: float, n: int = 360) -> dict[str, float]:
     return {"value": value, "low": value - half, "high": value + half, "n": n, "level": 0.95}
 
 
+UNKNOWN = {"value": None, "low": None, "high": None, "n": 0, "level": 0.95}
+
+
 def write_digits(folder: Path) -> dict[str, list[str]]:
     """Write 900 of scikit-learn's digits as a dataset version; gives the ids of each split."""
     from sklearn.datasets import load_digits
@@ -140,17 +143,51 @@ def _verdicts() -> list[dict[str, Any]]:
 
 
 def _monitoring() -> dict[str, Any]:
+    """A round that watched everything: drift that matters, a fall that labels confirm, a service that is slow, and a broken column."""
+    start, hour = 1_795_000_000, 3600
     rounds = range(14)
+    accuracy = [0.94 - 0.012 * max(0, k - 6) for k in rounds]
+    points = [
+        {
+            "ts_ns": (start + hour * k) * 10**9,
+            "rows": 200 * k,
+            "value": accuracy[k],
+            "low": accuracy[k] - 0.02,
+            "high": accuracy[k] + 0.02,
+        }
+        for k in rounds
+    ]
+    realised = [
+        {
+            "ts_ns": (start + hour * k) * 10**9,
+            "labels": 20 * k,
+            "value": accuracy[k] - 0.02,
+            "low": accuracy[k] - 0.07,
+            "high": accuracy[k] + 0.03,
+            "plain": accuracy[k] + 0.01,
+        }
+        for k in rounds[3:]
+    ]
+    basis = {
+        "name": "accuracy",
+        "reference": 0.94,
+        "reference_rows": 1000,
+        "measured": True,
+        "evidence": 12.5,
+        "threshold": 20.0,
+    }
+    latency = {"p50": 12.1, "p95": 81.5, "p99": 140.2, "rows": 812}
     return {
         "outcome": "retrain",
         "reason": "e-value 412.3 reached 100 and accuracy is estimated at 0.81",
         "champion_digest": "beef" * 8,
+        "champion_version": 3,
         "rows_seen": 2800,
         "rows_new": 200,
         "e_value": 412.3,
         "threshold": 100.0,
         "history": [
-            {"ts": 1_795_000_000 + 3600 * k, "rows": 200 * (k + 1), "log_e": 0.4 * math.sin(k) + max(0, k - 6) * 0.86}
+            {"ts": start + hour * k, "rows": 200 * (k + 1), "log_e": 0.4 * math.sin(k) + max(0, k - 6) * 0.86}
             for k in rounds
         ],
         "effects": [
@@ -158,17 +195,40 @@ def _monitoring() -> dict[str, Any]:
             {"name": "embedding_direction_1", "reference": 0.02, "current": 0.61, "shift_sd": 0.82},
             {"name": "share_of_class_8", "reference": 0.1, "current": 0.12, "shift_sd": 0.07},
         ],
+        "columns": {"age": 0.71, "city": -0.2},
         "c2st_auc": 0.78,
-        "estimated_accuracy": _estimate(0.81, 0.04),
         "data_quality": [
             {"check": "blank images", "sentence": "7 of 200 new rows are blank (3.5 %), expected at most 1 %"}
         ],
         "fresh_labels": 140,
-        "reference_accuracy": _estimate(0.94, 0.02),
         "alarm_row": 2410,
-        "blind_spot": "The estimate cannot see a change of the labels themselves.",
-        "views": {"confidence": 5.1, "embedding": 2.2},
-    }
+        "streams": {"age, mean": 5.1, "embedding": 2.2},
+        "guarantee": "On average at most 1 false alarm a year, with 1000 rows of reference and a tolerance of 0.1.",
+        "rehearsal": "In 40 runs on the reference none alarmed.",
+        "unwatched": ["column 'name' is no number and has too many values"],
+        "causes": [
+            {"kind": "drift", "declared": True, "matters": True, "refutes": False, "size": _estimate(0.78, 0.02), "unit": "C2ST AUC", "since": "2026-11-18T14:13:20+00:00", "key": "row 2410", "moved": ["age"], "reason": "drift since row 2410"},
+            {"kind": "realised", "declared": True, "matters": True, "refutes": False, "size": _estimate(0.09, 0.05), "unit": "fall of accuracy", "since": "2026-11-18T15:13:20+00:00", "key": "label 240", "moved": [], "reason": "240 labels show a fall"},
+            {"kind": "estimated", "declared": False, "matters": None, "refutes": False, "size": UNKNOWN, "unit": "", "since": "", "key": "", "moved": [], "reason": "not yet"},
+            {"kind": "data_quality", "declared": True, "matters": False, "refutes": False, "size": _estimate(0.3, 0.1), "unit": "share of unexpected values", "since": "2026-11-18T12:00:00+00:00", "key": "k", "moved": ["age"], "reason": "column 'age' holds values above 120"},
+        ],
+        "quality": {
+            "problem": "",
+            "estimated": basis | {"quality": _estimate(0.86, 0.02), "fall": _estimate(0.08, 0.02), "drop": 0.05, "rows": 2800, "since": "", "history": points, "by_label": {"cat": 0.8, "dog": 0.9}, "blind_spot": "The estimate cannot see a change of the labels themselves."},
+            "realised": basis | {"quality": _estimate(0.84, 0.05), "unweighted": _estimate(0.87, 0.05), "fall": _estimate(0.1, 0.05), "drop": 0.02, "labels": 260, "requests": 2800, "effective_labels": 190.5, "since": "2026-11-18T15:13:20+00:00", "known_after": {"1 h": _estimate(0.02, 0.01), "1 d": _estimate(0.09, 0.02), "1 w": UNKNOWN}, "delay_seconds": {"median": 5400.0, "p90": 40000.0}, "waiting": 3, "refutes": False, "adwin": {"changes": [120], "before": 0.93, "after": 0.85, "n": 260, "statement": "ADWIN saw a fall after label 120"}, "history": realised, "problems": ["3 answers have no request"]},
+        },
+        "health": {
+            "rows": 2800,
+            "rows_per_hour": {"now": 203.5, "before": 198.0},
+            "volume": [[f"2026-11-18T{k:02d}:00:00+00:00", 150 + 20 * (k % 5)] for k in rounds],
+            "latency_ms": {"now": latency, "before": latency | {"p95": 30.2}, "blessed_p95": 22.0, "limit_p95": 50.0},
+            "service": {"answered": 4000, "failed": 60, "refused": 2, "written": 4000, "dropped": 0, "failure_share": 0.0148, "dropped_share": 0.0},
+            "cost": {"price_per_1000": 0.4, "per_day": 1.95},
+            "expectations": {"asked": 5, "left_out": [], "unmet": [{"expectation": "expect_column_values_to_be_between", "column": "age", "severity": "critical", "judged": 812, "unexpected": 240, "allowed": 0.0, "beyond": True, "share": 0.296, "sentence": "s"}]},
+            "clock_backwards": 0,
+            "findings": ["latency p95 is 81.5 ms, monitor.latency_ms_p95 is 50"],
+        },
+    }  # fmt: skip
 
 
 def _reports(ids: dict[str, list[str]]) -> dict[str, dict[str, Any]]:

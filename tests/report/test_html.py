@@ -160,7 +160,7 @@ def test_a_step_that_the_run_does_not_have(
     record["steps"] = [line for line in record["steps"] if line["name"] != "monitor"]
     folders = {step: folder for step, folder in run_folders.items() if step != "monitor"}
 
-    assert "<li>Not steps of this run: drift</li>" in rendered(record, folders, tmp_path)
+    assert "<li>Not steps of this run: monitoring</li>" in rendered(record, folders, tmp_path)
 
 
 def test_a_kept_champion_shows_the_keeping(

@@ -47,6 +47,10 @@ def test_a_retraining_gives_trigger_and_decision(record: dict[str, Any]) -> None
     summary = render_summary(record | {"trigger": {"outcome": "retrain", "reason": "e-value 412"}})
 
     assert "  Trigger retrain: e-value 412" in summary
+    cause = {"outcome": "retrain", "reason": "drift", "cause": "realised", "evidence_digest": "0123456789abcdef"}
+    assert "Caused by realised (evidence 0123456789" in render_summary(record | {"trigger": cause})
+    told = render_summary(record | {"trigger": cause | {"outcome": "cooldown"}})
+    assert "Trigger cooldown: drift" in told
     assert "  Decision promote: all enforced rules passed" in summary
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kfloop.components.validate_data.checks import prepare
-from kfloop.components.validate_data.engines import great_expectations, polars
+from kfloop.components.validate_data.engines import great_expectations
+from kfloop.core.expectations import polars
+from kfloop.core.expectations.checks import prepare
 from kfloop.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import warnings
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from kfloop.components.validate_data import outcomes
-from kfloop.components.validate_data.kinds import STR, kind_of
-from kfloop.components.validate_data.rules import RULES
+from kfloop.core.expectations import outcomes
+from kfloop.core.expectations.kinds import STR, kind_of
+from kfloop.core.expectations.rules import RULES
 from kfloop.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from kfloop.components.validate_data.checks import Check
+    from kfloop.core.expectations.checks import Check
 
 ROW_COUNT = "expect_table_row_count"
 OF_TYPE = "expect_column_values_to_be_of_type"

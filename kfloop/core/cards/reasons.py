@@ -1,4 +1,4 @@
-"""Why a version was trained: drift, fresh labels, because somebody insisted, or for the first time."""
+"""Why a version was trained: a cause that the monitor found, fresh labels, because somebody insisted, or for the first time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def why_trained(workspace: Workspace, entry: Entry, evaluation: dict[str, Any]) 
         (item for item in state.triggers.history(workspace.loop, "retrain") if run and item.run_id == run), None
     )
     if trigger is not None:
-        return _reason("drift", f"The monitor asked for it: {trigger.reason}", run, trigger.evidence_digest)
+        return _reason(
+            trigger.cause or "drift", f"The monitor asked for it: {trigger.reason}", run, trigger.evidence_digest
+        )
     record = state.runs.get(run) if run else None
     if not entry.previous_version:
         return _reason("first", "First training of the loop: there was no champion.", run)

@@ -82,12 +82,6 @@ class Features:
         ends = np.cumsum(widths).tolist()
         return {name: slice(end - width, end) for name, width, end in zip(GROUPS, widths, ends, strict=True)}
 
-    @cached_property
-    def pairs(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Which components are multiplied."""
-        first, second = np.triu_indices(min(self.axes.shape[1], QUADRATIC_BASE))
-        return first, second
-
     def units(self, rows: Array, seasons: Ints) -> Units:
         """Return the units of rows, [b * unit, values + shares] to b units.
 
@@ -96,25 +90,40 @@ class Features:
         count = len(rows) // self.unit
         rows, seasons = rows[: count * self.unit], seasons[: count * self.unit]
         raw, observed = self._raw(rows, seasons)
-        centred = np.where(observed, raw - self.means[seasons], 0.0)
-        pooled = centred.reshape(count, self.unit, -1).mean(axis=1)
-        seen = np.asarray(observed.reshape(count, self.unit, -1).any(axis=1))
-        shares = rows[:, len(self.columns.owners) :].reshape(count, self.unit, -1).mean(axis=1)
-        features = np.clip(pooled / self.spread, -_FEATURE_CLIP, _FEATURE_CLIP)
-        return Units(features=features, observed=seen, shares=shares, seasons=seasons[:: self.unit])
+        raw -= self.means[seasons] if len(self.means) > 1 else self.means[0]
+        if not observed.all():
+            raw[~observed] = 0.0
+        shares = rows[:, len(self.columns.owners) :]
+        if self.unit > 1:
+            raw = raw.reshape(count, self.unit, -1).mean(axis=1)
+            observed = np.asarray(observed.reshape(count, self.unit, -1).any(axis=1))
+            shares = shares.reshape(count, self.unit, -1).mean(axis=1)
+        raw /= self.spread
+        np.clip(raw, -_FEATURE_CLIP, _FEATURE_CLIP, out=raw)
+        return Units(features=raw, observed=observed, shares=shares, seasons=seasons[:: self.unit])
 
     def _raw(self, rows: Array, seasons: Ints) -> tuple[Array, NDArray[np.bool_]]:
         """Features before centring and which are observed, both [n, p]."""
         width = len(self.columns.owners)
         there = rows[:, width:][:, self.columns.owners] == 0
-        values = np.where(there, rows[:, :width] - self.value_means[seasons], 0.0)
+        centre = self.value_means[seasons] if len(self.value_means) > 1 else self.value_means[0]
+        slices, numeric = self.slices, self.columns.numeric
+        raw = np.empty((len(rows), slices["quadratic"].stop))
+        observed = np.empty(raw.shape, dtype=bool)
+        values = raw[:, slices["mean"]]
+        np.subtract(rows[:, :width], centre, out=values)
+        values[~there] = 0.0
+        np.square(values[:, numeric], out=raw[:, slices["spread"]])
         components = np.clip(values[:, self.joint] @ self.axes, -CLIP, CLIP)
-        first, second = self.pairs
-        numeric = self.columns.numeric
-        raw = [values, values[:, numeric] ** 2, components, components[:, first] * components[:, second]]
-        complete = there[:, self.joint].all(axis=1)[:, None]
-        joint = np.broadcast_to(complete, (len(rows), components.shape[1] + len(first)))
-        return np.concatenate(raw, axis=1), np.concatenate([there, there[:, numeric], joint], axis=1)
+        raw[:, slices["linear"]] = components
+        # One component after the other: to gather both factors of every pair first would cost several times as much.
+        base, at = min(self.axes.shape[1], QUADRATIC_BASE), slices["quadratic"].start
+        for i in range(base):
+            np.multiply(components[:, i : i + 1], components[:, i:base], out=raw[:, at : at + base - i])
+            at += base - i
+        observed[:, slices["mean"]], observed[:, slices["spread"]] = there, there[:, numeric]
+        observed[:, slices["linear"].start :] = there[:, self.joint].all(axis=1)[:, None]
+        return raw, observed
 
 
 def fit_features(columns: Columns, rows: Array, seasons: Ints, n_seasons: int, unit: int) -> Features:
@@ -176,4 +185,12 @@ def _whitening(values: Array) -> Array:
     variances, axes = np.linalg.eigh(covariance)
     order = np.argsort(-variances)[:MOST_COMPONENTS]
     order = order[variances[order] > _SMALLEST_VARIANCE * max(float(variances.max()), 1e-300)]
-    return np.asarray(axes[:, order] / np.sqrt(variances[order]))
+    return oriented(axes[:, order] / np.sqrt(variances[order]))
+
+
+def oriented(axes: Array) -> Array:
+    """Axes [d, k], each turned so that its largest entry is above 0: which way it points is nobody's to choose, and must be the same on every machine."""
+    if not axes.size:
+        return axes
+    largest = axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])]
+    return np.ascontiguousarray(axes * np.where(largest < 0, -1.0, 1.0))

@@ -20,9 +20,28 @@ from kfloop.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+
 MIN_UNITS = 50
 _LEARNING_SHARE = 0.3
 _SEED = 0
+
+
+def dealt(n: int, unit: int) -> tuple[Ints, Ints]:
+    """Rows of the learning and of the paying half, each in order; those that fill no unit are in neither.
+
+    What is estimated from the learning half alone may be bet on: maps of rows to columns are to be fitted on these rows, too.
+
+    Args:
+        n: Rows of the reference.
+        unit: Rows a unit.
+    """
+    order = np.random.default_rng(_SEED).permutation(n // unit)
+    cut = int(len(order) * _LEARNING_SHARE)
+    learn, pay = ((np.sort(part)[:, None] * unit + np.arange(unit)).ravel() for part in (order[:cut], order[cut:]))
+    return learn, pay
 
 
 def fit_watch(
@@ -32,6 +51,7 @@ def fit_watch(
     kinds: Mapping[str, str],
     seasons: Any = None,
     settings: Settings | None = None,
+    identity: str = "",
 ) -> Watch:
     """Fit the watch on the champion's reference.
 
@@ -43,6 +63,8 @@ def fit_watch(
         kinds: Columns to watch, each ``numeric`` or ``categorical``.
         seasons: Season of each row; None where there is only one.
         settings: How to bet.
+        identity: Names the reference, such as the digest of the package that it is in: a state goes on with every watch on it, also where another machine computed
+            the last digits of a column otherwise. Empty: the rows themselves name it.
 
     Raises:
         InputError: There are fewer than 50 units, or columns do not fit.
@@ -56,12 +78,7 @@ def fit_watch(
         )
         raise InputError(message, hint="Package the model with more validation and test rows, or make units smaller.")
     marks = checked_seasons(seasons, n, settings.n_seasons)
-    order = np.random.default_rng(_SEED).permutation(count)
-    cut = int(count * _LEARNING_SHARE)
-    halves = [
-        (np.sort(part)[:, None] * settings.unit + np.arange(settings.unit)).ravel()
-        for part in (order[:cut], order[cut:])
-    ]
+    halves = dealt(n, settings.unit)
     held: dict[str, Any] = {name: np.asarray(cells) for name, cells in table.items()}
     columns = fit_columns({name: cells[halves[0]] for name, cells in held.items()}, kinds)
     rows = [columns.encode({name: cells[half] for name, cells in held.items() if name in kinds}) for half in halves]
@@ -76,10 +93,11 @@ def fit_watch(
         )
         for name in ("linear", "quadratic")
     }
+    described = [(item.name, item.kind) for item in columns.items] if identity else columns.items
     named = hashlib.sha256(
-        repr((settings, budget, columns.items, WEIGHTS, SHARES, KNOTS.tolist(), STAKES.tolist())).encode()
+        repr((settings, budget, identity, described, WEIGHTS, SHARES, KNOTS.tolist(), STAKES.tolist())).encode()
     )
-    for part in rows:
+    for part in () if identity else rows:
         named.update(part.tobytes())
     return Watch(
         settings=settings,

@@ -130,9 +130,14 @@ def gains(fixed: Fixed, features: Features, units: Units) -> Array:
     """Gains of all fixed streams, [n, f]; 0 where nothing was observed."""
     scores, observed = _scores(features, units)
     half = scores.shape[1]
-    up = np.where(observed, scores - fixed.centre[:half], 0.0)
-    shares = units.shares - fixed.centre[2 * half :]
-    return np.concatenate([up, -up, shares], axis=1)
+    found = np.empty((len(scores), len(fixed.centre)))
+    up = found[:, :half]
+    np.subtract(scores, fixed.centre[:half], out=up)
+    if not observed.all():
+        up[~observed] = 0.0
+    np.negative(up, out=found[:, half : 2 * half])
+    np.subtract(units.shares, fixed.centre[2 * half :], out=found[:, 2 * half :])
+    return found
 
 
 def fit_fixed(features: Features, learn: Units, pay: Units, tolerance: float) -> Fixed:

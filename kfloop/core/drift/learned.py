@@ -80,7 +80,8 @@ class Learned:
         if not len(bets.units):
             return bets
         scores = score(features @ bets.directions.T / bets.scales)
-        won = log_growth(np.where(observed, scores - bets.centres, 0.0), bets.stakes)
+        scores -= bets.centres
+        won = log_growth(scores if observed.all() else np.where(observed, scores, 0.0), bets.stakes)
         return replace(bets, won=bets.won + won, units=bets.units + len(features), discounts=bets.discounts + discount)
 
     @staticmethod

@@ -42,7 +42,7 @@ KNOT_WEIGHTS = np.array([0.4, 0.2, 0.1, 0.1, 0.1, 0.1])
 SAFE = 0.9
 """Share of the wealth that a single score may take at most."""
 _CHUNK = 50
-_SLAB = 1000
+_SLAB = 250
 
 
 def stakes(base: Array, centre: Array) -> Array:
@@ -60,12 +60,23 @@ def log_growth(gains: Array, stake: Array) -> Array:
     Returns:
         [f, j].
     """
+    if len(gains) > _CHUNK and (same := (gains == gains[0]).all(axis=0)).any():  # most shares, in most blocks
+        total = len(gains) * np.log1p(gains[0][:, None] * stake)
+        if not same.all():
+            total[~same] = _log_growth(np.ascontiguousarray(gains[:, ~same]), stake[~same])
+        return np.asarray(total)
+    return _log_growth(gains, stake)
+
+
+def _log_growth(gains: Array, stake: Array) -> Array:
     total = np.zeros(stake.shape)
+    used = np.flatnonzero(np.any(stake != 0, axis=0))
     for start in range(0, len(gains), _SLAB):
         slab = gains[start : start + _SLAB]
         edges = np.arange(0, len(slab), _CHUNK)
-        for j in range(stake.shape[1]):
-            factors = slab * stake[:, j]
+        factors = np.empty_like(slab)
+        for j in used:
+            np.multiply(slab, stake[:, j], out=factors)
             factors += 1.0
             # Logarithms are dear; products of 50 factors stay far from the ends of floating point.
             total[:, j] += np.log(np.multiply.reduceat(factors, edges, axis=0)).sum(axis=0)

@@ -1,8 +1,9 @@
 """Does the watch keep its promise on this reference? A short simulation in a world where nothing drifts.
 
 In every run the loop's own reference is the population: a reference of the same size and the traffic are drawn from it with replacement, unit by
-unit (rows of a unit stay together), the traffic season by season. A year is too long to simulate, and its promise too seldom broken to see; but the
-promise holds at every threshold, blocks / threshold, so it is looked at where a broken one would show: at a chance of one in five.
+unit (rows of a unit stay together), the traffic season by season. A year is too long to simulate, and its promise too seldom broken to see; but it rests
+on the mean of the evidence, which is at most the sum of the weights at every threshold, so it is looked at where a broken one would show: at a
+chance of one in five, in blocks of weight 1.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Rehearsal:
         rank = int(binom.ppf(0.95, self.runs, 1 - self.allowed)) + 1
         if rank > self.runs:
             return 1.0
-        needed = Budget.per_year(self.allowed, blocks=self.blocks).log_needed("drift")
+        needed = Budget.per_schedule(self.allowed, blocks=self.blocks).log_needed("drift")
         return float(min(1.0, np.exp(self.highest[rank - 1] - needed)))
 
     @property
@@ -107,7 +108,7 @@ def rehearse(
     count = n // settings.unit
     by_season = [np.flatnonzero(marks[:: settings.unit][:count] == season) for season in range(settings.n_seasons)]
     present = [units for units in by_season if len(units)]
-    budget = Budget.per_year(ALLOWED, blocks=blocks)
+    budget = Budget.per_schedule(ALLOWED, blocks=blocks)
     highest, alarms = [], 0
     for run in range(runs):
         rng = np.random.default_rng([seed, run])

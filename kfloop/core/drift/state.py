@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-FORMAT = 1
+FORMAT = 2
 _HINT = "Restore the state from a backup, or start the watch of this champion anew."
 
 
@@ -97,6 +97,8 @@ class State:
         memory: Mean features of past blocks, a short and a long one, [2, p].
         linear: Bets on learned directions of the values.
         quadratic: Bets on learned directions of squares and products.
+        size: Units of the coming block.
+        ends: Times of the last rows of the block before the last one and of the last one, seconds since 1970; NaN before they are known, [2].
         log_drift: Logarithm of the evidence of drift after the last block, -inf before it.
         log_quality: The same of what is wrong with the rows.
         drift_row: Number of rows at which drift was declared, None if it was not. It never goes back, but by `acknowledged`.
@@ -114,6 +116,8 @@ class State:
     memory: Array
     linear: Bets
     quadratic: Bets
+    size: int
+    ends: Array
     log_drift: float = -np.inf
     log_quality: float = -np.inf
     drift_row: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,10 @@ from kfloop.core.drift.fixed import Fixed, gains
 from kfloop.core.drift.learned import Learned
 from kfloop.core.drift.settings import Settings, checked_seasons
 from kfloop.core.drift.state import State
-from kfloop.errors import StateError
+from kfloop.errors import InputError, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -60,8 +61,9 @@ class Watch:
     @property
     def guarantee(self) -> str:
         """What is promised and how the finite reference is dealt with, one sentence."""
-        how = f"paid from {len(self.linear.pay)} reference units"
-        borne = f", tolerance {self.settings.tolerance:g} sd" if self.settings.tolerance else ""
+        learning, paying = len(self.linear.learn), len(self.linear.pay)
+        how = f"paid from {paying} of {learning + paying} reference units"
+        borne = f", tolerance {self.settings.tolerance:g} sd"
         seasonal = f", relative to {self.settings.n_seasons} seasons" if self.settings.n_seasons > 1 else ""
         return f"{self.budget.statement}; {how}{borne}{seasonal}; units of {self.settings.unit} rows are taken as independent"
 
@@ -78,9 +80,11 @@ class Watch:
             memory=np.zeros((2, len(self.features.spread))),
             linear=self.linear.empty(),
             quadratic=self.quadratic.empty(),
+            size=self.settings.batch,
+            ends=np.full(2, np.nan),
         )
 
-    def advance(self, state: State, table: Table, seasons: Any = None) -> State:
+    def advance(self, state: State, table: Table, seasons: Any = None, times: Any = None) -> State:
         """Bet on new rows, in the order they came, and return the state after them.
 
         Rows in two calls give the same state as in one, bit for bit. No rows change nothing.
@@ -89,25 +93,40 @@ class Watch:
             state: The state so far, `start()` at first.
             table: Columns by name. Missing, infinite and unreadable cells, absent and new columns are counted by the quality streams.
             seasons: Season of each row, whole numbers from 0, [n]; None where there is only one.
+            times: Time of each row in seconds, [n]; a budget for the year needs them.
 
         Raises:
-            InputError: Columns have different lengths, or a season is out of range.
+            InputError: Columns have different lengths, a season is out of range, or times are missing.
             StateError: The state belongs to another watch.
         """
+        return deque(self.steps(state, table, seasons, times), maxlen=1)[0]
+
+    def steps(self, state: State, table: Table, seasons: Any = None, times: Any = None) -> Iterator[State]:
+        """As `advance`: the state after each block that is filled, and at last the one after all rows."""
         if state.reference != self.fingerprint or state.pending.shape[1:] != (self.columns.size,):
             message = f"the drift state belongs to watch {state.reference}, this one is {self.fingerprint}"
             raise StateError(message, hint="The champion, its reference or the settings changed: start anew.")
         fresh = self.columns.encode(table)
         marks = checked_seasons(seasons, len(fresh), self.settings.n_seasons)
+        at = self._times(times, len(fresh))
+        held, first = len(state.pending), state.rows - len(state.pending)
         queue = np.concatenate([state.pending, fresh])
         marks = np.concatenate([state.seasons.astype(np.int64), marks])
-        size = self.settings.batch * self.settings.unit
-        full = len(queue) // size * size
-        first = state.rows - len(state.pending)
-        for start in range(0, full, size):
-            units = self.features.units(queue[start : start + size], marks[start : start + size])
-            state = self._bet(state, units, first + start + size)
-        return replace(state, rows=first + len(queue), pending=queue[full:], seasons=marks[full:].astype(float))
+        start = 0
+        while (stop := start + state.size * self.settings.unit) <= len(queue):
+            units = self.features.units(queue[start:stop], marks[start:stop])
+            state = self._bet(state, units, first + stop, float(at[stop - held - 1]))
+            start = stop
+            yield replace(state, rows=first + stop, pending=queue[:0], seasons=np.zeros(0))
+        yield replace(state, rows=first + len(queue), pending=queue[start:].copy(), seasons=marks[start:].astype(float))
+
+    def _times(self, times: Any, n: int) -> Array:
+        if times is None and self.budget.kind == "per_year" and n:
+            raise InputError("the rows have no times", hint="A budget for the year needs the time of every row.")
+        at = np.full(n, np.nan) if times is None else np.asarray(times, dtype=float)
+        if len(at) != n:
+            raise InputError(f"{len(at)} times for {n} rows", hint="Give each row its time, in seconds.")
+        return at
 
     def streams(self, state: State) -> dict[str, float]:
         """Logarithm of the evidence of every fixed stream, by name, and of the best bet on a learned direction."""
@@ -117,8 +136,9 @@ class Watch:
             found[name] = float(Learned.evidence(bets).max(initial=-np.inf))
         return found
 
-    def _bet(self, state: State, units: Units, row: int) -> State:
-        weight = self.budget.log_weight(state.blocks)
+    def _bet(self, state: State, units: Units, row: int, end: float) -> State:
+        passed = float(np.nan_to_num(state.ends[1] - state.ends[0]))
+        weight = self.budget.log_weight(state.blocks, passed)
         discount, visits = self._discount(state.visits, units)
         fixed_gains = gains(self.fixed, self.features, units)
         books = self.fixed.advance(state.books, fixed_gains, weight, discount)
@@ -131,6 +151,7 @@ class Watch:
             groups[name] = learned.played(bets, units.features[:, part], units.observed[:, part][:, :1], discount)
         log_drift, log_quality = self._evidence(self.fixed.evidence(books), groups)
         mean = units.features.mean(axis=0)
+        size = self.settings.next_size(state.size, end - float(state.ends[1]), row // self.settings.unit)
         keep = 1 - np.array([_SHORT, _LONG]) if state.blocks else np.zeros(2)
         return replace(
             state,
@@ -140,6 +161,8 @@ class Watch:
             memory=keep[:, None] * state.memory + (1 - keep)[:, None] * mean,
             linear=groups["linear"],
             quadratic=groups["quadratic"],
+            size=size,
+            ends=np.array([state.ends[1], end]),
             log_drift=log_drift,
             log_quality=log_quality,
             drift_row=self._alarm(state.drift_row, log_drift, "drift", row),
@@ -152,7 +175,7 @@ class Watch:
         rate = _LONG if long else _SHORT
         blocks = min(state.blocks, (2 - rate) / rate)
         past = state.memory[int(long)][part]
-        return learned.opened(bets, past, blocks * self.settings.batch, state.blocks % 2 == 1, weight, state.blocks)
+        return learned.opened(bets, past, blocks * state.size, state.blocks % 2 == 1, weight, state.blocks)
 
     def _discount(self, visits: Array, units: Units) -> tuple[float, Array]:
         """Half the variance that the errors of the seasons' means add to a sum over this block, and the visits after it.

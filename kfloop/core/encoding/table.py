@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MOST_CATEGORIES = 1000
 RARE_ROWS, RARE_SHARE = 5, 0.01  # a category is rare below both
 FAR = 1e4  # standard deviations from zero beyond which float32 would lose what tells the values apart
+ANOTHER = "(another)"  # a category out of the request log that the model had no code for: it gets none now either
 PERIODS = (DAY, 7 * DAY, 365.2425 * DAY)
 KINDS = {
     "number": "numbers",
@@ -180,6 +181,7 @@ def _frequent(values: pa.ChunkedArray) -> list[str]:
     """Categories with a code of their own, the most frequent first; of equally frequent ones in the order of the alphabet."""
     counts = Counter({item["values"]: item["counts"] for item in values.value_counts().to_pylist()})
     counts.pop(None, None)
+    counts.pop(ANOTHER, None)
     least = min(RARE_ROWS, max(2, RARE_SHARE * len(values)))
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [name for name, count in ranked[:MOST_CATEGORIES] if count >= least]

@@ -15,8 +15,9 @@ from kfloop.errors import InputError, nearest
 
 QUEUE = "queue.jsonl"
 CONFLICT = "conflict"
+WORTH = "worth_labelling"
 FLAGGED = "flagged_request"
-REASONS = (FLAGGED, CONFLICT, "label_issue", "annotators", "low_confidence", "outlier")
+REASONS = (WORTH, FLAGGED, CONFLICT, "label_issue", "annotators", "low_confidence", "outlier")
 ANSWERABLE = ("multiclass", "multilabel", "regression")
 
 

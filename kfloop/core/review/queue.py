@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kfloop.core.versions import DatasetVersion
 
 ISSUES = "issues.parquet"
-DEFAULT_REASONS = REASONS[:5]
+DEFAULT_REASONS = REASONS[:6]
 _FLAGS = {CONFLICT: "conflict", "label_issue": "flagged", "low_confidence": "low_confidence", "outlier": "outlier"}
 _NEEDED = ("id", "content", "split", "suggested", "margin", "confidence")
 

@@ -1,10 +1,11 @@
-"""Requests that the served model flagged: questions for people out of the request log, and their answers as feedback.
+"""Requests that the monitor wants labelled or the served model flagged: questions for people out of the request log, and their answers as feedback.
 
 A request is no row of a dataset version, so its answer is no correction: it is the truth about that request, which ``data.feedback`` keeps.
 """
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from kfloop.core.ground_truth import keep
 from kfloop.core.request_files import model_files
 from kfloop.core.review.answer import UNSURE, UNUSABLE, listed, read_lines
-from kfloop.core.review.items import FLAGGED, QueueItem
+from kfloop.core.review.items import FLAGGED, WORTH, QueueItem
 from kfloop.core.review.request_values import is_logged, request_value
 from kfloop.core.scoring import read_encoder
 from kfloop.core.signature import read_signature
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from kfloop.core.review.answer import Answer
+    from kfloop.core.review.choosing import Question
     from kfloop.core.versions import DatasetVersion
 
 PREFIX = "request:"  # before the request id, where a row of a version has its content hash
@@ -67,11 +69,52 @@ def flagged_requests(
     shown = _Shown(versions)
     for identity, (margin, path, place) in chosen:
         row = pq.read_table(path).slice(place, 1).to_pylist()[0]
-        item = shown.item(identity, margin, row, dataset)
+        item = shown.item(identity, margin, row, dataset, FLAGGED)
         items += [item] if item else []
         if len(items) == limit:
             break
     return items
+
+
+def requests_worth_labelling(
+    log: Path,
+    versions: Path,
+    dataset: DatasetVersion,
+    questions: Sequence[Question],
+    *,
+    limit: int,
+    answered: Collection[str] = (),
+) -> list[QueueItem]:
+    """The requests that the monitor wants to be labelled, in its order.
+
+    Args:
+        log: Request log of the model: Parquet by hour.
+        versions: The model's folder in the repository.
+        dataset: Dataset version whose labels are the choices.
+        questions: What the monitor wrote down.
+        limit: Largest number of requests.
+        answered: Ids of requests that were answered since.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    if dataset.task != "multiclass":
+        return []
+    margins = {item.request_id: item.margin for item in questions if item.request_id not in answered}
+    wanted = pa.array(sorted(margins), pa.string())
+    rows: dict[str, dict[str, Any]] = {}
+    for path in model_files(log):
+        try:
+            ids = pq.read_table(path, columns=["request_id"])["request_id"]
+            hits = pc.is_in(ids, value_set=wanted)
+            for row in pq.read_table(path).filter(hits).to_pylist() if pc.any(hits).as_py() else ():
+                rows.setdefault(row["request_id"], row)
+        except (OSError, pa.ArrowException):  # the monitor names files that cannot be read
+            continue
+    shown = _Shown(versions)
+    found = (shown.item(name, margin, rows[name], dataset, WORTH) for name, margin in margins.items() if name in rows)
+    return list(islice((item for item in found if item is not None), limit))
 
 
 def answered_requests(feedback: Path | None) -> set[str]:
@@ -112,7 +155,9 @@ class _Shown:
         self._folder = versions
         self._known: dict[int, tuple[Any, Any] | None] = {}
 
-    def item(self, identity: str, margin: float, row: dict[str, Any], dataset: DatasetVersion) -> QueueItem | None:
+    def item(
+        self, identity: str, margin: float, row: dict[str, Any], dataset: DatasetVersion, reason: str
+    ) -> QueueItem | None:
         opened = self._opened(int(row["version"]))
         if opened is None:
             return None
@@ -133,7 +178,7 @@ class _Shown:
             suggested=label if label in dataset.labels else None,
             confidence=float(probabilities[best]),
             margin=margin,
-            reasons=(FLAGGED,),
+            reasons=(reason,),
             choices=tuple(dataset.labels),
             value=value,
         )

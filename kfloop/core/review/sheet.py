@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kfloop.core.review.answer import UNSURE, UNUSABLE, listed
-from kfloop.core.review.items import CONFLICT, FLAGGED, QueueItem, queue_digest
+from kfloop.core.review.items import CONFLICT, FLAGGED, WORTH, QueueItem, queue_digest
 from kfloop.core.review.labeling import spoken
 
 SHEET = "sheet.html"
@@ -18,6 +18,7 @@ DIGIT_KEYS = 10
 FIGURES = 4  # significant, of a suggested number: a model does not know more
 NEARLY = 0.99
 WHY = {
+    WORTH: "a request whose answer would teach the model most",
     FLAGGED: "a request the model was not sure enough of",
     CONFLICT: "conflicting labels",
     "label_issue": "label looks wrong",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-HEAD = "0002"
+HEAD = "0003"
 SQLITE = "sqlite:///"
 
 

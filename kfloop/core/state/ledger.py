@@ -70,6 +70,7 @@ class Ledger:
         evidence_digest: str = "",
         run_id: str = "",
         details: dict[str, Any] | None = None,
+        at: float | None = None,
     ) -> Entry:
         """Announce a change of champion (compare-and-set).
 
@@ -84,6 +85,7 @@ class Ledger:
             evidence_digest: Decision that allows it.
             run_id: The run, if any.
             details: More facts of the row.
+            at: When, seconds since 1970; now when left out. A replay has a clock of its own.
 
         Raises:
             StateError: The champion is another one by now, or another change is under way.
@@ -117,6 +119,7 @@ class Ledger:
                     evidence_digest=evidence_digest,
                     run_id=run_id,
                     details=details,
+                    at=at,
                 ),
             )
 
@@ -165,8 +168,8 @@ class Ledger:
                 ),
             )
 
-    def close(self, intent: Entry, *, done: bool, reason: str = "") -> Entry:
-        """Close an intent as ``done`` or ``withdrawn``.
+    def close(self, intent: Entry, *, done: bool, reason: str = "", at: float | None = None) -> Entry:
+        """Close an intent as ``done`` or ``withdrawn``; ``at`` as in ``intend``.
 
         Raises:
             StateError: The intent is not open (somebody else closed it).
@@ -179,7 +182,7 @@ class Ledger:
             entry = replace(
                 intent,
                 seq=len(entries) + 1,
-                at=time.time(),
+                at=time.time() if at is None else at,
                 phase="done" if done else "withdrawn",
                 intent=intent.seq,
                 reason=reason or intent.reason,
@@ -220,13 +223,21 @@ def _entries(connection: Connection, loop: str) -> list[Entry]:
     return [Entry(**json.loads(body)) for (body,) in rows]
 
 
-def _first_row(loop: str, entries: list[Entry], *, phase: str, details: dict[str, Any] | None, **told: Any) -> Entry:
+def _first_row(
+    loop: str,
+    entries: list[Entry],
+    *,
+    phase: str,
+    details: dict[str, Any] | None,
+    at: float | None = None,
+    **told: Any,
+) -> Entry:
     """A row that answers no other one, after those that are there, with the champion that it finds."""
     champion = champion_of(entries)
     return Entry(
         loop=loop,
         seq=len(entries) + 1,
-        at=time.time(),
+        at=time.time() if at is None else at,
         phase=phase,
         intent=0,
         previous_version=champion.version if champion else 0,

@@ -72,7 +72,19 @@ class Monitors:
 
 @dataclass(frozen=True, kw_only=True)
 class Trigger:
-    """Conclusion of one monitoring round."""
+    """Conclusion of one monitoring round.
+
+    Attributes:
+        run_id: The round, and the training round behind it.
+        trigger: What it concluded.
+        reason: Why, in one sentence.
+        champion_digest: The champion that was watched; empty where there was none.
+        fingerprint: Digest of champion, cause and labels; empty where nothing called for a retraining.
+        evidence_digest: Its report in the store.
+        at: When, seconds since 1970.
+        cause: Kind of cause that it is for; empty where nothing called for a retraining.
+        labels: Labelled rows that were known; null where none are configured or nobody counted.
+    """
 
     run_id: str
     trigger: str
@@ -81,6 +93,8 @@ class Trigger:
     fingerprint: str
     evidence_digest: str
     at: float
+    cause: str = ""
+    labels: int | None = None
 
 
 class Triggers:
@@ -99,8 +113,11 @@ class Triggers:
         champion_digest: str,
         fingerprint: str,
         evidence_digest: str = "",
+        at: float | None = None,
+        cause: str = "",
+        labels: int | None = None,
     ) -> None:
-        """Record a conclusion."""
+        """Record a conclusion; ``at`` is now when left out."""
         with self._begin() as connection:
             connection.execute(
                 insert(triggers).values(
@@ -111,7 +128,9 @@ class Triggers:
                     champion_digest=champion_digest,
                     fingerprint=fingerprint,
                     evidence_digest=evidence_digest,
-                    at=time.time(),
+                    at=time.time() if at is None else at,
+                    cause=cause,
+                    labels=labels,
                 )
             )
 
@@ -131,6 +150,8 @@ class Triggers:
                 fingerprint=row.fingerprint,
                 evidence_digest=row.evidence_digest,
                 at=row.at,
+                cause=row.cause,
+                labels=row.labels,
             )
             for row in rows
         ]

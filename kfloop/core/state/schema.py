@@ -88,6 +88,8 @@ triggers = Table(
     Column("fingerprint", String(64), nullable=False),
     Column("evidence_digest", String(64), nullable=False),
     Column("at", Float, nullable=False),
+    Column("cause", String(32), nullable=False, server_default=""),
+    Column("labels", Integer),
     Index("triggers_by_loop", "loop", "at"),
 )
 

@@ -83,25 +83,6 @@ def share_shifts(reference: Array, current: Array, labels: Sequence[str]) -> lis
     return feature_shifts(one_hot[0], one_hot[1], [f"share of '{label}'" for label in labels])
 
 
-def estimated_accuracy(probabilities: Array, level: float = 0.95) -> Estimate:
-    """Estimate the accuracy without labels: the mean of the largest probability, with a normal interval.
-
-    The one-line form of confidence-based performance estimation (NannyML, CBPE). See `BLIND_SPOT`: the interval covers the
-    sampling of rows only, neither miscalibration nor a changed concept.
-
-    Args:
-        probabilities: Calibrated class probabilities, [n, K].
-        level: Confidence level of the interval.
-    """
-    n = len(probabilities)
-    if n < 2:  # noqa: PLR2004 - a variance needs two rows
-        return Estimate(value=math.nan, low=math.nan, high=math.nan, n=n, level=level)
-    top = probabilities.max(axis=1)
-    half = NormalDist().inv_cdf(0.5 + level / 2) * float(top.std(ddof=1)) / math.sqrt(n)
-    value = float(top.mean())
-    return Estimate(value=value, low=max(0.0, value - half), high=min(1.0, value + half), n=n, level=level)
-
-
 def c2st_auc(reference: Array, current: Array, *, level: float = 0.95, seed: int = 0) -> Estimate:
     """Return how well a classifier tells current rows from reference rows, as a held-out AUC.
 

@@ -5,7 +5,7 @@ Each question is about the mean of one number x a request, known to lie in [low,
     worse       W_n = mean_j prod_i (1 + l_j (x_i - b)),  l_j = stake_j / (b - low)    bets that the mean is above b
     not worse   V_n = mean_j prod_i (1 + k_j (b - x_i)),  k_j = stake_j / (high - b)   bets that it is below b
 
-with the stakes of ``kfloop.core.statistics.wealth``. They are below 1, so no factor is ever zero or negative.
+with stakes between .05 and .95 side by side. They are below 1, so no factor is ever zero or negative.
 
 What is guaranteed. While E[x_i | all requests before] <= b, W is a test supermartingale that starts at 1, so P(W_n >= 1/a for any n) <= a (Ville's
 inequality; Ramdas, Gruenwald, Vovk, Shafer, "Game-theoretic statistics and safe anytime-valid inference", arXiv 2210.01948; bets on a
@@ -29,14 +29,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfloop.core.statistics.wealth import STAKES
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
+
+STAKES = np.array([0.05, 0.15, 0.4, 0.95])
+"""Shares of the wealth that are staked side by side."""
 
 LARGEST = 1e300  # evidence is always a JSON number
 RANGES = {"errors": -1.0, "latency": 0.0, "disagreement": 0.0, "quality": -1.0}

@@ -58,13 +58,21 @@ def headline(record: Mapping[str, Any]) -> dict[str, Any]:
         if rows(concluded.get("blocking")):
             reasons += [_blocked(line) for line in rows(concluded.get("blocking"))]
         elif concluded:
-            label = f"{name} {words(concluded.get('outcome'))}"
+            label = _caused(concluded) or f"{name} {words(concluded.get('outcome'))}"
             reasons.append(f"{label}: {text(concluded.get('reason'))}" if text(concluded.get("reason")) else label)
     if record.get("repeated_of"):
         reasons.append(f"Repeats run {text(record.get('repeated_of'))}.")
     if not any(reasons):
         reasons = [text(record.get("message"))]
     return {"sentence": sentence, "tone": tone, "reasons": [reason for reason in reasons if reason]}
+
+
+def _caused(concluded: Mapping[str, Any]) -> str:
+    """What a retraining was for, and the evidence that it rests on; empty for any other conclusion."""
+    if concluded.get("outcome") != "retrain" or not text(concluded.get("cause")):
+        return ""
+    evidence = text(concluded.get("evidence_digest"))
+    return f"Caused by {words(concluded.get('cause'))}" + (f" (evidence {short(evidence)})" if evidence else "")
 
 
 def _blocked(line: Mapping[str, Any]) -> str:

@@ -59,10 +59,20 @@ def open_source(path: Path, config: DataConfig, like: Source | None = None) -> S
     if like is not None and _is_header_only(path):
         digest = file_sha256(path)[:DIGEST_LENGTH]
         return replace(like, uri=str(path), n=0, digest=digest, batches=lambda: iter(()), suggestions={}, notes=())
-    return source_of(_feed(path, config, like), config, str(path), like)
+    return source_of(open_feed(path, config, like), config, str(path), like)
 
 
-def _feed(path: Path, config: DataConfig, like: Source | None) -> Feed:
+def open_feed(path: Path, config: DataConfig, like: Source | None = None) -> Feed:
+    """The typed columns of a file or folder, before anybody says what they are for.
+
+    Args:
+        path: The file or folder.
+        config: Section ``data``.
+        like: The base source, when these are freshly labelled rows.
+
+    Raises:
+        InputError: What is there cannot be used.
+    """
     if not path.exists():
         raise InputError(f"'{path}' does not exist", hint="paths are relative to the loop file")
     kind = _suffix(path)

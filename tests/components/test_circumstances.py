@@ -1,0 +1,156 @@
+"""What a conclusion rests on beside evidence: schedule, a person's wish, what is under way, and what became of earlier attempts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kfloop.components.monitor.causes import DRIFT, Cause
+from kfloop.components.monitor.circumstances import judge, past_attempts
+from kfloop.core.sections import MonitorConfig
+from kfloop.core.state import open_state
+from kfloop.core.statistics.estimate import Estimate
+from kfloop.core.store import Store
+from kfloop.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kfloop.core.state import State
+
+LOOP = "loop"
+DAY = 86_400.0
+DRIFTED = Cause(
+    kind=DRIFT,
+    declared=True,
+    matters=True,
+    size=Estimate(value=0.9, low=0.8, high=0.95, n=99),
+    key="1",
+    reason="drift",
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.delenv("KFLOOP_RUN_ID", raising=False)
+    url = f"sqlite:///{tmp_path}/state.db"
+    workspace = Workspace(loop=LOOP, root=tmp_path, state=url, store=str(tmp_path / "store"), mlflow="")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "any").touch()
+    Store(workspace.store).publish(tmp_path / "package", "models", "m1")
+    promote(open_state(url), "m1", 1, None)
+    return workspace
+
+
+def promote(state: State, digest: str, version: int, before: str | None, run: str = "") -> None:
+    intent = state.ledger.intend(
+        LOOP,
+        action="promote",
+        version=version,
+        model_digest=digest,
+        expected_champion=before,
+        actor="test",
+        reason="test",
+        run_id=run,
+    )
+    state.ledger.close(intent, done=True)
+
+
+def concluded(place: Workspace, later: float = 0.0, problem: str | None = None, *causes: Cause, **settings: Any) -> Any:
+    state = open_state(place.state)
+    champion = state.ledger.champion(LOOP)
+    assert champion is not None
+    config = MonitorConfig(**settings)
+    now = champion.at + later
+    return judge(config, causes=causes, problem=problem, champion=champion, state=state, workspace=place, now=now)
+
+
+def attempt(place: Workspace, run: str, at: float, status: str = "", **record: Any) -> None:
+    state = open_state(place.state)
+    state.runs.start(run, LOOP, "monitoring", "", {})
+    champion = state.ledger.champion(LOOP)
+    assert champion is not None
+    state.triggers.add(
+        LOOP,
+        run_id=run,
+        trigger="retrain",
+        reason="r",
+        champion_digest=champion.model_digest,
+        fingerprint="f",
+        at=champion.at + at,
+        cause="drift",
+        labels=70,
+    )
+    if status:
+        state.runs.finish(run, status, {"status": status} | record)
+
+
+def test_a_schedule_is_due_by_the_clock_that_it_is_given(place: Workspace) -> None:
+    quiet = "the log is empty"
+    assert concluded(place, 6.9 * DAY, quiet, schedule_days=7)["outcome"] == "not_evaluated"
+    told = concluded(place, 7.1 * DAY, quiet, schedule_days=7)
+    assert (told["outcome"], told["cause"]) == ("retrain", "schedule")
+    assert "every 7 days" in told["reason"]
+    assert concluded(place, 7.1 * DAY, quiet)["outcome"] == "not_evaluated"  # no schedule
+    assert concluded(place, -1 * DAY, quiet, schedule_days=7)["outcome"] == "not_evaluated"  # the clock was set back
+
+
+def test_a_scheduled_retraining_that_was_decided_waits_a_period_and_one_that_was_killed_does_not(
+    place: Workspace,
+) -> None:
+    attempt(place, "killed", 7.1 * DAY, "killed")
+    due = concluded(place, 7.2 * DAY, None, schedule_days=7)
+    assert due["outcome"] == "retrain"
+    attempt(place, "decided", 7.2 * DAY, "rejected")
+    assert concluded(place, 9 * DAY, None, schedule_days=7)["outcome"] == "none"
+    again = concluded(place, 14.3 * DAY, None, schedule_days=7)
+    assert again["outcome"] == "retrain"
+    assert again["fingerprint"] != due["fingerprint"]
+
+
+def test_a_person_who_asks_is_obeyed_but_not_while_a_run_is_at_work(place: Workspace) -> None:
+    attempt(place, "before", 10.0, "rejected")
+    told = concluded(place, 11.0, "no rows", retrain="a new camera")
+    assert (told["outcome"], told["cause"]) == ("retrain", "manual")
+    assert "a new camera" in told["reason"]
+    attempt(place, "going", 12.0)
+    assert concluded(place, 13.0, None, retrain="a new camera")["outcome"] == "in_flight"
+
+
+def test_a_roll_out_is_in_flight(place: Workspace) -> None:
+    state = open_state(place.state)
+    state.ledger.note(LOOP, action="rollout", version=2, model_digest="m2", actor="t", reason="r", evidence_digest="e")
+    told = concluded(place, DAY, None, DRIFTED)
+    assert told["outcome"] == "in_flight"
+    assert "roll-out of version 2" in told["reason"]
+
+
+def test_attempts_are_decided_by_their_record_or_else_by_their_gate(place: Workspace) -> None:
+    state = open_state(place.state)
+    for number, (status, gate) in enumerate(
+        [
+            ("rejected", ""),
+            ("held", ""),
+            ("failed", ""),
+            ("killed", "reject"),
+            ("killed", "promote"),
+            ("killed", "hold"),
+        ]
+    ):
+        attempt(place, f"r{number}", float(number), status)
+        if gate:
+            state.runs.step(f"r{number}", "gate", "succeeded", {"outcome": gate})
+    assert [item.decided for item in past_attempts(state, LOOP)] == [True, True, False, True, False, False]
+    attempt(place, "p", 9.0)
+    promote(state, "m2", 2, "m1", run="p")
+    last = past_attempts(state, LOOP)[-1]
+    assert (last.champion, last.decided, last.promoted, last.labels) == ("m1", True, True, 70)
+
+
+def test_labels_are_not_counted_where_nothing_calls_for_them(place: Workspace, tmp_path: Path) -> None:
+    fresh = str(tmp_path / "fresh")  # counting would need the champion's dataset, which is not there
+    (tmp_path / "fresh").mkdir()
+    (tmp_path / "fresh" / "a.png").touch()
+    told = concluded(place, DAY, None, Cause(kind=DRIFT, declared=False, matters=None, reason="no drift"), fresh=fresh)
+    assert (told["outcome"], told["fresh_labels"]) == ("none", None)
