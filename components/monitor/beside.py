@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kfloop.components.monitor.health import HealthWatch
-from kfloop.components.monitor.promises import Promises, promises
-from kfloop.components.monitor.quality import QualityWatch, open_quality
+from kfloop.components.monitor.health.promises import Promises, promises
+from kfloop.components.monitor.health.watch import HealthWatch
+from kfloop.components.monitor.quality.watch import QualityWatch, open_quality
 from kfloop.core.ground_truth import truth_file
 from kfloop.serving.counting import read_counters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kfloop.components.monitor.causes import Cause
-    from kfloop.components.monitor.traffic import Traffic
+    from kfloop.components.monitor.log.traffic import Traffic
+    from kfloop.components.monitor.policy.causes import Cause
     from kfloop.core.sections import MonitorConfig
     from kfloop.core.signature import Signature
     from kfloop.core.state.ledger import Entry

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kfloop.components.monitor.evidence import Evidence
-    from kfloop.components.monitor.layout import Layout
+    from kfloop.components.monitor.drift.evidence import Evidence
+    from kfloop.components.monitor.drift.reference import Reference
+    from kfloop.components.monitor.log.layout import Layout
+    from kfloop.components.monitor.log.traffic import Reader
     from kfloop.components.monitor.memory import Memory
-    from kfloop.components.monitor.reference import Reference
-    from kfloop.components.monitor.traffic import Reader
     from kfloop.core.sections import MonitorConfig
     from kfloop.core.signature import Signature
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from kfloop.components.monitor.evidence import Evidence
-from kfloop.components.monitor.watermark import Watermark
+from kfloop.components.monitor.drift.evidence import Evidence
+from kfloop.components.monitor.log.watermark import Watermark
 from kfloop.errors import StateError
 
 FORMAT = 2

@@ -6,21 +6,21 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from kfloop.components.monitor.asking import ask
 from kfloop.components.monitor.beside import Beside, open_beside
-from kfloop.components.monitor.causes import DRIFT, Cause
-from kfloop.components.monitor.circumstances import judge
-from kfloop.components.monitor.evidence import Evidence
-from kfloop.components.monitor.fitting import Watched, fit_watched
+from kfloop.components.monitor.drift.evidence import Evidence
+from kfloop.components.monitor.drift.fitting import Watched, fit_watched
+from kfloop.components.monitor.drift.reference import Reference, read_reference
+from kfloop.components.monitor.drift.sizing import Sizes, measure, rows_sized
 from kfloop.components.monitor.judgeable import left_out, quality_of, unwatched
-from kfloop.components.monitor.layout import layout_of
+from kfloop.components.monitor.log.layout import layout_of
+from kfloop.components.monitor.log.sampling import write_samples
+from kfloop.components.monitor.log.traffic import Reader
 from kfloop.components.monitor.memory import Memory
-from kfloop.components.monitor.policy import NONE
-from kfloop.components.monitor.reference import Reference, read_reference
+from kfloop.components.monitor.policy.asking import ask
+from kfloop.components.monitor.policy.causes import DRIFT, Cause
+from kfloop.components.monitor.policy.circumstances import judge
+from kfloop.components.monitor.policy.concluding import NONE
 from kfloop.components.monitor.reporting import MonitorReport
-from kfloop.components.monitor.sampling import write_samples
-from kfloop.components.monitor.sizing import Sizes, measure, rows_sized
-from kfloop.components.monitor.traffic import Reader
 from kfloop.core.artifacts import read_report, write_report
 from kfloop.core.scoring import ENCODER, read_encoder
 from kfloop.core.signature import read_signature
@@ -32,7 +32,7 @@ from kfloop.errors import InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kfloop.components.monitor.layout import Layout
+    from kfloop.components.monitor.log.layout import Layout
     from kfloop.core.sections import MonitorConfig
     from kfloop.core.signature import Signature
     from kfloop.core.state import State

@@ -10,8 +10,8 @@ from kfloop.core.statistics.effects import Effect
 from kfloop.core.statistics.estimate import Estimate
 
 if TYPE_CHECKING:
-    from kfloop.components.monitor.causes import Cause
-    from kfloop.components.monitor.evidence import Point
+    from kfloop.components.monitor.drift.evidence import Point
+    from kfloop.components.monitor.policy.causes import Cause
 
 UNKNOWN = Estimate(value=math.nan, low=math.nan, high=math.nan, n=0)
 

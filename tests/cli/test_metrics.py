@@ -21,8 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kfloop.cli.exposition import METRICS, PREFIX, READABLE, registry
 from kfloop.cli.metrics import ALERTS, ASSETS, DASHBOARD, metrics_command
-from kfloop.components.monitor.causes import KINDS
-from kfloop.components.monitor.policy import TRIGGERS
+from kfloop.components.monitor.policy.causes import KINDS
+from kfloop.components.monitor.policy.concluding import TRIGGERS
 from kfloop.core.state import open_state
 from kfloop.core.workspace import Workspace
 from kfloop.errors import ConfigError, StateError

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kfloop.components.monitor.causes import DRIFT, Cause
-from kfloop.components.monitor.circumstances import judge, past_attempts
+from kfloop.components.monitor.policy.causes import DRIFT, Cause
+from kfloop.components.monitor.policy.circumstances import judge, past_attempts
 from kfloop.core.sections import MonitorConfig
 from kfloop.core.state import open_state
 from kfloop.core.statistics.estimate import Estimate

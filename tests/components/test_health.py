@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kfloop.components.monitor.causes import DATA_QUALITY
-from kfloop.components.monitor.health import HealthWatch
-from kfloop.components.monitor.hours import HOUR_NS
-from kfloop.components.monitor.latency import bins, quantile
-from kfloop.components.monitor.requirements import BY_ROW, Requirements
+from kfloop.components.monitor.health.hours import HOUR_NS
+from kfloop.components.monitor.health.latency import bins, quantile
+from kfloop.components.monitor.health.requirements import BY_ROW, Requirements
+from kfloop.components.monitor.health.watch import HealthWatch
+from kfloop.components.monitor.policy.causes import DATA_QUALITY
 from kfloop.core.expectations.checks import prepare
 from kfloop.core.expectations.polars import evaluate
 from kfloop.core.sections import MonitorConfig

@@ -18,13 +18,13 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
-from kfloop.components.monitor.evidence import HISTORY_POINTS
-from kfloop.components.monitor.fitting import fit_watched
-from kfloop.components.monitor.layout import layout_of
+from kfloop.components.monitor.drift.evidence import HISTORY_POINTS
+from kfloop.components.monitor.drift.fitting import fit_watched
+from kfloop.components.monitor.drift.reference import Reference
+from kfloop.components.monitor.log.layout import layout_of
 from kfloop.components.monitor.memory import Memory
 from kfloop.components.monitor.monitoring import run
-from kfloop.components.monitor.policy import TRIGGERS
-from kfloop.components.monitor.reference import Reference
+from kfloop.components.monitor.policy.concluding import TRIGGERS
 from kfloop.core.artifacts import read_report, write_report
 from kfloop.core.execution import perform
 from kfloop.core.sections import MonitorConfig
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kfloop.components.monitor.table import Table
+    from kfloop.components.monitor.drift.table import Table
 
 LOOP = "digits"
 VERSION = 3

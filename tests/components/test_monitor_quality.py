@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kfloop.components.monitor.joining import MOST_WAITING, WAIT_SECONDS
-from kfloop.components.monitor.lookup import find_rows
-from kfloop.components.monitor.quality import QualityWatch, open_quality
-from kfloop.components.monitor.traffic import Traffic
+from kfloop.components.monitor.log.traffic import Traffic
+from kfloop.components.monitor.quality.joining import MOST_WAITING, WAIT_SECONDS
+from kfloop.components.monitor.quality.lookup import find_rows
+from kfloop.components.monitor.quality.watch import QualityWatch, open_quality
 from kfloop.core.ground_truth import keep
 from kfloop.core.quality.expected import UNIT
 from kfloop.core.sections import MonitorConfig

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kfloop.components.monitor.layout import Layout
-from kfloop.components.monitor.traffic import CHUNK_ROWS, Reader, Traffic
-from kfloop.components.monitor.watermark import MOST_RECENT, OVERLAP_NS, Watermark
+from kfloop.components.monitor.log.layout import Layout
+from kfloop.components.monitor.log.traffic import CHUNK_ROWS, Reader, Traffic
+from kfloop.components.monitor.log.watermark import MOST_RECENT, OVERLAP_NS, Watermark
 from kfloop.serving.compaction import merge_hour
 
 if TYPE_CHECKING:

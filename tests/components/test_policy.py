@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kfloop.components.monitor.causes import (
+from kfloop.components.monitor.policy.causes import (
     DATA_QUALITY,
     DRIFT,
     ESTIMATED,
@@ -19,8 +19,8 @@ from kfloop.components.monitor.causes import (
     UNKNOWN,
     Cause,
 )
-from kfloop.components.monitor.freshness import Labels
-from kfloop.components.monitor.policy import TRIGGERS, Attempt, Facts, conclude
+from kfloop.components.monitor.policy.concluding import TRIGGERS, Attempt, Facts, conclude
+from kfloop.components.monitor.policy.freshness import Labels
 from kfloop.core.sections import MonitorConfig
 from kfloop.core.statistics.estimate import Estimate
 

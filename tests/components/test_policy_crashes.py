@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kfloop.components.monitor.causes import DRIFT, Cause
-from kfloop.components.monitor.circumstances import judge
 from kfloop.components.monitor.monitoring import after_publish
+from kfloop.components.monitor.policy.causes import DRIFT, Cause
+from kfloop.components.monitor.policy.circumstances import judge
 from kfloop.core.artifacts import write_report
 from kfloop.core.sections import MonitorConfig
 from kfloop.core.state import open_state

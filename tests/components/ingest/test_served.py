@@ -13,7 +13,7 @@ import pytest
 
 from kfloop.components.ingest.ingestion import run
 from kfloop.components.ingest.sources import inspect
-from kfloop.components.monitor.freshness import Labels, count_fresh_labels
+from kfloop.components.monitor.policy.freshness import Labels, count_fresh_labels
 from kfloop.core.artifacts import write_report
 from kfloop.core.config import LoopConfig, _resolved
 from kfloop.core.encoding import fit_encoder

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfloop.components.monitor.joining import Joined, join
-from kfloop.components.monitor.telling import Told, quality_causes, quality_report
+from kfloop.components.monitor.quality.joining import Joined, join
+from kfloop.components.monitor.quality.telling import Told, quality_causes, quality_report
 from kfloop.core.quality.estimated import Estimated
 from kfloop.core.quality.expected import LABELS, OBJECTIVES
 from kfloop.core.quality.gauge import Gauge, open_gauge
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kfloop.components.monitor.causes import Cause
-    from kfloop.components.monitor.traffic import Traffic
+    from kfloop.components.monitor.log.traffic import Traffic
+    from kfloop.components.monitor.policy.causes import Cause
     from kfloop.core.sections import MonitorConfig
     from kfloop.core.signature import Signature
 

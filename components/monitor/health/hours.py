@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from kfloop.components.monitor.latency import merged
+from kfloop.components.monitor.health.latency import merged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

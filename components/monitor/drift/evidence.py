@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from kfloop.components.monitor.causes import DATA_QUALITY, Cause
-from kfloop.components.monitor.reference import seasons_of
-from kfloop.components.monitor.table import usable_rows
+from kfloop.components.monitor.drift.reference import seasons_of
+from kfloop.components.monitor.drift.table import usable_rows
+from kfloop.components.monitor.policy.causes import DATA_QUALITY, Cause
 from kfloop.core.drift.state import State
 
 if TYPE_CHECKING:
-    from kfloop.components.monitor.fitting import Watched
-    from kfloop.components.monitor.traffic import Traffic
+    from kfloop.components.monitor.drift.fitting import Watched
+    from kfloop.components.monitor.log.traffic import Traffic
 
 HISTORY_POINTS = 500
 _MOVED = 8

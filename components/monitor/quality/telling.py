@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from kfloop.components.monitor.causes import ESTIMATED, REALISED, Cause
+from kfloop.components.monitor.policy.causes import ESTIMATED, REALISED, Cause
 from kfloop.core.quality.delays import quantile
 from kfloop.core.quality.estimated import by_label, f1, fall, quality
 from kfloop.core.quality.expected import CLASSES, LABELS
@@ -17,7 +17,7 @@ from kfloop.core.statistics.effects import BLIND_SPOT
 from kfloop.core.statistics.estimate import Estimate
 
 if TYPE_CHECKING:
-    from kfloop.components.monitor.joining import Joined
+    from kfloop.components.monitor.quality.joining import Joined
     from kfloop.core.quality.estimated import Estimated
     from kfloop.core.quality.gauge import Gauge
     from kfloop.core.quality.hours import Hours

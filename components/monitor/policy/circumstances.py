@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from kfloop.components.monitor.causes import MANUAL, SCHEDULE, Cause
-from kfloop.components.monitor.freshness import count_fresh_labels
-from kfloop.components.monitor.policy import RETRAIN, Attempt, Facts, calls, conclude
+from kfloop.components.monitor.policy.causes import MANUAL, SCHEDULE, Cause
+from kfloop.components.monitor.policy.concluding import RETRAIN, Attempt, Facts, calls, conclude
+from kfloop.components.monitor.policy.freshness import count_fresh_labels
 from kfloop.core.state.standing import active_rollout
 from kfloop.core.store import Store
 from kfloop.core.workspace import run_id

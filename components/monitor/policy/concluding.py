@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kfloop.components.monitor.causes import DATA_QUALITY, DRIFT, ESTIMATED, MANUAL, REALISED, SCHEDULE, Cause
+from kfloop.components.monitor.policy.causes import DATA_QUALITY, DRIFT, ESTIMATED, MANUAL, REALISED, SCHEDULE, Cause
 from kfloop.core.artifacts import canonical_json, sha256_text
 
 if TYPE_CHECKING:
-    from kfloop.components.monitor.freshness import Labels
+    from kfloop.components.monitor.policy.freshness import Labels
     from kfloop.core.sections import MonitorConfig
 
 NONE = "none"

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kfloop.components.monitor.policy import NEEDS_LABELS
+from kfloop.components.monitor.policy.concluding import NEEDS_LABELS
 from kfloop.core.ground_truth import truth_file
 from kfloop.core.review.choosing import worth_labelling, write_questions
 from kfloop.core.review.requests import answered_requests

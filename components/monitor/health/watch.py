@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from kfloop.components.monitor import findings
-from kfloop.components.monitor.findings import COUNTERS, View
-from kfloop.components.monitor.hours import (
+from kfloop.components.monitor.health import findings
+from kfloop.components.monitor.health.findings import COUNTERS, View
+from kfloop.components.monitor.health.hours import (
     DAY_HOURS,
     HOUR_NS,
     HOUR_SECONDS,
@@ -27,8 +27,8 @@ from kfloop.components.monitor.hours import (
     kept,
     newest,
 )
-from kfloop.components.monitor.latency import bins, merged
-from kfloop.components.monitor.requirements import Requirements
+from kfloop.components.monitor.health.latency import bins, merged
+from kfloop.components.monitor.health.requirements import Requirements
 from kfloop.core.artifacts import canonical_json, sha256_text
 from kfloop.errors import StateError
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kfloop.components.monitor.causes import Cause
+    from kfloop.components.monitor.policy.causes import Cause
     from kfloop.core.sections import MonitorConfig
 
 FORMAT = 1

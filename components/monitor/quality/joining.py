@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfloop.components.monitor.lookup import Row, find_rows
+from kfloop.components.monitor.quality.lookup import Row, find_rows
 from kfloop.core.quality.answers import Answer, Place, read_new
 from kfloop.core.quality.expected import CLASSES, LABELS, NUMBERS, whole
 from kfloop.core.quality.realised import Labels
@@ -16,7 +16,7 @@ from kfloop.core.quality.realised import Labels
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kfloop.components.monitor.quality import QualityWatch
+    from kfloop.components.monitor.quality.watch import QualityWatch
     from kfloop.core.quality.gauge import Gauge
 
 MOST_WAITING = 2000

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfloop.components.monitor.reference import MOST_UNITS, SEASONS, Reference, seasons_of
-from kfloop.components.monitor.table import Table, fit_table
+from kfloop.components.monitor.drift.reference import MOST_UNITS, SEASONS, Reference, seasons_of
+from kfloop.components.monitor.drift.table import Table, fit_table
 from kfloop.core.drift.budget import Budget
 from kfloop.core.drift.dependence import suggested_unit
 from kfloop.core.drift.fitting import dealt, fit_watch
@@ -19,7 +19,7 @@ from kfloop.core.drift.watch import Watch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kfloop.components.monitor.layout import Layout
+    from kfloop.components.monitor.log.layout import Layout
     from kfloop.core.sections import MonitorConfig
     from kfloop.core.signature import Signature
 

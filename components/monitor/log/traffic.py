@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfloop.components.monitor.reading import LATEST, Listing, list_parts, read_part
-from kfloop.components.monitor.watermark import OVERLAP_NS, Watermark
+from kfloop.components.monitor.log.reading import LATEST, Listing, list_parts, read_part
+from kfloop.components.monitor.log.watermark import OVERLAP_NS, Watermark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kfloop.components.monitor.layout import Layout
-    from kfloop.components.monitor.reading import Part
+    from kfloop.components.monitor.log.layout import Layout
+    from kfloop.components.monitor.log.reading import Part
 
 CHUNK_ROWS = 4096
 CHUNK_BYTES = 16_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kfloop.components.monitor.requirements import Requirements
+from kfloop.components.monitor.health.requirements import Requirements
 from kfloop.core.artifacts import REPORT, read_report
 from kfloop.core.decisions import find_decision, read_evidence, stored_decision
 from kfloop.core.store import Store

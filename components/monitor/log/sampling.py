@@ -11,7 +11,7 @@ from kfloop.core.signature import read_signature
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kfloop.components.monitor.traffic import Traffic
+    from kfloop.components.monitor.log.traffic import Traffic
 
 SAMPLES = "samples.npz"
 MOST = 12

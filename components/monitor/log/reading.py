@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kfloop.components.monitor.layout import Layout
+    from kfloop.components.monitor.log.layout import Layout
 
 EARLIEST, LATEST = -(2**62), 2**62
 HOURS_KEPT = 3

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfloop.components.monitor.reference import seasons_of
-from kfloop.components.monitor.table import CLASSES, usable_rows
+from kfloop.components.monitor.drift.reference import seasons_of
+from kfloop.components.monitor.drift.table import CLASSES, usable_rows
 from kfloop.core.drift.columns import NUMERIC
 from kfloop.core.statistics.effects import Effect, c2st_auc, share_shifts
 from kfloop.core.statistics.estimate import Estimate
@@ -17,9 +17,9 @@ from kfloop.core.statistics.estimate import Estimate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kfloop.components.monitor.fitting import Watched
-    from kfloop.components.monitor.reference import Reference
-    from kfloop.components.monitor.traffic import Traffic
+    from kfloop.components.monitor.drift.fitting import Watched
+    from kfloop.components.monitor.drift.reference import Reference
+    from kfloop.components.monitor.log.traffic import Traffic
 
     Array = NDArray[np.float64]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from kfloop.components.monitor.causes import DATA_QUALITY, Cause
-from kfloop.components.monitor.hours import DAY_HOURS, Hour, iso
-from kfloop.components.monitor.latency import summary
+from kfloop.components.monitor.health.hours import DAY_HOURS, Hour, iso
+from kfloop.components.monitor.health.latency import summary
+from kfloop.components.monitor.policy.causes import DATA_QUALITY, Cause
 from kfloop.core.artifacts import canonical_json, sha256_text
 from kfloop.core.statistics.estimate import wilson
 
 if TYPE_CHECKING:
-    from kfloop.components.monitor.requirements import Finding, Requirements
+    from kfloop.components.monitor.health.requirements import Finding, Requirements
     from kfloop.core.sections import MonitorConfig
 
 COUNTERS = ("answered", "failed", "refused", "written", "dropped")

@@ -1,0 +1,1 @@
+"""Whether the service is well, and whether requests hold what the training rows held."""
