@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfloop.components.monitor.health.promises import Promises, promises
@@ -14,6 +13,7 @@ from kfloop.serving.counting import read_counters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from kfloop.components.monitor.log.traffic import Traffic
     from kfloop.components.monitor.policy.causes import Cause
@@ -48,7 +48,7 @@ class Beside:
         truth = truth_file(config.feedback, workspace.root)
         return replace(
             self,
-            quality=self.quality.realise(Path(truth), workspace.request_log, now),
+            quality=self.quality.realise(truth, workspace.request_log, now),
             health=self.health.counted(read_counters(workspace), now),
         )
 

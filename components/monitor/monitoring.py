@@ -156,8 +156,9 @@ def _watch(this: Round, out: Path) -> MonitorReport:
     before = Memory.from_dict(payload)
     reader = Reader(workspace.request_log, workspace.loop, this.champion.version, layout, this.now)
     memory, watched, beside = _advanced(this, before, reader, reference, layout)
-    if memory.to_dict() != payload:
-        state.monitors.save(workspace.loop, this.champion.model_digest, memory.to_dict(), row_version)
+    kept = memory.to_dict()
+    if kept != payload:
+        state.monitors.save(workspace.loop, this.champion.model_digest, kept, row_version)
 
     drift = memory.drift
     bad = drift.unusable - before.drift.unusable

@@ -76,3 +76,11 @@ def read_report(folder: Path) -> dict[str, Any]:
         message = f"{folder / REPORT} holds {type(report).__name__}, expected one JSON object"
         raise TypeError(message)
     return report
+
+
+def report_if_any(folder: Path) -> dict[str, Any]:
+    """The report of a folder; empty where it is missing or cannot be read."""
+    try:
+        return read_report(folder)
+    except (OSError, ValueError, TypeError):
+        return {}

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from kfloop.core.artifacts import REPORT, canonical_json, folder_digest, read_report, sha256_text
 from kfloop.core.store import Store
-from kfloop.errors import StateError
+from kfloop.errors import KfloopError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from kfloop.core.state.ledger import Entry
     from kfloop.core.workspace import Workspace
 
 EVIDENCE = "evidence.json"
@@ -141,3 +142,22 @@ def find_decision(workspace: Workspace, evidence: str) -> tuple[Path, dict[str, 
         if report["evidence_digest"] == evidence:
             return place.parent, report
     return None
+
+
+def reports_behind(workspace: Workspace, entry: Entry) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The decision of a ledger row and the reports it rests on, by step; both empty where the store has lost it or it was changed.
+
+    Args:
+        workspace: Places of the loop.
+        entry: The row.
+    """
+    blob = entry.details.get("decision")
+    try:
+        found = (
+            stored_decision(workspace, str(blob), entry.evidence_digest)
+            if blob
+            else find_decision(workspace, entry.evidence_digest)
+        )
+    except (KfloopError, OSError):
+        found = None
+    return ({}, {}) if found is None else (found[1], dict(read_evidence(found[0])))

@@ -22,9 +22,10 @@ import pytest
 from kfloop.core.config import load_config
 from kfloop.errors import ServingError
 from kfloop.serving.owning import sole_owner
-from kfloop.serving.requests import logged_ids, read_requests
+from kfloop.serving.requests import logged_ids
 from kfloop.serving.retention import read_counts
 from loading import load
+from logged_requests import read_requests
 
 # In Triton a log lives as long as its process.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

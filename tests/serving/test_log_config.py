@@ -23,8 +23,8 @@ from kfloop.core.workspace import Workspace
 from kfloop.errors import ConfigError
 from kfloop.serving.collector import SETTINGS, Collector, log_secret
 from kfloop.serving.options import EdgePlace, ServeOptions, check_columns
-from kfloop.serving.requests import read_requests
 from kfloop.serving.retention import Counts, read_counts, tidy
+from logged_requests import read_requests
 
 # In Triton a log lives as long as its process.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -12,7 +12,7 @@ import pytest
 
 from kfloop.serving.collector import Collector
 from kfloop.serving.packets import parse
-from kfloop.serving.requests import read_requests
+from logged_requests import read_requests
 
 
 def packet(ids: list[str], *, model: str = "m", version: int = 1, width: int = 4) -> bytes:

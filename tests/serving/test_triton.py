@@ -21,7 +21,7 @@ from kfloop.serving.collector import flush
 from kfloop.serving.control import Control
 from kfloop.serving.endpoint import KEY_HEADER, Endpoint, attach, publish
 from kfloop.serving.repository import add_version, set_versions
-from kfloop.serving.requests import RequestLog, read_requests
+from logged_requests import RequestLog, read_requests
 
 pytestmark = pytest.mark.triton
 MODEL = "tiny"

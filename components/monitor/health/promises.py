@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kfloop.components.monitor.health.requirements import Requirements
-from kfloop.core.artifacts import REPORT, read_report
-from kfloop.core.decisions import find_decision, read_evidence, stored_decision
+from kfloop.core.artifacts import REPORT, report_if_any
+from kfloop.core.decisions import reports_behind
 from kfloop.core.store import Store
-from kfloop.errors import KfloopError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kfloop.core.state.ledger import Entry
     from kfloop.core.workspace import Workspace
 
@@ -43,8 +40,8 @@ def promises(champion: Entry, workspace: Workspace) -> Promises:
         workspace: Places of the loop.
     """
     store = Store(workspace.store)
-    dataset = _report(store.path("models", champion.model_digest)).get("dataset_digest")
-    reports = _evidence(champion, workspace)
+    dataset = report_if_any(store.path("models", champion.model_digest)).get("dataset_digest")
+    _, reports = reports_behind(workspace, champion)
     cost = _mapping(_mapping(_mapping(reports.get("evaluate")).get("cost")).get("challenger"))
     return Promises(
         requirements=Requirements.of(_suite(store, dataset)),
@@ -56,30 +53,10 @@ def promises(champion: Entry, workspace: Workspace) -> Promises:
 def _suite(store: Store, dataset: Any) -> list[Any]:
     """The suite of the latest validation of a dataset version; validations of older kfloops did not keep it."""
     places = sorted((store.root / VALIDATIONS).glob(f"[!.]*/{REPORT}"), key=lambda path: path.stat().st_mtime)
-    found = (_report(path.parent) for path in reversed(places))
+    found = (report_if_any(path.parent) for path in reversed(places))
     match = next((report for report in found if report.get("dataset_digest") == dataset and dataset), {})
     suite = match.get("suite")
     return suite if isinstance(suite, list) else []
-
-
-def _evidence(champion: Entry, workspace: Workspace) -> dict[str, Any]:
-    blob = champion.details.get("decision")
-    try:
-        found = (
-            stored_decision(workspace, str(blob), champion.evidence_digest)
-            if blob
-            else find_decision(workspace, champion.evidence_digest)
-        )
-    except (KfloopError, OSError):
-        return {}
-    return {} if found is None else dict(read_evidence(found[0]))
-
-
-def _report(folder: Path) -> dict[str, Any]:
-    try:
-        return read_report(folder)
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def _mapping(value: Any) -> dict[str, Any]:

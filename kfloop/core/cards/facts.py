@@ -10,16 +10,13 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from kfloop.core.artifacts import read_report
+from kfloop.core.artifacts import report_if_any
 from kfloop.core.cards.reasons import why_trained
-from kfloop.core.decisions import find_decision, read_evidence, stored_decision
+from kfloop.core.decisions import reports_behind
 from kfloop.core.state import open_state
 from kfloop.core.store import Store
-from kfloop.errors import KfloopError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kfloop.core.sections import AboutConfig
     from kfloop.core.state.ledger import Entry
     from kfloop.core.workspace import Workspace
@@ -40,9 +37,9 @@ def gather(workspace: Workspace, about: AboutConfig, entry: Entry) -> dict[str, 
         entry: The ledger's row that promoted, held or rejected the version.
     """
     store = Store(workspace.store)
-    decision, reports = _decision(workspace, entry)
-    package = _report(store.path("models", entry.model_digest))
-    training = _report(store.path("checkpoints", str(package.get("checkpoint_digest"))))
+    decision, reports = reports_behind(workspace, entry)
+    package = report_if_any(store.path("models", entry.model_digest))
+    training = report_if_any(store.path("checkpoints", str(package.get("checkpoint_digest"))))
     evaluation = _mapping(reports.get("evaluate"))
     metrics = _metrics(evaluation)
     slices = _slices(evaluation)
@@ -74,27 +71,6 @@ def gather(workspace: Workspace, about: AboutConfig, entry: Entry) -> dict[str, 
         "overrides": [line for line in decision.get("overrides") or [] if isinstance(line, dict)],
         "people": _people(workspace, entry),
     }
-
-
-def _decision(workspace: Workspace, entry: Entry) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The decision of a row and the reports it rests on; empty where the store has lost it or it was changed."""
-    blob = entry.details.get("decision")
-    try:
-        found = (
-            stored_decision(workspace, str(blob), entry.evidence_digest)
-            if blob
-            else find_decision(workspace, entry.evidence_digest)
-        )
-    except (KfloopError, OSError):
-        found = None
-    return ({}, {}) if found is None else (found[1], dict(read_evidence(found[0])))
-
-
-def _report(folder: Path) -> dict[str, Any]:
-    try:
-        return read_report(folder)
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def _mapping(value: Any) -> dict[str, Any]:

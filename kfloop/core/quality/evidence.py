@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kfloop.core.statistics.paired_bets import STAKES
+
 Array = NDArray[np.float64]
 
-STAKES = np.array([0.05, 0.15, 0.4, 0.95])
-"""Shares of the wealth at stake, side by side; below 1, so that no number can ruin a bet."""
 LEAST_ROOM = 0.02
 YEAR_NS = 365.25 * 86400e9
 LARGEST_LOG = 690.0
