@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,18 @@ def promote(state: State, version: int, digest: str, expected: str | None, actio
         "a", action=action, version=version, model_digest=digest, expected_champion=expected, actor="t", reason="r"
     )
     state.ledger.close(intent, done=True)
+
+
+def test_a_database_another_program_is_creating_is_waited_for(tmp_path: Path) -> None:
+    """SQLite does not wait for the lock that the write-ahead log needs: two first commands of a loop at once, one used to end with "locked"."""
+    rival = sqlite3.connect(tmp_path / "state.db", isolation_level=None, check_same_thread=False)
+    rival.execute("create table something (word text)")
+    rival.execute("begin immediate")
+    done = threading.Timer(0.5, rival.rollback)
+    done.start()
+    assert open_state(f"sqlite:///{tmp_path}/state.db").ledger.history("a") == []
+    done.join()
+    rival.close()
 
 
 def test_the_champion_is_what_the_last_closed_row_says(state: State) -> None:
