@@ -1,7 +1,7 @@
 """Packets of the request log: what the served model sends to the collector, and the rows that are made of it.
 
 Columns: request_id string, ts_ns int64, model string, version int64, route string (``stable``, ``canary``, ``shadow``), the tensors, each row
-flat, review bool where the model tells, latency_us int64. For image classifiers the tensors are image (fixed-size list of uint8),
+flat, review bool where the model tells, latency_us int64. For image classifiers the tensors are image (its bytes, see ``core/request_cells.py``),
 probabilities and embedding (lists of float32), for all others ``input.NAME`` and ``output.NAME``; ``hash.NAME`` holds digests in hex.
 """
 
@@ -12,6 +12,8 @@ import struct
 from typing import Any
 
 import numpy as np
+
+from kfloop.core.request_cells import PACKED, pack
 
 TYPES = frozenset({"uint8", "int16", "int32", "int64", "float32", "float64", "bool"})
 STABLE = "stable"
@@ -86,18 +88,24 @@ def as_table(rows: Rows) -> Any:
 
     names = rows[0][0]["names"]
     tensors = [np.concatenate([arrays[place] for _, arrays in rows]) for place in range(len(names))]
-    return pa.table(
-        {
-            "request_id": pa.array(each("ids"), pa.string()),
-            "ts_ns": pa.array(repeated("ts_ns"), pa.int64()),
-            "model": pa.array(repeated("model"), pa.string()),
-            "version": pa.array(repeated("version"), pa.int64()),
-            "route": pa.array(repeated("route", STABLE), pa.string()),
-            **{name: _lists(name, tensor) for name, tensor in zip(names, tensors, strict=True)},
-            **({"review": pa.array(each("review"), pa.bool_())} if "review" in rows[0][0] else {}),
-            "latency_us": pa.array(repeated("latency_us"), pa.int64()),
-        }
-    )
+    columns = {
+        "request_id": pa.array(each("ids"), pa.string()),
+        "ts_ns": pa.array(repeated("ts_ns"), pa.int64()),
+        "model": pa.array(repeated("model"), pa.string()),
+        "version": pa.array(repeated("version"), pa.int64()),
+        "route": pa.array(repeated("route", STABLE), pa.string()),
+    }
+    told: dict[str, dict[bytes, bytes]] = {}
+    for name, tensor in zip(names, tensors, strict=True):
+        if tensor.dtype.name in PACKED and tensor.size and (name == "image" or name.startswith("input.")):
+            columns[name], told[name] = pack(tensor)
+        else:
+            columns[name] = _lists(name, tensor)
+    if "review" in rows[0][0]:
+        columns["review"] = pa.array(each("review"), pa.bool_())
+    columns["latency_us"] = pa.array(repeated("latency_us"), pa.int64())
+    fields = [pa.field(name, column.type, metadata=told.get(name)) for name, column in columns.items()]
+    return pa.table(list(columns.values()), schema=pa.schema(fields))
 
 
 def parquet_options(table: Any) -> dict[str, Any]:
@@ -111,10 +119,13 @@ def parquet_options(table: Any) -> dict[str, Any]:
     for column in table.schema:
         listed = pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
         path = f"{column.name}.list.element" if listed else column.name
-        floats = listed and pa.types.is_floating(column.type.value_type)
-        codecs[path] = "none" if floats else "zstd"
-        if not listed:
-            plain.append(column.name)
+        if listed and pa.types.is_floating(column.type.value_type):
+            codecs[path] = "none"
+        elif pa.types.is_fixed_size_binary(column.type):  # pixels: the hour's file, made later, is in zstd
+            codecs[path] = "lz4"
+        else:
+            codecs[path] = "zstd"
+            plain += [] if listed else [column.name]
     return {"compression": codecs, "use_dictionary": ["model", "version", "route"], "write_statistics": plain}
 
 

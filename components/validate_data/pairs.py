@@ -10,6 +10,7 @@ import numpy as np
 from kfloop.components.validate_data.manifest import build_manifest, image_facts, pixels_of
 from kfloop.components.validate_data.skew import compare_tables, sample
 from kfloop.core.expectations.outcomes import FAIL, PASS
+from kfloop.core.request_cells import read_rows
 from kfloop.core.request_files import model_files
 from kfloop.core.store import Store
 from kfloop.core.versions import SPLITS, read_version
@@ -103,7 +104,6 @@ def _requests(version: DatasetVersion, folder: Path, model: str) -> tuple[pa.Tab
 def _logged(folder: Path, width: int) -> tuple[np.ndarray, str]:
     """The latest logged images, uint8 [N, width], from the newest files on; and what was wrong with the last file that could not be used."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     parts: list[np.ndarray] = []
     problem, rows = "", 0
@@ -111,7 +111,7 @@ def _logged(folder: Path, width: int) -> tuple[np.ndarray, str]:
         if rows >= MOST_IMAGES:
             break
         try:
-            column = pq.read_table(path, columns=["image"])["image"].combine_chunks()
+            column = read_rows(path, ["image"])["image"].combine_chunks()
             flat = column.flatten().to_numpy(zero_copy_only=False)
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             problem = f"{path.name}: {error}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kfloop.core.request_cells import unpack
 from kfloop.core.request_files import model_files
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _read(path: Path, answer: str) -> dict[str, np.ndarray]:
         if "probabilities" not in names:
             called |= {"answers": f"output.{answer}", "embedding": "output.embedding", "image": "input.image"}
         left_out = {key for key in OPTIONAL if called[key] not in names}
-        table = opened.read(columns=[called[key] for key in COLUMNS if key not in left_out])
+        table = unpack(opened.read(columns=[called[key] for key in COLUMNS if key not in left_out]))
     if table.num_rows == 0:
         message = "no rows"
         raise ValueError(message)

@@ -19,6 +19,7 @@ from kfloop.components.ingest.readers.requests.log import listing
 from kfloop.components.monitor.log.layout import Layout
 from kfloop.components.monitor.log.traffic import Reader
 from kfloop.components.monitor.log.watermark import Watermark
+from kfloop.core.request_cells import pack, read_rows
 from kfloop.core.request_files import MERGED, hour_files, model_files
 from kfloop.core.sections import LogConfig
 from kfloop.serving import compaction
@@ -37,18 +38,21 @@ def part(folder: Path, number: int, *, rows: int = 3, width: int = 4, version: i
     at = start + number * 1_000_000_000
     ids = [f"{version}-{number}#{row}" for row in range(rows)]
     embedding = [np.full(width, number + row, np.float32) for row in range(rows)]
+    pixels, said = pack(np.arange(rows * 6, dtype=np.uint8).reshape(rows, 6))
     table = pa.table(
         {
             "request_id": pa.array(ids, pa.string()),
             "ts_ns": pa.array([at + row for row in range(rows)], pa.int64()),
             "version": pa.array([version] * rows, pa.int64()),
-            "image": pa.FixedSizeListArray.from_arrays(pa.array(np.arange(rows * 6, dtype=np.uint8)), 6),
+            "image": pixels,
             "probabilities": pa.array([np.full(3, 1 / 3, np.float32)] * rows, pa.list_(pa.float32())),
             "embedding": pa.array(embedding, pa.list_(pa.float32())),
             "hash.town": pa.array([f"{number:032x}"] * rows, pa.string()),
             "latency_us": pa.array([5] * rows, pa.int64()),
         }
     )
+    place = table.schema.get_field_index("image")
+    table = table.cast(table.schema.set(place, table.schema.field("image").with_metadata(said)))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{at:020d}-77-{number:06d}.parquet"
     pq.write_table(table, path, compression="zstd")
@@ -95,6 +99,8 @@ def test_many_files_become_one_of_each_shape_and_say_the_same(hour: Path, tmp_pa
     assert {name: after[name] for name in before} == before
     merged = pq.read_schema(next(hour.glob(f"*{MERGED}")))
     assert merged == pq.read_schema(next(hour.glob("*-77-000000.parquet")))
+    assert merged.field("image").metadata == {b"dtype": b"uint8"}
+    assert read_rows(next(hour.glob(f"*{MERGED}")))["image"][1].as_py() == [6, 7, 8, 9, 10, 11]
     again = merge_hour(hour)
     assert (again.parts, again.damaged) == (0, 1)
     assert len(list(hour.glob("*.parquet"))) == 16  # the parts are kept for those who listed them

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from kfloop.serving.collector import Collector
@@ -71,6 +72,10 @@ def test_rows_land_in_parquet_with_their_ids(collector: Collector, tmp_path: Pat
     assert log.images.dtype == np.uint8
     assert log.embeddings.shape == (3, 4)
     assert collector.written == 3
+    for file in tmp_path.glob("m/*/*.parquet"):
+        assert (
+            str(pq.read_schema(file).field("image").type) == "fixed_size_binary[4]"
+        )  # its bytes, not a list of numbers
 
 
 def test_golden_requests_are_not_traffic(collector: Collector, tmp_path: Path) -> None:

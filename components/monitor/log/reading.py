@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kfloop.core.request_cells import unpack
 from kfloop.core.request_files import model_files
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ def read_part(part: Part, layout: Layout, rows: int) -> Iterator[dict[str, NDArr
         extra = ["review", *([embedding] if layout.embedding else []), *([image] if layout.images else [])]
         columns = [*wanted, *(name for name in extra if name in names), *tensors]
         for batch in opened.iter_batches(rows, row_groups=[part.group], columns=columns):
-            found = {name: batch.column(name) for name in columns}
+            lists = unpack(batch)
+            found = {name: lists.column(name) for name in columns}
             yield _arrays(found, layout, tensors, answer, embedding, image)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kfloop.core.ground_truth import keep
+from kfloop.core.request_cells import read_rows
 from kfloop.core.request_files import model_files
 from kfloop.core.review.answer import UNSURE, UNUSABLE, listed, read_lines
 from kfloop.core.review.items import FLAGGED, WORTH, QueueItem
@@ -68,7 +69,7 @@ def flagged_requests(
     items: list[QueueItem] = []
     shown = _Shown(versions)
     for identity, (margin, path, place) in chosen:
-        row = pq.read_table(path).slice(place, 1).to_pylist()[0]
+        row = read_rows(path).slice(place, 1).to_pylist()[0]
         item = shown.item(identity, margin, row, dataset, FLAGGED)
         items += [item] if item else []
         if len(items) == limit:
@@ -108,7 +109,7 @@ def requests_worth_labelling(
         try:
             ids = pq.read_table(path, columns=["request_id"])["request_id"]
             hits = pc.is_in(ids, value_set=wanted)
-            for row in pq.read_table(path).filter(hits).to_pylist() if pc.any(hits).as_py() else ():
+            for row in read_rows(path).filter(hits).to_pylist() if pc.any(hits).as_py() else ():
                 rows.setdefault(row["request_id"], row)
         except (OSError, pa.ArrowException):  # the monitor names files that cannot be read
             continue

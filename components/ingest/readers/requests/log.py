@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from kfloop.core.request_cells import cell_length
 from kfloop.core.request_files import hour_files, model_files
 from kfloop.errors import InputError
 
@@ -118,7 +119,10 @@ def _width(opened: Any) -> int:
     """Bytes of an image in this file, from its schema or else from its first row; 0 if it has none."""
     import pyarrow as pa
 
-    kind = opened.schema_arrow.field("image").type
+    field = opened.schema_arrow.field("image")
+    if (length := cell_length(field)) is not None:
+        return length
+    kind = field.type
     if pa.types.is_fixed_size_list(kind):
         return int(kind.list_size)
     first = next(opened.iter_batches(batch_size=1, columns=["image"]), None)

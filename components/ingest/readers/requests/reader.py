@@ -33,6 +33,7 @@ from kfloop.components.ingest.readers.requests.log import (
 from kfloop.components.ingest.readers.requests.pictures import near_signature, request_facts, shape_of
 from kfloop.components.ingest.source import FILES_PER_BATCH, Batch, Source
 from kfloop.core.artifacts import DIGEST_LENGTH, file_sha256
+from kfloop.core.request_cells import unpack
 from kfloop.errors import InputError
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _batches(
             continue
         with pq.ParquetFile(file) as opened:
             for part in opened.iter_batches(batch_size=FILES_PER_BATCH, columns=list(NEEDED)):
-                _take(part, name_in(path, file), usable, shape, seen, rows, aside)
+                _take(unpack(part), name_in(path, file), usable, shape, seen, rows, aside)
                 if len(rows) >= FILES_PER_BATCH:
                     yield Batch(table=_table(rows, encoded, task, shape), quarantined=aside)
                     rows, aside = [], []

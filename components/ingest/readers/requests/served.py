@@ -15,6 +15,7 @@ from kfloop.components.ingest.readers.requests.feedback import class_names, deci
 from kfloop.components.ingest.readers.requests.past import Past
 from kfloop.components.ingest.source import FILES_PER_BATCH, Batch, Source
 from kfloop.core.artifacts import DIGEST_LENGTH
+from kfloop.core.request_cells import read_rows
 from kfloop.core.request_files import model_files
 from kfloop.core.request_times import request_times, within
 from kfloop.core.scoring import read_encoder
@@ -121,7 +122,7 @@ class _Rows:
                 first = {name: place for place, name in reversed(list(enumerate(ids))) if name in left}
                 if not first:
                     continue
-                table = pq.read_table(path).take(pa.array(sorted(first.values()), pa.int64()))
+                table = read_rows(path).take(pa.array(sorted(first.values()), pa.int64()))
             except (OSError, KeyError, pa.ArrowException):
                 continue
             left -= set(first)
