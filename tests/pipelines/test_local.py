@@ -81,12 +81,41 @@ def test_a_failure_stops_what_stands_behind_it_and_keeps_its_error(workspace: Wo
     assert (error["code"], error["exit_code"]) == ("input", 2)
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "told"),
+    [
+        ("secretive", "secretAsEnv: TOKEN"),
+        ("fielded", "fieldPathAsEnv: POD"),
+        ("secret_files", "secretAsVolume, which the local engine cannot honour"),
+        ("mounted", "volume at '/nowhere'"),
+    ],
+)
 def test_a_setting_the_local_runner_would_drop_is_an_error_before_anything_runs(
-    workspace: Workspace, state: State
+    workspace: Workspace, state: State, pipeline: str, told: str
 ) -> None:
-    with pytest.raises(ConfigError, match="secretAsEnv"):
-        go(workspace, state, "secretive")
+    arguments = {} if pipeline == "mounted" else {"workspace": workspace.to_json()}
+    with pytest.raises(ConfigError, match=told):
+        run_pipeline(f"sample_pipelines:{pipeline}", arguments, workspace, state, "r1")
     assert state.runs.events("r1") == []
+
+
+def test_what_has_an_equivalent_on_one_machine_runs(
+    workspace: Workspace, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KFLOOP_TEST_SECRET", "s")
+    assert statuses(go(workspace, state, "borrowed")) == {"act": "succeeded"}
+
+
+def test_a_step_is_ended_when_its_time_is_over(workspace: Workspace, state: State) -> None:
+    finished = go(workspace, state, "endless")
+    assert finished.returncode != 0
+    *_, last = finished.steps
+    assert (last.status, last.seconds) == ("failed", 2.0)
+    assert last.error is not None
+    assert "longer than the 2 s it has" in last.error["message"]
+    processes = [event.payload["pid"] for event in state.runs.events("r1") if event.event == "started"]
+    assert processes
+    assert not [pid for pid in processes if psutil.pid_exists(pid) and _runs(psutil.Process(pid))]
 
 
 def test_a_pipeline_that_does_not_exist_fails_with_the_last_line_of_the_log(workspace: Workspace, state: State) -> None:
