@@ -64,7 +64,7 @@ def refuse_unsupported(documents: list[dict[str, Any]]) -> None:
                     task=executor,
                     settings=["pvcMount"],
                 )
-    for component in spec["components"].values():
+    for component in (spec["root"], *spec["components"].values()):
         for name, task in component.get("dag", {}).get("tasks", {}).items():
             if "iterator" in task or "parameterIterator" in task:
                 raise ConfigError(f"task '{name}' is a loop, which the local engine does not run")

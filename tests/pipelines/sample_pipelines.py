@@ -128,3 +128,10 @@ def fielded(workspace: str) -> None:
 def secret_files(workspace: str) -> None:
     """A secret as files."""
     kubernetes.use_secret_as_volume(act(workspace=workspace, name="act"), secret_name="s", mount_path="/secret")
+
+
+@dsl.pipeline
+def looping(workspace: str) -> None:
+    """A step for each of two names."""
+    with dsl.ParallelFor(["a", "b"]) as name:
+        act(workspace=workspace, name=name)

@@ -14,7 +14,9 @@ from kfloop.core.records import StepRecord
 from kfloop.core.state import State, open_state
 from kfloop.core.workspace import Workspace
 from kfloop.errors import ConfigError, StateError, TerminalError
+from kfloop.pipelines.honouring import refuse_unsupported
 from kfloop.pipelines.local import Finished, check_branches, run_pipeline
+from kfloop.pipelines.worker import compiled_documents, load_pipeline
 
 HERE = Path(__file__).parent
 
@@ -81,22 +83,27 @@ def test_a_failure_stops_what_stands_behind_it_and_keeps_its_error(workspace: Wo
     assert (error["code"], error["exit_code"]) == ("input", 2)
 
 
+def test_a_setting_the_local_runner_would_drop_is_an_error_before_anything_runs(
+    workspace: Workspace, state: State
+) -> None:
+    with pytest.raises(ConfigError, match="secretAsEnv: TOKEN"):
+        go(workspace, state, "secretive")
+    assert state.runs.events("r1") == []
+
+
 @pytest.mark.parametrize(
     ("pipeline", "told"),
     [
-        ("secretive", "secretAsEnv: TOKEN"),
         ("fielded", "fieldPathAsEnv: POD"),
         ("secret_files", "secretAsVolume, which the local engine cannot honour"),
         ("mounted", "volume at '/nowhere'"),
+        ("looping", "is a loop"),
     ],
 )
-def test_a_setting_the_local_runner_would_drop_is_an_error_before_anything_runs(
-    workspace: Workspace, state: State, pipeline: str, told: str
-) -> None:
-    arguments = {} if pipeline == "mounted" else {"workspace": workspace.to_json()}
+def test_so_is_what_has_no_equivalent_on_one_machine(monkeypatch: pytest.MonkeyPatch, pipeline: str, told: str) -> None:
+    monkeypatch.syspath_prepend(HERE)
     with pytest.raises(ConfigError, match=told):
-        run_pipeline(f"sample_pipelines:{pipeline}", arguments, workspace, state, "r1")
-    assert state.runs.events("r1") == []
+        refuse_unsupported(compiled_documents(load_pipeline(f"sample_pipelines:{pipeline}")))
 
 
 def test_what_has_an_equivalent_on_one_machine_runs(
@@ -127,6 +134,7 @@ ENGINE = """
 import sys
 from kfloop.core.state import open_state
 from kfloop.core.workspace import Workspace
+from kfloop.pipelines.honouring import refuse_unsupported
 from kfloop.pipelines.local import run_pipeline
 workspace = Workspace.from_json(sys.argv[1])
 state = open_state(workspace.state)
