@@ -95,7 +95,16 @@ def test_the_page_names_every_key_of_a_loop_file() -> None:
         | {f"gate.{name}" for name in OF_THE_LEDGER}
     )
     # These are null by default: a comment shows their keys.
-    null = ("data.dvc.", "train.finetune.", "train.search.", "train.external.", "gate.overrides.", "deploy.about.")
+    null = (
+        "data.dvc.",
+        "train.finetune.",
+        "train.search.",
+        "train.external.",
+        "gate.overrides.",
+        "deploy.about.",
+        "cluster.resources.",
+        "cluster.tolerations.",
+    )
     fields = {name for name in fields_of(LoopConfig) if not name.startswith(null)}
     assert keys_of(yaml.safe_load(block)) == fields - derived
 

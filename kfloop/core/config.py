@@ -13,6 +13,7 @@ from typing import Annotated, Any, Self, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from kfloop.core.artifacts import canonical_json, sha256_text
+from kfloop.core.cluster import ClusterConfig
 from kfloop.core.ground_truth import truth_file
 from kfloop.core.sections import (
     OF_TARGETS,
@@ -55,6 +56,7 @@ class LoopConfig(Section):
     serve: ServeConfig = ServeConfig()
     monitor: MonitorConfig = MonitorConfig()
     notify: NotifyConfig = NotifyConfig()
+    cluster: ClusterConfig = ClusterConfig()
     state: str = "sqlite:///.kfloop/state.db"
     """SQLAlchemy URL of state."""
     store: str = ".kfloop/store"
