@@ -23,8 +23,8 @@ class Committed:
     Attributes:
         folder: The folder.
         pipelines: Those of kfloop among its files, by name.
-        fresh: What the code compiles to with the settings of the project, by name; and the text of each file.
-        texts: The same as they would be written.
+        fresh: What the code compiles to with the settings of the project, by name.
+        texts: The same as it would be written.
         whole: Whether the folder was checked as such, so that each pipeline must be there.
     """
 
@@ -56,7 +56,7 @@ def committed(pipelines: Sequence[Ir], named: frozenset[Path], expected: Sequenc
             folders.setdefault(ir.file.parent, {})[ir.name] = ir
     found = []
     for folder, own in sorted(folders.items()):
-        texts, fresh = _compile(folder)
+        texts, fresh = _compile(_loop_above(folder))
         whole = not own or any(ir.file.resolve() not in named for ir in own.values())
         found.append(Committed(folder=folder, pipelines=own, fresh=fresh, texts=texts, whole=whole))
     return found
@@ -71,32 +71,34 @@ def check_committed(folder: Committed) -> Iterator[Finding]:
             yield Finding(folder.folder, 1, "ir-missing", f"'{folder.folder}' has no {name}.yaml")
 
 
-def rewrite(folder: Committed, findings: Sequence[Finding]) -> list[Path]:
+def rewrite(folder: Committed) -> list[Path]:
     """Write each pipeline that is missing, or is not what the code compiles to; all of a file or nothing."""
     written = []
-    differing = {finding.file for finding in findings if finding.rule == "ir-differs"}
-    missing = {finding.message for finding in findings if finding.rule == "ir-missing" and finding.file == folder.folder}
-    for name, text in folder.texts.items():
-        file = folder.pipelines[name].file if name in folder.pipelines else folder.folder / f"{name}.yaml"
-        if file in differing or any(f"{name}.yaml" in message for message in missing):
+    for name, fresh in folder.fresh.items():
+        old = folder.pipelines.get(name)
+        file = old.file if old else folder.folder / f"{name}.yaml"
+        if any(differences(old, fresh)) if old else folder.whole and not file.exists():
             folder.folder.mkdir(parents=True, exist_ok=True)
             staging = file.with_name(f".{file.name}.tmp")
-            staging.write_bytes(text)
+            staging.write_bytes(folder.texts[name])
             staging.replace(file)
             written.append(file)
     return written
 
 
-def _compile(folder: Path) -> tuple[dict[str, bytes], dict[str, Ir]]:
+def installed() -> dict[str, Ir]:
+    """The pipelines of the kfloop that is installed, with the defaults of a cluster."""
+    return _compile(None)[1]
+
+
+def _compile(loop: Path | None) -> tuple[dict[str, bytes], dict[str, Ir]]:
     from kfloop.core.cluster import ClusterConfig
     from kfloop.core.config import load_config
     from kfloop.pipelines.cluster.compiling import compile_pipelines
 
-    loop = _loop_above(folder)
     cluster = load_config(loop).cluster if loop else ClusterConfig()
     with tempfile.TemporaryDirectory(prefix="kfloop-check-") as temporary:
-        files = compile_pipelines(cluster, Path(temporary))
-        fresh = [read_ir(file) for file in files]
+        fresh = [read_ir(file) for file in compile_pipelines(cluster, Path(temporary))]
         return {ir.name: ir.file.read_bytes() for ir in fresh}, {ir.name: ir for ir in fresh}
 
 

@@ -18,9 +18,9 @@ WORLD_VERBS = frozenset(
     "push reject release register remove rollback rollout send serve ship slack submit teardown tell trigger upload".split()
 )
 # Of kfloop's own steps: those that read what no input names (a source, the ledger, the request log), or write to state.
-OWN_UNCACHED = frozenset({"ingest", "incumbent", "deploy", "keep", "approve", "monitor", "stand_by", "notify"})
-# Of those, the ones that another attempt may do twice: a message sent, a person's word acted on.
-OWN_NOT_IDEMPOTENT = frozenset({"approve", "notify"})
+OWN_UNCACHED = frozenset({"ingest", "incumbent", "gate", "deploy", "keep", "approve", "monitor", "stand_by", "notify"})
+# Of those, the ones that write: an attempt that broke off is looked at by the next run, never simply repeated.
+OWN_NOT_IDEMPOTENT = OWN_UNCACHED - {"ingest", "incumbent", "gate"}
 
 
 def step_of(task: Task) -> str:

@@ -75,6 +75,34 @@ def check_rooms(folder: Path) -> tuple[list[Room], list[Finding]]:
     return rooms, findings
 
 
+def furnish(folder: Path) -> list[Path]:
+    """Write what a room lacks and nobody has to think about: its ``__init__.py``, and its line in the list.
+
+    Returns:
+        The files written.
+    """
+    written = []
+    folders = rooms_of(folder)
+    for path in folders:
+        marker = path / "__init__.py"
+        if not marker.exists():
+            marker.write_text(f'"""Component {path.name}."""\n', encoding="utf-8")
+            written.append(marker)
+    listing = folder / LIST
+    text = listing.read_text(encoding="utf-8") if listing.is_file() else f"# {folder.name}\n\n| component |\n|---|\n"
+    lines = text.splitlines()
+    for path in folders:
+        if path.name not in {match["name"] for match in LISTED.finditer("\n".join(lines))}:
+            rows = [number for number, line in enumerate(lines) if line.startswith("|")]
+            last = rows[-1] if rows else len(lines) - 1
+            width = lines[last].count("|") - 1 if rows else 1
+            lines.insert(last + 1, f"| [{path.name}]({path.name}/{LIST}) |" + " |" * (width - 1))
+    if folders and "\n".join(lines) != text.rstrip("\n"):
+        listing.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        written.append(listing)
+    return written
+
+
 def _unlisted(folder: Path, folders: list[Path]) -> Iterator[Finding]:
     """Differences between the folders and the list in the folder's README, both ways."""
     listing = folder / LIST
