@@ -26,7 +26,7 @@ def check_command(
     """Check components, loop files and compiled pipelines, kfloop's own and anybody's; for CI.
 
     PATHS are folders, loop files and compiled pipelines (KFP v2 IR); the working directory when left out. A path
-    that holds nothing to check is a finding. Exit codes: 0 nothing found, 1 something found, 2 a path does not exist.
+    that holds nothing to check is a finding. The text goes to stderr, JSON and SARIF to stdout. Exit codes: 0 nothing found, 1 something found, 2 a path does not exist.
 
     \b
     Example:
@@ -44,10 +44,9 @@ def check_command(
         say(reports.rules_text())
         return EXIT_DONE
     report = check(paths or (Path(),), ignore=known_rules(ignore), fix=fix)
+    say(reports.as_text(report))
     if as_json or form == "json":
         print_json(reports.as_json(report))
     elif form == "sarif":
         click.echo(json.dumps(reports.as_sarif(report), indent=1))
-    else:
-        say(reports.as_text(report))
     return EXIT_FAILED if report.findings else EXIT_DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,11 +93,21 @@ def installed() -> dict[str, Ir]:
 
 
 def _compile(loop: Path | None) -> tuple[dict[str, bytes], dict[str, Ir]]:
+    """Texts and pipelines by name, with the section ``cluster`` of a loop file."""
     from kfloop.core.cluster import ClusterConfig
     from kfloop.core.config import load_config
-    from kfloop.pipelines.cluster.compiling import compile_pipelines
 
     cluster = load_config(loop).cluster if loop else ClusterConfig()
+    return _compiled_with(cluster.model_dump_json())
+
+
+@functools.cache
+def _compiled_with(cluster_json: str) -> tuple[dict[str, bytes], dict[str, Ir]]:
+    """Once for each set of settings: within one process the code does not change."""
+    from kfloop.core.cluster import ClusterConfig
+    from kfloop.pipelines.cluster.compiling import compile_pipelines
+
+    cluster = ClusterConfig.model_validate_json(cluster_json)
     with tempfile.TemporaryDirectory(prefix="kfloop-check-") as temporary:
         fresh = [read_ir(file) for file in compile_pipelines(cluster, Path(temporary))]
         return {ir.name: ir.file.read_bytes() for ir in fresh}, {ir.name: ir for ir in fresh}

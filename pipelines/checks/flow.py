@@ -66,7 +66,7 @@ def one_of_artifacts(ir: Ir) -> Iterator[Finding]:
             producers = [item.get("producerSubtask", "") for item in selector.get("artifactSelectors") or []]
             if len(producers) > 1:
                 line = ir.line(*keys, "dag", "outputs", "artifacts", name)
-                message = f"'{keys[-1]}' chooses artifact '{name}' among {', '.join(producers)}"
+                message = f"'{keys[-1].removeprefix('comp-')}' chooses artifact '{name}' among {', '.join(producers)}"
                 yield Finding(ir.file, line, "one-of-artifacts", message)
 
 

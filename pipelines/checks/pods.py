@@ -51,10 +51,10 @@ def packages_at_runtime(ir: Ir) -> Iterator[Finding]:
     for task in pods(ir):
         container = ir.container(task)
         parts = [str(part) for part in [*(container.get("command") or []), *(container.get("args") or [])]]
-        found = next((hit for part in parts if "import kfp" not in part and (hit := INSTALLS.search(part))), None)
+        found = [hit.group() for part in parts if "import kfp" not in part for hit in INSTALLS.finditer(part)]
         if found:
             line = _at(ir, task, "command")
-            message = f"step '{task.name}' runs '{' '.join(found.group().split())}' when it starts"
+            message = f"step '{task.name}' runs '{' '.join(found[-1].split())}' when it starts"
             yield Finding(ir.file, line, "packages-at-runtime", message)
 
 

@@ -20,7 +20,7 @@ REFERENCES = frozenset({"name", "names", "ref", "env", "file", "path", "id", "co
 # What providers' keys look like; a URL with a password; a key in PEM.
 VALUES = re.compile(
     r"AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_\w{22,}|glpat-[\w-]{20}|xox[abprs]-[\w-]{10,}|hf_[A-Za-z0-9]{30,}"
-    r"|\bsk-[A-Za-z0-9_-]{20,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.|-----BEGIN [A-Z ]*PRIVATE KEY|\w://[^/\s:@]+:[^/\s:@$]+@"
+    r"|\bsk-[A-Za-z0-9_-]{20,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.|-----BEGIN [A-Z ]*PRIVATE KEY|\w+://[^/\s:@]+:[^/\s:@$]+@"
 )
 SHOWN = 4
 
