@@ -83,17 +83,6 @@ def load_pipeline(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def compile_pipelines(out: Path) -> list[Path]:
-    """Write the IR of every pipeline of kfloop into ``out``."""
-    from kfp.compiler import Compiler
-
-    out.mkdir(parents=True, exist_ok=True)
-    files = [out / f"{name}.yaml" for name in PIPELINES]
-    for name, file in zip(PIPELINES, files, strict=True):
-        Compiler().compile(load_pipeline(name), str(file))
-    return files
-
-
 def compiled_documents(pipeline: Any) -> list[dict[str, Any]]:
     """The documents of a compiled pipeline: its spec and, when it has one, its platform spec."""
     from google.protobuf.json_format import MessageToDict

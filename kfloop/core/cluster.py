@@ -92,6 +92,8 @@ class StepResources(Section):
     """Longest time of the pod, in minutes, waiting for a node included."""
     shm: Quantity | None = None
     """Size of ``/dev/shm``, which loaders and NCCL exchange data through; it counts as memory of the pod."""
+    node_selector: dict[Label, LabelValue] = Field(default_factory=dict)
+    """Labels that a node must have beside ``cluster.node_selector``, such as the product name of its GPU."""
 
 
 class Toleration(Section):

@@ -1,1 +1,1 @@
-"""The cluster engine: the same pipelines compiled for Kubeflow Pipelines, submitted, followed and scheduled there."""
+"""The cluster engine: pipelines compiled for, submitted to and scheduled on Kubeflow Pipelines."""

@@ -62,7 +62,7 @@ def test_the_approval_takes_one_decision_and_always_tells_its_end(compiled: Path
 def test_compiling_again_gives_the_same_bytes(compiled: Path, shell: Any) -> None:
     assert shell.run("compile").returncode == 0
     for name in FILES:
-        assert (shell.folder / "compiled" / name).read_bytes() == (compiled / name).read_bytes()
+        assert (shell.folder / "pipelines" / "compiled" / name).read_bytes() == (compiled / name).read_bytes()
 
 
 def test_no_place_of_this_machine_is_in_it(compiled: Path) -> None:
