@@ -144,7 +144,7 @@ def parse_section(step: str, config_json: str) -> Any:
     try:
         return section_model(step).model_validate_json(config_json)
     except ValidationError as error:
-        raise _config_error(error, f"the config of step {step!r}", section_model(step)) from error
+        raise first_problem(error, f"the config of step {step!r}", section_model(step)) from error
 
 
 def load_config(path: Path, *, on_cluster: bool = False) -> LoopConfig:
@@ -175,7 +175,7 @@ def load_config(path: Path, *, on_cluster: bool = False) -> LoopConfig:
     try:
         config = LoopConfig.model_validate(content)
     except ValidationError as error:
-        found = _config_error(error, f"'{path}'", LoopConfig)
+        found = first_problem(error, f"'{path}'", LoopConfig)
         raise found from (None if found.data["problem"] == "secret" else error)
     here = path.resolve().parent
     if not on_cluster:
@@ -251,7 +251,7 @@ def _absolute_url(url: str, root: Path) -> str:
     return url
 
 
-def _config_error(error: ValidationError, where: str, model: type[BaseModel]) -> ConfigError:
+def first_problem(error: ValidationError, where: str, model: type[BaseModel]) -> ConfigError:
     """The first problem pydantic found, in words, with the nearest valid key for an unknown one."""
     # A misspelt key also leaves the right one missing: the misspelling is what helps.
     problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")

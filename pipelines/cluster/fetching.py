@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kfloop.core.artifacts import report_if_any
 from kfloop.core.records import RunRecord, StepRecord, step_records
 from kfloop.core.store import Store
-from kfloop.errors import EXIT_DONE, EXIT_FAILED, EXIT_REJECTED, KfloopError, StateError
+from kfloop.errors import EXIT_DONE, EXIT_FAILED, EXIT_REJECTED, ConfigError, KfloopError, StateError
 from kfloop.pipelines.local import BRANCHES, check_branches, run_folder
 from kfloop.pipelines.rounds import ENDINGS, conclusion
 
@@ -26,18 +26,25 @@ STEP_WORDS = {"succeeded": "succeeded", "failed": "failed", "skipped": "skipped"
 UNKNOWN_REASON = "state cannot be read from here, so the reason is not known here"
 
 
-def fetch(target: Target, progress: Progress, pipeline: str) -> RunRecord:
+def fetch(target: Target, progress: Progress) -> RunRecord:
     """The record of a run that has ended, also written as ``record.json`` into the run's folder here.
 
     Args:
         target: The loop and its server.
         progress: The end of the run as KFP told it.
-        pipeline: Which pipeline it was.
+
+    Raises:
+        ConfigError: The run is of another loop.
     """
+    if progress.loop not in {"", target.config.name}:
+        raise ConfigError(
+            f"run {progress.run_id} is of loop '{progress.loop}', not of '{target.config.name}'",
+            hint="name its loop file with -c",
+        )
     record = RunRecord(
         run_id=progress.run_id,
         loop=target.config.name,
-        pipeline=pipeline,
+        pipeline=progress.pipeline or "training",
         config_digest=target.config.digest(),
         engine="cluster",
     )
@@ -48,17 +55,22 @@ def fetch(target: Target, progress: Progress, pipeline: str) -> RunRecord:
     record.digests = {step.name: step.artifact["digest"] for step in record.steps if step.artifact}
     record.seconds = sum(step.seconds for step in record.steps)
     record.status, record.exit_code, record.message = _ending(record, progress, target, trouble)
+    save(target, record)
+    return record
+
+
+def save(target: Target, record: RunRecord) -> None:
+    """Write ``record.json`` into the run's folder beside the loop file, atomically."""
     folder = run_folder(target.config.workspace(target.root), record.run_id)
     folder.mkdir(parents=True, exist_ok=True)
     staging = folder / ".record.json.tmp"
     staging.write_text(json.dumps(record.as_dict(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     staging.replace(folder / "record.json")
-    return record
 
 
 def places(target: Target, run_id: str) -> str:
     """Where the reports of a run are, in a sentence."""
-    workspace = target.config.workspace(target.config.cluster_root)
+    workspace = target.workspace
     return (
         f"reports: store '{workspace.store}', notification: '{run_folder(workspace, run_id)}' on volume "
         f"'{target.config.cluster.volume}' of namespace '{target.config.cluster.namespace}'"
@@ -68,16 +80,12 @@ def places(target: Target, run_id: str) -> str:
 def _events(target: Target, run_id: str) -> tuple[list[StepEvent], str]:
     """What the steps told state; or why it cannot be read from here."""
     from kfloop.core.state import open_state
-    from kfloop.core.state.database import exists
 
-    url = target.config.workspace(target.config.cluster_root).state
     try:
-        if not exists(url):
-            return [], f"state '{url}' is on the cluster"
-        events = open_state(url).runs.events(run_id)
+        events = open_state(target.reachable_workspace().state).runs.events(run_id)
     except KfloopError as error:
         return [], error.message
-    return events, "" if events else f"state '{url}' knows nothing of this run"
+    return events, "" if events else f"state '{target.workspace.state}' knows nothing of this run"
 
 
 def _reachable(step: StepRecord, target: Target) -> StepRecord:
@@ -85,7 +93,7 @@ def _reachable(step: StepRecord, target: Target) -> StepRecord:
     if step.artifact is None or Path(step.artifact["path"]).is_dir():
         return step
     try:
-        store = Store(target.config.workspace(target.config.cluster_root).store)
+        store = Store(target.workspace.store)
         step.artifact["path"] = str(store.require(step.artifact["kind"], step.artifact["digest"]))
     except (KfloopError, OSError):
         return step

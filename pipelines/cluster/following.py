@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -29,6 +30,7 @@ WORDS = {
     "PAUSED": "paused",
 }
 UNKNOWN = "unknown"
+ABOUT = re.compile(r"kfloop (?P<pipeline>\w+) of loop (?P<loop>[a-z0-9_-]+)")
 BLINDNESS_S = 600.0
 
 
@@ -53,10 +55,15 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run is: its state in the same words, its steps in the order they began, and KFP's error."""
+    """Where a run is: its state in the same words, its steps in the order they began, and KFP's error.
+
+    ``pipeline`` and ``loop`` are what ``submit`` wrote into the description; empty for a run that kfloop did not submit.
+    """
 
     run_id: str
     name: str
+    pipeline: str
+    loop: str
     state: str
     tasks: tuple[Task, ...]
     error: str
@@ -73,6 +80,7 @@ class Progress:
 
 def progress_of(run: JSON) -> Progress:
     """What the API says of a run, without its drivers, groups and repetitions."""
+    about = ABOUT.search(str(run.get("description", "")))
     latest: dict[str, JSON] = {}
     details = (run.get("run_details") or {}).get("task_details") or []
     for task in sorted(details, key=lambda one: str(one.get("create_time", ""))):
@@ -82,6 +90,8 @@ def progress_of(run: JSON) -> Progress:
     return Progress(
         run_id=run["run_id"],
         name=run.get("display_name", ""),
+        pipeline=about["pipeline"] if about else "",
+        loop=about["loop"] if about else "",
         state=_word(run),
         tasks=tuple(_task(name, task) for name, task in latest.items()),
         error=_error(run),

@@ -7,21 +7,26 @@ reviewed. What makes a run the same is its key: a digest of the spec and the par
 from __future__ import annotations
 
 import os
-import re
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from kfloop.core.artifacts import canonical_json, sha256_text
 from kfloop.core.config import load_config
-from kfloop.errors import ConfigError, KfloopError
-from kfloop.pipelines.arguments import pipeline_arguments
+from kfloop.core.image import is_released
+from kfloop.core.state import open_state
+from kfloop.core.state.database import exists
+from kfloop.errors import ConfigError, KfloopError, StateError
+from kfloop.pipelines.arguments import gate_section, pipeline_arguments
 from kfloop.pipelines.cluster.auth import Credentials
 from kfloop.pipelines.cluster.client import Server
 
 if TYPE_CHECKING:
     from kfloop.core.config import LoopConfig
+    from kfloop.core.workspace import Workspace
     from kfloop.pipelines.cluster.transport import JSON, Patience
 
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
@@ -30,7 +35,6 @@ SUBMITTED = ("training", "monitoring")
 MARKER = "kfloop-key"
 KEY_LENGTH = 24
 NAME_KEY_LENGTH = 8
-PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
 STATE_TIMEOUT_S = "10"
 
 
@@ -54,6 +58,30 @@ class Target:
     def experiment(self) -> str:
         """Name of the KFP experiment."""
         return self.config.cluster.experiment or self.config.name
+
+    @property
+    def workspace(self) -> Workspace:
+        """The loop's places as its steps see them."""
+        return self.config.workspace(self.config.cluster_root)
+
+    def reachable_workspace(self) -> Workspace:
+        """The same places, with the variables in the address of state filled in from the environment here.
+
+        Raises:
+            StateError: State cannot be reached from here.
+        """
+        workspace = self.workspace
+        url = os.path.expandvars(workspace.state)
+        if "${" in url:
+            raise StateError(f"state '{workspace.state}' names a variable that is not set here")
+        if not exists(url):
+            raise StateError(f"state '{url}' is on the cluster only")
+        os.environ.setdefault("PGCONNECT_TIMEOUT", STATE_TIMEOUT_S)  # libpq would wait for minutes
+        try:
+            open_state(url)
+        except (SQLAlchemyError, ImportError) as error:  # an address that is none, or a driver that is not installed
+            raise StateError(f"state '{workspace.state}' cannot be opened: {type(error).__name__}") from error
+        return replace(workspace, state=url)
 
     def url(self, run_id: str) -> str:
         """Page of a run for people."""
@@ -170,13 +198,15 @@ def run_parameters(target: Target, pipeline: str, spec: JSON, *, ledger: bool = 
     Raises:
         ConfigError: The compiled pipeline takes something else: it is of another kfloop.
     """
-    config, workspace = target.config, target.config.workspace(target.config.cluster_root)
-    os.environ.setdefault("PGCONNECT_TIMEOUT", STATE_TIMEOUT_S)  # libpq would wait for minutes
-    try:
-        values = pipeline_arguments(pipeline, config, workspace, ledger=ledger)
-    except KfloopError as error:
-        target.notes.append(f"overrides on record do not hold for this run: state is not reachable ({error.message})")
-        values = pipeline_arguments(pipeline, config, workspace, ledger=False)
+    # The parameters are public: they keep ${NAME} where the address of state holds a password.
+    values = pipeline_arguments(pipeline, target.config, target.workspace, ledger=False)
+    if ledger:
+        try:
+            gate = gate_section(target.config, target.reachable_workspace())
+        except KfloopError as error:
+            target.notes.append(f"overrides on record do not hold for this run, because {error.message}")
+        else:
+            values["gate_config"] = canonical_json(gate.model_dump(mode="json"))
     inputs = spec.get("pipeline_spec", spec).get("root", {}).get("inputDefinitions", {}).get("parameters", {})
     needed = {name for name, about in inputs.items() if not (about.get("isOptional") or "defaultValue" in about)}
     if needed - set(values) or set(values) - set(inputs):
@@ -207,7 +237,7 @@ def _refuse_unreleased(spec: JSON) -> None:
     executors: dict[str, Any] = spec.get("deploymentSpec", {}).get("executors", {})
     images = {executor["container"]["image"] for executor in executors.values() if "container" in executor}
     for image in sorted(images):
-        if not PINNED.search(image):
+        if not is_released(image):
             raise ConfigError(
                 f"image '{image}' is not released: it is not pinned by digest, so no cluster can be sure what it would run",
                 hint="set cluster.image to an image you built, NAME@sha256:DIGEST (docs/submit.md), or install a released kfloop",
