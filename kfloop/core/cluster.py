@@ -15,13 +15,14 @@ from pydantic_core import PydanticCustomError
 from kfloop.core.sections import Section
 from kfloop.errors import nearest
 
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti)$")]
-Cpus = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?|[0-9]+m)$")]
+Quantity = Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)?(Ki|Mi|Gi|Ti)$")]
+Cpus = Annotated[str, Field(pattern=r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*|[1-9][0-9]*m)$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]  # of a Kubernetes object (RFC 1123)
 Label = Annotated[str, Field(pattern=r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")]
 LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Hours = Annotated[float, Field(gt=0, le=24 * 365)]
+OWN_LABELS = "kfloop.io/"
 BY_REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 CLUSTER_STEPS = (
     "ingest",
@@ -202,6 +203,15 @@ class ClusterConfig(Section):
             raise ValueError(message)
         return image
 
+    @field_validator("labels")
+    @classmethod
+    def _not_ours(cls, labels: dict[str, str]) -> dict[str, str]:
+        for label in labels:
+            if label.startswith(OWN_LABELS):
+                message = f"{label!r} is kfloop's own: take a name without {OWN_LABELS}"
+                raise ValueError(message)
+        return labels
+
     @field_validator("secrets")
     @classmethod
     def _given_once(cls, secrets: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
@@ -215,6 +225,9 @@ class ClusterConfig(Section):
                     raise PydanticCustomError(
                         "secret", "expected the KEY inside the Kubernetes Secret (what stands here is not shown)"
                     )
+                if variable.startswith("KFLOOP_RUN"):
+                    message = f"variable {variable!r} is kfloop's own: take another name"
+                    raise ValueError(message)
                 if variable in seen:
                     message = (
                         f"variable {variable!r} comes from secret {seen[variable]!r} and from {secret!r}: choose one"
