@@ -221,8 +221,9 @@ def run_parameters(target: Target, pipeline: str, spec: JSON, *, ledger: bool = 
 def _read_ir(file: Path) -> JSON:
     import yaml
 
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML has it, is ten times faster
     try:
-        documents = [document for document in yaml.safe_load_all(file.read_text(encoding="utf-8")) if document]
+        documents = [document for document in yaml.load_all(file.read_text(encoding="utf-8"), loader) if document]
     except FileNotFoundError as error:
         raise ConfigError(f"no compiled pipeline at '{file}'", hint="write it with: kfloop compile") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from helpers.kfp_api import problems, route_of
+from kfp_api import problems, route_of
 
 JSON = dict[str, Any]
 LOGIN = b"<!doctype html><html><title>Sign in to your account</title></html>"
@@ -26,6 +26,7 @@ FILTERED = {
     "runs": ("display_name", "description"),
     "recurringruns": ("display_name", "description"),
 }
+MORE = 100_000  # bytes that are promised and do not come
 LISTS = {"experiments": "experiments", "runs": "runs", "recurringruns": "recurringRuns"}
 IDS = {"experiments": "experiment_id", "runs": "run_id", "recurringruns": "recurring_run_id"}
 
@@ -50,6 +51,7 @@ class Trouble:
         done: Do what was asked first, and lose only the answer.
         cut: Promise more bytes than are sent, then close.
         hang: Send nothing until the server ends.
+        drip: Send spaces after the body, one by one, for as long as somebody listens.
     """
 
     status: int = 0
@@ -58,6 +60,7 @@ class Trouble:
     done: bool = False
     cut: bool = False
     hang: bool = False
+    drip: bool = False
 
 
 class KfpServer:
@@ -270,8 +273,11 @@ class _Handler(BaseHTTPRequestHandler):
         if trouble.hang:
             kfp.ended.wait()
         if trouble.status:
-            self._send(trouble.status, trouble.body, trouble.headers, more=100 if trouble.cut else 0)
-        if not trouble.status or trouble.cut:
+            self._send(trouble.status, trouble.body, trouble.headers, more=MORE if trouble.cut or trouble.drip else 0)
+        with contextlib.suppress(OSError):
+            while trouble.drip and not kfp.ended.wait(0.01):
+                self.wfile.write(b" ")
+        if not trouble.status or trouble.cut or trouble.drip:
             self.close_connection = True
 
     def do_GET(self) -> None:
