@@ -67,7 +67,9 @@ def load_schedules(path: Path) -> Schedules:
     import yaml
 
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _refuse_repeated(yaml.compose(text, yaml.SafeLoader), path)
+        content: Any = yaml.safe_load(text)
     except FileNotFoundError as error:
         raise ConfigError(f"no schedules file at '{path}'", hint="docs/submit.md shows one") from error
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
@@ -78,6 +80,20 @@ def load_schedules(path: Path) -> Schedules:
         return Schedules.model_validate(content)
     except ValidationError as error:
         raise first_problem(error, f"'{path}'", Schedules) from error
+
+
+def _refuse_repeated(node: Any, path: Path) -> None:
+    """Refuse a key that stands twice in one mapping: YAML would keep the last in silence, and a schedule would be gone."""
+    pairs = node.value if getattr(node, "id", "") == "mapping" else []
+    seen: set[str] = set()
+    for key, value in pairs:
+        if key.value in seen:
+            raise ConfigError(
+                f"'{path}': '{key.value}' stands there twice, again in line {key.start_mark.line + 1}",
+                hint="give each schedule a name of its own",
+            )
+        seen.add(str(key.value))
+        _refuse_repeated(value, path)
 
 
 def _text(moment: datetime) -> str:
