@@ -79,10 +79,8 @@ def places(target: Target, run_id: str) -> str:
 
 def _events(target: Target, run_id: str) -> tuple[list[StepEvent], str]:
     """What the steps told state; or why it cannot be read from here."""
-    from kfloop.core.state import open_state
-
     try:
-        events = open_state(target.reachable_workspace().state).runs.events(run_id)
+        events = target.reachable_state().runs.events(run_id)
     except KfloopError as error:
         return [], error.message
     return events, "" if events else f"state '{target.workspace.state}' knows nothing of this run"

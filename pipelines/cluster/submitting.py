@@ -6,13 +6,10 @@ reviewed. What makes a run the same is its key: a digest of the spec and the par
 
 from __future__ import annotations
 
-import os
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from sqlalchemy.exc import SQLAlchemyError
 
 from kfloop.core.artifacts import canonical_json, sha256_text
 from kfloop.core.config import load_config
@@ -26,6 +23,7 @@ from kfloop.pipelines.cluster.client import Server
 
 if TYPE_CHECKING:
     from kfloop.core.config import LoopConfig
+    from kfloop.core.state import State
     from kfloop.core.workspace import Workspace
     from kfloop.pipelines.cluster.transport import JSON, Patience
 
@@ -35,7 +33,6 @@ SUBMITTED = ("training", "monitoring")
 MARKER = "kfloop-key"
 KEY_LENGTH = 24
 NAME_KEY_LENGTH = 8
-STATE_TIMEOUT_S = "10"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,24 +61,16 @@ class Target:
         """The loop's places as its steps see them."""
         return self.config.workspace(self.config.cluster_root)
 
-    def reachable_workspace(self) -> Workspace:
-        """The same places, with the variables in the address of state filled in from the environment here.
+    def reachable_state(self) -> State:
+        """State of the loop on its cluster, opened from here.
 
         Raises:
-            StateError: State cannot be reached from here.
+            KfloopError: It cannot be reached from here.
         """
-        workspace = self.workspace
-        url = os.path.expandvars(workspace.state)
-        if "${" in url:
-            raise StateError(f"state '{workspace.state}' names a variable that is not set here")
+        url = self.workspace.state
         if not exists(url):
             raise StateError(f"state '{url}' is on the cluster only")
-        os.environ.setdefault("PGCONNECT_TIMEOUT", STATE_TIMEOUT_S)  # libpq would wait for minutes
-        try:
-            open_state(url)
-        except (SQLAlchemyError, ImportError) as error:  # an address that is none, or a driver that is not installed
-            raise StateError(f"state '{workspace.state}' cannot be opened: {type(error).__name__}") from error
-        return replace(workspace, state=url)
+        return open_state(url)
 
     def url(self, run_id: str) -> str:
         """Page of a run for people."""
@@ -202,7 +191,8 @@ def run_parameters(target: Target, pipeline: str, spec: JSON, *, ledger: bool = 
     values = pipeline_arguments(pipeline, target.config, target.workspace, ledger=False)
     if ledger:
         try:
-            gate = gate_section(target.config, target.reachable_workspace())
+            target.reachable_state()
+            gate = gate_section(target.config, target.workspace)
         except KfloopError as error:
             target.notes.append(f"overrides on record do not hold for this run, because {error.message}")
         else:

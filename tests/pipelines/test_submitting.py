@@ -102,7 +102,7 @@ def test_the_password_of_state_is_no_parameter(
 def test_state_that_cannot_be_reached_is_told(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
     target = target_of(kfp, tmp_path, state="postgresql+psycopg://kfloop:${NOT_SET}@postgres/kfloop")
     submit(target, compiled=compiled)
-    assert "names a variable that is not set here" in target.notes[0]
+    assert "needs the environment variable NOT_SET, which is not set" in target.notes[0]
 
 
 def test_paths_are_those_of_the_cluster(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_a_run_that_is_deleted_meanwhile(kfp: KfpServer, tmp_path: Path, compile
 
 def with_state(target: Target, run_id: str, outcome: str, branch: str, folder: Path) -> None:
     """State as the steps of a run on the cluster leave it, and the report of the gate in the store."""
-    state, store = open_state(target.reachable_workspace().state), folder / "store"
+    state, store = target.reachable_state(), folder / "store"
     place = store / "decisions" / "d1"
     place.mkdir(parents=True, exist_ok=True)
     verdict = {
