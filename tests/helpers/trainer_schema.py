@@ -25,7 +25,14 @@ def _validator(kind: str) -> jsonschema.Draft202012Validator:
     for definition in (schema, *schema["$defs"].values()):
         if "properties" in definition:
             definition["additionalProperties"] = False
+            definition["properties"] = {key: _told(value) for key, value in definition["properties"].items()}
     return jsonschema.Draft202012Validator(schema)
+
+
+def _told(field: dict[str, Any]) -> dict[str, Any]:
+    """An optional field without its null: a manifest leaves out what it does not say."""
+    others = [option for option in field.get("anyOf", []) if option != {"type": "null"}]
+    return others[0] if len(others) == 1 else field
 
 
 def problems(kind: str, plain: Any) -> list[str]:

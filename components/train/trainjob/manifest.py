@@ -36,7 +36,7 @@ def manifest(order: Order) -> dict[str, Any]:
     config, launcher = order.job.config, order.job.config.launcher
     labels = {
         "app.kubernetes.io/managed-by": "kfloop",
-        "app.kubernetes.io/component": "train",
+        "kfloop.io/step": "train",
         "kfloop.io/loop": order.job.workspace.loop,
         **({"kfloop.io/run": order.run} if order.run else {}),
         **launcher.labels,
