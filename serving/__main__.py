@@ -1,16 +1,19 @@
-"""``python -m kfloop.serving install-runtime`` and, for kfloop itself, ``supervise``."""
+"""``python -m kfloop.serving install-runtime``, ``follow`` beside a Triton of a group, and, for kfloop itself, ``supervise``."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from kfloop.core.workspace import Workspace
 from kfloop.errors import KfloopError, NoEmbeddedServer
+from kfloop.serving.following import follow
 from kfloop.serving.options import ServeOptions
 from kfloop.serving.runtime import install, require_platform
 from kfloop.serving.supervisor import serve
 
-USAGE = "usage: python -m kfloop.serving install-runtime"
+USAGE = "usage: python -m kfloop.serving install-runtime | follow REPOSITORY URL READY_FILE"
+FOLLOWS = 4  # words
 
 
 def main(arguments: list[str]) -> int:
@@ -23,6 +26,9 @@ def main(arguments: list[str]) -> int:
                 sys.stdout.write(f"{error.message}; the loop runs up to evaluate on this machine\n")
                 return 0
             sys.stdout.write(f"embedded Triton: {install().root}\n")
+            return 0
+        if len(arguments) == FOLLOWS and arguments[0] == "follow":
+            follow(arguments[1], arguments[2], Path(arguments[3]))
             return 0
         if arguments and arguments[0] == "supervise":
             http_port, grpc_port = (int(port) or None for port in arguments[2:4])

@@ -85,6 +85,15 @@ def pointing(text: str, name: str, version: int) -> str:
     return _printed(config)
 
 
+def points_to(text: str) -> tuple[str, str] | None:
+    """Name of the set, and version, that the configuration of a loop's name passes requests on to; null where it is no such configuration."""
+    config = _parsed(text)
+    steps, versions = config.ensemble_scheduling.step, config.version_policy.specific.versions
+    if PACKAGE not in config.parameters or len(steps) != 1 or len(versions) != 1:
+        return None
+    return steps[0].model_name, str(versions[0])
+
+
 def set_name(model: str, version: int) -> str:
     """Name of a version's set. No loop has a dot in its name, so the sets of two loops in one repository are never called alike."""
     return f"{model}.v{version}"
