@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
+    Single = NDArray[np.float32]
     Ints = NDArray[np.int64]
 
 MOST_COMPONENTS = 48
@@ -32,6 +33,7 @@ QUADRATIC_BASE = 20
 _RARELY_MISSING = 0.05
 _SMALLEST_VARIANCE = 1e-4
 _FEATURE_CLIP = 8.0
+_SLAB = 256  # rows at a time, that stay in the cache
 GROUPS = ("mean", "spread", "linear", "quadratic")
 
 
@@ -41,15 +43,24 @@ class Units:
 
     Attributes:
         features: [b, p], 0 where nothing was observed.
-        observed: Whether a feature was observed at all, [b, p].
+        slices: Where each group of them stands.
+        there: Whether a feature of the groups mean and spread was observed at all; None means that all were.
+        whole: Whether those of the groups linear and quadratic were, [b, 1]; None likewise.
         shares: Mean shares, [b, q].
         seasons: Season of the first row of each, [b].
     """
 
-    features: Array
-    observed: NDArray[np.bool_]
-    shares: Array
+    features: Single
+    slices: dict[str, slice]
+    there: NDArray[np.bool_] | None
+    whole: NDArray[np.bool_] | None
+    shares: Single
     seasons: Ints
+
+    @property
+    def marginal(self) -> Single:
+        """The groups mean and spread."""
+        return self.features[:, : self.slices["spread"].stop]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,11 +79,11 @@ class Features:
 
     columns: Columns
     unit: int
-    value_means: Array
+    value_means: Single
     joint: NDArray[np.intp]
-    axes: Array
-    means: Array
-    spread: Array
+    axes: Single
+    means: Single
+    spread: Single
 
     @cached_property
     def slices(self) -> dict[str, slice]:
@@ -82,51 +93,73 @@ class Features:
         ends = np.cumsum(widths).tolist()
         return {name: slice(end - width, end) for name, width, end in zip(GROUPS, widths, ends, strict=True)}
 
-    def units(self, rows: Array, seasons: Ints) -> Units:
+    def units(self, rows: Single, seasons: Ints) -> Units:
         """Return the units of rows, [b * unit, values + shares] to b units.
 
         Rows that do not fill a unit at the end are left out. Called with blocks of one size a row always gives the same numbers.
         """
-        count = len(rows) // self.unit
+        count, width = len(rows) // self.unit, len(self.columns.owners)
         rows, seasons = rows[: count * self.unit], seasons[: count * self.unit]
-        raw, observed = self._raw(rows, seasons)
-        raw -= self.means[seasons] if len(self.means) > 1 else self.means[0]
-        if not observed.all():
-            raw[~observed] = 0.0
-        shares = rows[:, len(self.columns.owners) :]
+        shares = rows[:, width:]
+        gone = shares[:, : len(self.columns.items)]
+        there = gone[:, self.columns.owners] == 0 if gone.any() else None
+        whole = None if there is None else there[:, self.joint].all(axis=1)[:, None]
+        if there is not None:
+            there = np.concatenate([there, there[:, self.columns.numeric]], axis=1)
+        features = np.empty((count, self.slices["quadratic"].stop), dtype=np.float32)
+        step = -(-_SLAB // self.unit)
+        for start in range(0, count, step):
+            of = slice(start * self.unit, (start + step) * self.unit)
+            raw = self._raw(rows[of], seasons[of])
+            raw -= self.means[seasons[of]] if len(self.means) > 1 else self.means[0]
+            if there is not None and whole is not None:
+                raw[:, : there.shape[1]][~there[of]] = 0.0
+                raw[:, there.shape[1] :][~whole[of, 0]] = 0.0
+            if self.unit > 1:
+                raw = raw.reshape(-1, self.unit, raw.shape[1]).mean(axis=1)
+            raw *= self._scale
+            np.clip(raw, -_FEATURE_CLIP, _FEATURE_CLIP, out=features[start : start + step])
         if self.unit > 1:
-            raw = raw.reshape(count, self.unit, -1).mean(axis=1)
-            observed = np.asarray(observed.reshape(count, self.unit, -1).any(axis=1))
             shares = shares.reshape(count, self.unit, -1).mean(axis=1)
-        raw /= self.spread
-        np.clip(raw, -_FEATURE_CLIP, _FEATURE_CLIP, out=raw)
-        return Units(features=raw, observed=observed, shares=shares, seasons=seasons[:: self.unit])
+            there, whole = (
+                None if seen is None else seen.reshape(count, self.unit, -1).any(axis=1) for seen in (there, whole)
+            )
+        return Units(
+            features=features,
+            slices=self.slices,
+            there=there,
+            whole=whole,
+            shares=shares,
+            seasons=seasons[:: self.unit],
+        )
 
-    def _raw(self, rows: Array, seasons: Ints) -> tuple[Array, NDArray[np.bool_]]:
-        """Features before centring and which are observed, both [n, p]."""
+    @cached_property
+    def _scale(self) -> Single:
+        return np.asarray(1 / self.spread, dtype=np.float32)
+
+    def _raw(self, rows: Single, seasons: Ints) -> Single:
+        """Features before centring, [n, p]; a missing cell counts as the mean of its season."""
         width = len(self.columns.owners)
-        there = rows[:, width:][:, self.columns.owners] == 0
-        centre = self.value_means[seasons] if len(self.value_means) > 1 else self.value_means[0]
         slices, numeric = self.slices, self.columns.numeric
-        raw = np.empty((len(rows), slices["quadratic"].stop))
-        observed = np.empty(raw.shape, dtype=bool)
+        raw = np.empty((len(rows), slices["quadratic"].stop), dtype=np.float32)
         values = raw[:, slices["mean"]]
-        np.subtract(rows[:, :width], centre, out=values)
-        values[~there] = 0.0
-        np.square(values[:, numeric], out=raw[:, slices["spread"]])
-        components = np.clip(values[:, self.joint] @ self.axes, -CLIP, CLIP)
+        np.subtract(rows[:, :width], self.value_means[seasons] if len(self.value_means) > 1 else self.value_means[0], out=values)
+        gone = rows[:, width : width + len(self.columns.items)]
+        if gone.any():
+            values[gone[:, self.columns.owners] != 0] = 0.0
+        np.square(values if numeric.all() else values[:, numeric], out=raw[:, slices["spread"]])
+        components = np.matmul(values if len(self.joint) == width else values[:, self.joint], self.axes)
+        np.clip(components, -CLIP, CLIP, out=components)
         raw[:, slices["linear"]] = components
         # One component after the other: to gather both factors of every pair first would cost several times as much.
         base, at = min(self.axes.shape[1], QUADRATIC_BASE), slices["quadratic"].start
         for i in range(base):
             np.multiply(components[:, i : i + 1], components[:, i:base], out=raw[:, at : at + base - i])
             at += base - i
-        observed[:, slices["mean"]], observed[:, slices["spread"]] = there, there[:, numeric]
-        observed[:, slices["linear"].start :] = there[:, self.joint].all(axis=1)[:, None]
-        return raw, observed
+        return raw
 
 
-def fit_features(columns: Columns, rows: Array, seasons: Ints, n_seasons: int, unit: int) -> Features:
+def fit_features(columns: Columns, rows: Single, seasons: Ints, n_seasons: int, unit: int) -> Features:
     """Fit on the learning half.
 
     Args:
@@ -141,19 +174,26 @@ def fit_features(columns: Columns, rows: Array, seasons: Ints, n_seasons: int, u
     value_means = _by_season(rows[:, :width], there, seasons, n_seasons)
     joint = np.flatnonzero(there.mean(axis=0) >= 1 - _RARELY_MISSING)
     values = np.where(there, rows[:, :width] - value_means[seasons], 0.0)[:, joint]
-    axes = _whitening(values[there[:, joint].all(axis=1)])
-    empty = np.zeros((n_seasons, 1))
+    whole = there[:, joint].all(axis=1)
+    axes = _whitening(values[whole])
     draft = Features(
-        columns=columns, unit=unit, value_means=value_means, joint=joint, axes=axes, means=empty, spread=np.ones(1)
+        columns=columns,
+        unit=unit,
+        value_means=value_means.astype(np.float32),
+        joint=joint,
+        axes=axes.astype(np.float32),
+        means=np.zeros((n_seasons, 1), dtype=np.float32),
+        spread=np.ones(1, dtype=np.float32),
     )
-    raw, observed = draft._raw(rows, seasons)  # noqa: SLF001 - the draft is a Features
-    means = _by_season(raw, observed, seasons, n_seasons)
-    draft = replace(draft, means=means)
-    spread = draft.units(rows, seasons).features.std(axis=0)
-    return replace(draft, spread=np.maximum(spread, 1e-6))
+    raw = draft._raw(rows, seasons)  # noqa: SLF001 - the draft is a Features
+    observed = np.repeat(whole[:, None], raw.shape[1], axis=1)
+    observed[:, : draft.slices["spread"].stop] = np.concatenate([there, there[:, columns.numeric]], axis=1)
+    draft = replace(draft, means=_by_season(raw, observed, seasons, n_seasons).astype(np.float32))
+    spread = draft.units(rows, seasons).features.std(axis=0, dtype=float)
+    return replace(draft, spread=np.maximum(spread, 1e-6).astype(np.float32))
 
 
-def _by_season(values: Array, there: NDArray[np.bool_], seasons: Ints, n_seasons: int) -> Array:
+def _by_season(values: NDArray[Any], there: NDArray[np.bool_], seasons: Ints, n_seasons: int) -> Array:
     """Mean of observed cells by season, drawn to the overall mean where few rows tell, [n_seasons, d].
 
     The share that is kept of a season's own deviation is that which chance does not explain (James and Stein's estimate, one for each column).

@@ -12,6 +12,7 @@ from kfloop.core.drift.columns import Table, fit_columns
 from kfloop.core.drift.features import fit_features
 from kfloop.core.drift.fixed import fit_fixed
 from kfloop.core.drift.learned import Learned
+from kfloop.core.drift.levels import SCORES
 from kfloop.core.drift.payment import KNOTS, STAKES
 from kfloop.core.drift.settings import Settings, checked_seasons
 from kfloop.core.drift.watch import WEIGHTS, Watch
@@ -95,7 +96,7 @@ def fit_watch(
     }
     described = [(item.name, item.kind) for item in columns.items] if identity else columns.items
     named = hashlib.sha256(
-        repr((settings, budget, identity, described, WEIGHTS, SHARES, KNOTS.tolist(), STAKES.tolist())).encode()
+        repr((settings, budget, identity, described, WEIGHTS, SHARES, KNOTS.tolist(), STAKES.tolist(), len(SCORES))).encode()
     )
     for part in () if identity else rows:
         named.update(part.tobytes())

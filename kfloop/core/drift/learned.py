@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kfloop.core.drift.payment import KNOTS, STAKES, knot_shares, log_growth, log_mean, paid, score, settle, stakes
+from kfloop.core.drift.levels import SCORES, counted, gains, moments, score
+from kfloop.core.drift.payment import KNOTS, STAKES, knot_shares, log_growth, log_mean, paid, settle, stakes
 from kfloop.core.drift.state import Bets, joined, last_bets, no_bets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
+    Single = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,8 +29,8 @@ class Learned:
         lifetime: Blocks after which a bet is closed and its wealth given up.
     """
 
-    learn: Array
-    pay: Array
+    learn: Single
+    pay: Single
     tolerance: float
     lifetime: int
 
@@ -48,22 +50,22 @@ class Learned:
             block: The coming block.
         """
         direction = _shrunken(past, 1 / units + 1 / len(self.learn)) if sparse else past
-        raw = self.learn @ direction
-        scale = float(raw.std())
+        raw = self.learn @ direction.astype(np.float32)
+        scale = float(raw.std(dtype=float))
         if not scale > 1e-9 * (1 + float(np.abs(direction).max(initial=0.0))):
             return bets
-        learned = score(raw / scale)
-        centre = learned.mean(keepdims=True)
+        raw /= np.float32(scale)
+        centre, variance = moments(counted(raw[:, None]), SCORES)
         share = knot_shares(centre)
-        values = paid((score(self.pay @ direction / scale) - centre)[:, None], share)
+        paying = counted((self.pay @ (direction / scale).astype(np.float32))[:, None])
         fresh = Bets(
             directions=direction[None, :],
             scales=np.array([scale]),
             centres=centre,
-            spreads=learned.std(keepdims=True),
-            tolerances=score(raw / scale + self.tolerance).mean(keepdims=True) - centre,
+            spreads=np.sqrt(variance),
+            tolerances=np.array([(score(raw + self.tolerance) - score(raw)).mean()]),
             knots=share * len(self.pay),
-            values=values,
+            values=paid(paying, gains(SCORES, centre), share),
             stakes=stakes(STAKES, centre),
             won=np.zeros((1, len(STAKES))),
             units=np.zeros(1),
@@ -75,13 +77,13 @@ class Learned:
         return joined(last_bets(bets, kept), fresh)
 
     @staticmethod
-    def played(bets: Bets, features: Array, observed: NDArray[np.bool_], discount: float) -> Bets:
-        """Bet one block."""
+    def played(bets: Bets, features: Single, observed: NDArray[np.bool_] | None, discount: float) -> Bets:
+        """Bet one block, [n, p], of which some units may not be observed, [n, 1]."""
         if not len(bets.units):
             return bets
-        scores = score(features @ bets.directions.T / bets.scales)
-        scores -= bets.centres
-        won = log_growth(scores if observed.all() else np.where(observed, scores, 0.0), bets.stakes)
+        directions = (bets.directions / bets.scales[:, None]).astype(np.float32)
+        counts = counted(features @ directions.T, observed)
+        won = log_growth(counts, gains(SCORES, bets.centres), bets.stakes)
         return replace(bets, won=bets.won + won, units=bets.units + len(features), discounts=bets.discounts + discount)
 
     @staticmethod
