@@ -187,7 +187,10 @@ def peer(python: str, n: int, n_reference: int) -> dict[str, Any]:
         env = {"PATH": os.environ["PATH"], "DO_NOT_TRACK": "1", "HOME": folder}
         done = subprocess.run(
             [python, "-c", PEER, str(reference), str(current), f"{folder}/page.html"],
-            env=env, capture_output=True, text=True, check=True
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

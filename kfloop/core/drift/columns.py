@@ -100,7 +100,7 @@ class Columns:
         return (*(f"{item.name}: missing" for item in self.items), *unseen, "a new column")
 
     def encode(self, table: Table) -> Single:
-        """Return the rows, [n, values + shares].
+        """Return the rows, [n, values + shares]; in memory one value stands after the other.
 
         Args:
             table: Columns by name, each with n cells.
@@ -113,24 +113,24 @@ class Columns:
             message = f"columns have different lengths: {lengths}"
             raise InputError(message, hint="Every column needs one cell a row.")
         n = next(iter(lengths.values()), 0)
-        found = np.zeros((n, self.size), dtype=np.float32)
+        found = np.zeros((self.size, n), dtype=np.float32)
         if not n:
-            return found
+            return found.T
         at, strange_at = 0, len(self.owners) + len(self.items)
         for i, item in enumerate(self.items):
             values, gone, strange = _encoded(item, table.get(item.name), n)
             for cells in values:
-                found[:, at] = cells
+                found[at] = cells
                 at += 1
             if gone is not None:
-                found[:, len(self.owners) + i] = gone
+                found[len(self.owners) + i] = gone
             if item.guarded:
                 if strange is not None:
-                    found[:, strange_at] = strange
+                    found[strange_at] = strange
                 strange_at += 1
         known = {item.name for item in self.items}
-        found[:, -1] = any(name not in known for name in table)
-        return found
+        found[-1] = any(name not in known for name in table)
+        return found.T
 
     @cached_property
     def size(self) -> int:

@@ -33,7 +33,7 @@ QUADRATIC_BASE = 20
 _RARELY_MISSING = 0.05
 _SMALLEST_VARIANCE = 1e-4
 _FEATURE_CLIP = 8.0
-_SLAB = 256  # rows at a time, that stay in the cache
+_SLAB = 512  # rows at a time, that stay in the cache
 GROUPS = ("mean", "spread", "linear", "quadratic")
 
 
@@ -42,11 +42,11 @@ class Units:
     """Units ready to be bet on.
 
     Attributes:
-        features: [b, p], 0 where nothing was observed.
+        features: [p, b], 0 where nothing was observed.
         slices: Where each group of them stands.
         there: Whether a feature of the groups mean and spread was observed at all; None means that all were.
-        whole: Whether those of the groups linear and quadratic were, [b, 1]; None likewise.
-        shares: Mean shares, [b, q].
+        whole: Whether those of the groups linear and quadratic were, [1, b]; None likewise.
+        shares: Mean shares, [q, b].
         seasons: Season of the first row of each, [b].
     """
 
@@ -60,7 +60,7 @@ class Units:
     @property
     def marginal(self) -> Single:
         """The groups mean and spread."""
-        return self.features[:, : self.slices["spread"].stop]
+        return self.features[: self.slices["spread"].stop]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,10 +70,10 @@ class Features:
     Attributes:
         columns: How rows were encoded.
         unit: Rows a unit.
-        value_means: Mean of each value by season, [seasons, values].
+        value_means: Mean of each value by season, [values, seasons].
         joint: Values that enter linear and quadratic features.
-        axes: Whitening, [len(joint), components].
-        means: Mean of each feature by season, [seasons, p].
+        axes: Whitening, [components, len(joint)].
+        means: Mean of each feature by season, [p, seasons].
         spread: Standard deviation of each feature of units, [p]; 1 before it is known.
     """
 
@@ -88,73 +88,65 @@ class Features:
     @cached_property
     def slices(self) -> dict[str, slice]:
         """Where each group of features stands."""
-        base = min(self.axes.shape[1], QUADRATIC_BASE)
-        widths = (len(self.columns.owners), int(self.columns.numeric.sum()), self.axes.shape[1], base * (base + 1) // 2)
+        base = min(len(self.axes), QUADRATIC_BASE)
+        widths = (len(self.columns.owners), int(self.columns.numeric.sum()), len(self.axes), base * (base + 1) // 2)
         ends = np.cumsum(widths).tolist()
         return {name: slice(end - width, end) for name, width, end in zip(GROUPS, widths, ends, strict=True)}
 
     def units(self, rows: Single, seasons: Ints) -> Units:
-        """Return the units of rows, [b * unit, values + shares] to b units.
+        """Return the units of rows, [values + shares, b * unit] to b units.
 
         Rows that do not fill a unit at the end are left out. Called with blocks of one size a row always gives the same numbers.
         """
-        count, width = len(rows) // self.unit, len(self.columns.owners)
-        rows, seasons = rows[: count * self.unit], seasons[: count * self.unit]
-        shares = rows[:, width:]
-        gone = shares[:, : len(self.columns.items)]
-        there = gone[:, self.columns.owners] == 0 if gone.any() else None
-        whole = None if there is None else there[:, self.joint].all(axis=1)[:, None]
-        if there is not None:
-            there = np.concatenate([there, there[:, self.columns.numeric]], axis=1)
-        features = np.empty((count, self.slices["quadratic"].stop), dtype=np.float32)
-        step = -(-_SLAB // self.unit)
+        count, width, unit = rows.shape[1] // self.unit, len(self.columns.owners), self.unit
+        rows, seasons = rows[:, : count * unit], seasons[: count * unit]
+        shares = rows[width:]
+        gone = shares[: len(self.columns.items)]
+        there = gone[self.columns.owners] == 0 if gone.any() else None
+        marginal = None if there is None else np.concatenate([there, there[self.columns.numeric]])
+        whole = None if there is None else there[self.joint].all(axis=0)[None, :]
+        features = np.empty((self.slices["quadratic"].stop, count), dtype=np.float32)
+        step = -(-_SLAB // unit)
         for start in range(0, count, step):
-            of = slice(start * self.unit, (start + step) * self.unit)
-            raw = self._raw(rows[of], seasons[of])
-            raw -= self.means[seasons[of]] if len(self.means) > 1 else self.means[0]
-            if there is not None and whole is not None:
-                raw[:, : there.shape[1]][~there[of]] = 0.0
-                raw[:, there.shape[1] :][~whole[of, 0]] = 0.0
-            if self.unit > 1:
-                raw = raw.reshape(-1, self.unit, raw.shape[1]).mean(axis=1)
+            of = slice(start * unit, (start + step) * unit)
+            raw = self._raw(rows[:width, of], seasons[of], None if there is None else there[:, of])
+            raw -= self.means[:, seasons[of]] if self.means.shape[1] > 1 else self.means
+            if marginal is not None and whole is not None:
+                raw[: len(marginal)][~marginal[:, of]] = 0.0
+                raw[len(marginal) :, ~whole[0, of]] = 0.0
+            if unit > 1:
+                raw = raw.reshape(len(raw), -1, unit).mean(axis=2)
             raw *= self._scale
-            np.clip(raw, -_FEATURE_CLIP, _FEATURE_CLIP, out=features[start : start + step])
-        if self.unit > 1:
-            shares = shares.reshape(count, self.unit, -1).mean(axis=1)
-            there, whole = (
-                None if seen is None else seen.reshape(count, self.unit, -1).any(axis=1) for seen in (there, whole)
-            )
+            np.clip(raw, -_FEATURE_CLIP, _FEATURE_CLIP, out=features[:, start : start + step])
+        if unit > 1:
+            shares = shares.reshape(len(shares), count, unit).mean(axis=2)
+            if marginal is not None and whole is not None:
+                marginal = marginal.reshape(len(marginal), count, unit).any(axis=2)
+                whole = whole.reshape(1, count, unit).any(axis=2)
         return Units(
-            features=features,
-            slices=self.slices,
-            there=there,
-            whole=whole,
-            shares=shares,
-            seasons=seasons[:: self.unit],
+            features=features, slices=self.slices, there=marginal, whole=whole, shares=shares, seasons=seasons[::unit]
         )
 
     @cached_property
     def _scale(self) -> Single:
-        return np.asarray(1 / self.spread, dtype=np.float32)
+        return np.asarray(1 / self.spread, dtype=np.float32)[:, None]
 
-    def _raw(self, rows: Single, seasons: Ints) -> Single:
-        """Features before centring, [n, p]; a missing cell counts as the mean of its season."""
-        width = len(self.columns.owners)
+    def _raw(self, rows: Single, seasons: Ints, there: NDArray[np.bool_] | None) -> Single:
+        """Features before centring, [p, n], of values; one that is not there counts as the mean of its season."""
         slices, numeric = self.slices, self.columns.numeric
-        raw = np.empty((len(rows), slices["quadratic"].stop), dtype=np.float32)
-        values = raw[:, slices["mean"]]
-        np.subtract(rows[:, :width], self.value_means[seasons] if len(self.value_means) > 1 else self.value_means[0], out=values)
-        gone = rows[:, width : width + len(self.columns.items)]
-        if gone.any():
-            values[gone[:, self.columns.owners] != 0] = 0.0
-        np.square(values if numeric.all() else values[:, numeric], out=raw[:, slices["spread"]])
-        components = np.matmul(values if len(self.joint) == width else values[:, self.joint], self.axes)
-        np.clip(components, -CLIP, CLIP, out=components)
-        raw[:, slices["linear"]] = components
-        # One component after the other: to gather both factors of every pair first would cost several times as much.
-        base, at = min(self.axes.shape[1], QUADRATIC_BASE), slices["quadratic"].start
+        raw = np.empty((slices["quadratic"].stop, rows.shape[1]), dtype=np.float32)
+        values = raw[slices["mean"]]
+        centre = self.value_means[:, seasons] if self.value_means.shape[1] > 1 else self.value_means
+        np.subtract(rows, centre, out=values)
+        if there is not None:
+            values[~there] = 0.0
+        np.square(values[numeric], out=raw[slices["spread"]])
+        components = np.matmul(self.axes, values if len(self.joint) == len(values) else values[self.joint])
+        np.clip(components, -CLIP, CLIP, out=raw[slices["linear"]])
+        components = raw[slices["linear"]]
+        base, at = min(len(self.axes), QUADRATIC_BASE), slices["quadratic"].start
         for i in range(base):
-            np.multiply(components[:, i : i + 1], components[:, i:base], out=raw[:, at : at + base - i])
+            np.multiply(components[i], components[i:base], out=raw[at : at + base - i])
             at += base - i
         return raw
 
@@ -164,54 +156,55 @@ def fit_features(columns: Columns, rows: Single, seasons: Ints, n_seasons: int, 
 
     Args:
         columns: How the rows were encoded.
-        rows: [n, values + shares], whole units one after the other.
+        rows: [values + shares, n], whole units one after the other.
         seasons: Season of each row, [n].
         n_seasons: How many seasons there are.
         unit: Rows a unit.
     """
     width = len(columns.owners)
-    there = rows[:, width:][:, columns.owners] == 0
-    value_means = _by_season(rows[:, :width], there, seasons, n_seasons)
-    joint = np.flatnonzero(there.mean(axis=0) >= 1 - _RARELY_MISSING)
-    values = np.where(there, rows[:, :width] - value_means[seasons], 0.0)[:, joint]
-    whole = there[:, joint].all(axis=1)
-    axes = _whitening(values[whole])
+    there = rows[width:][columns.owners] == 0
+    value_means = _by_season(rows[:width], there, seasons, n_seasons)
+    joint = np.flatnonzero(there.mean(axis=1) >= 1 - _RARELY_MISSING)
+    values = np.where(there, rows[:width] - value_means[:, seasons], 0.0)[joint]
+    whole = there[joint].all(axis=0)
+    axes = _whitening(values[:, whole].T).T
     draft = Features(
         columns=columns,
         unit=unit,
         value_means=value_means.astype(np.float32),
         joint=joint,
-        axes=axes.astype(np.float32),
-        means=np.zeros((n_seasons, 1), dtype=np.float32),
+        axes=np.ascontiguousarray(axes, dtype=np.float32),
+        means=np.zeros((1, n_seasons), dtype=np.float32),
         spread=np.ones(1, dtype=np.float32),
     )
-    raw = draft._raw(rows, seasons)  # noqa: SLF001 - the draft is a Features
-    observed = np.repeat(whole[:, None], raw.shape[1], axis=1)
-    observed[:, : draft.slices["spread"].stop] = np.concatenate([there, there[:, columns.numeric]], axis=1)
+    raw = draft._raw(rows[:width], seasons, there)  # noqa: SLF001 - the draft is a Features
+    observed = np.repeat(whole[None, :], len(raw), axis=0)
+    observed[: draft.slices["spread"].stop] = np.concatenate([there, there[columns.numeric]])
     draft = replace(draft, means=_by_season(raw, observed, seasons, n_seasons).astype(np.float32))
-    spread = draft.units(rows, seasons).features.std(axis=0, dtype=float)
+    spread = draft.units(rows, seasons).features.std(axis=1, dtype=float)
     return replace(draft, spread=np.maximum(spread, 1e-6).astype(np.float32))
 
 
 def _by_season(values: NDArray[Any], there: NDArray[np.bool_], seasons: Ints, n_seasons: int) -> Array:
-    """Mean of observed cells by season, drawn to the overall mean where few rows tell, [n_seasons, d].
+    """Mean of observed cells, [d, n], by season, drawn to the overall mean where few rows tell, [d, n_seasons].
 
-    The share that is kept of a season's own deviation is that which chance does not explain (James and Stein's estimate, one for each column).
+    The share that is kept of a season's own deviation is that which chance does not explain (James and Stein's estimate, one for each feature).
     """
-    if not values.shape[1]:
-        return np.zeros((n_seasons, 0))
-    counts = np.stack(
-        [np.bincount(seasons, weights=column, minlength=n_seasons) for column in there.T.astype(float)], 1
-    )
-    held = np.where(there, values, 0.0)
-    sums = np.stack([np.bincount(seasons, weights=column, minlength=n_seasons) for column in held.T], axis=1)
-    overall = sums.sum(axis=0) / np.maximum(counts.sum(axis=0), 1.0)
+
+    def by_season(cells: NDArray[Any]) -> Array:
+        if not len(cells):
+            return np.zeros((0, n_seasons))
+        return np.stack([np.bincount(seasons, weights=line, minlength=n_seasons) for line in cells])
+
+    counts, sums = by_season(there), by_season(np.where(there, values, 0.0))
+    seen = np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
+    overall = sums.sum(axis=1, keepdims=True) / seen
     if n_seasons == 1:
-        return np.asarray(overall[None, :])
-    variance = np.where(there, (values - overall) ** 2, 0.0).sum(axis=0) / np.maximum(counts.sum(axis=0), 1.0)
+        return overall
+    variance = np.where(there, (values - overall) ** 2, 0.0).sum(axis=1, keepdims=True) / seen
     deviation = np.where(counts > 0, sums / np.maximum(counts, 1.0) - overall, 0.0)
-    chance = (variance * (counts > 0) / np.maximum(counts, 1.0)).sum(axis=0)
-    kept = np.maximum(0.0, 1.0 - chance / np.maximum((deviation**2).sum(axis=0), 1e-300))
+    chance = (variance * (counts > 0) / np.maximum(counts, 1.0)).sum(axis=1, keepdims=True)
+    kept = np.maximum(0.0, 1.0 - chance / np.maximum((deviation**2).sum(axis=1, keepdims=True), 1e-300))
     return np.asarray(overall + kept * deviation)
 
 

@@ -99,7 +99,7 @@ class Fixed:
         opening = np.array([weight - np.log(2), -np.inf, weight - np.log(2)])[:, None, None, None]
         total = np.logaddexp(books.log_wealth, opening)
         kept = np.exp(books.log_wealth - np.where(np.isfinite(total), total, 0.0))
-        n = len(units.shares)
+        n = units.shares.shape[1]
         held = books.held * kept + n
         won, taken = self.grown(units)
         won = won - discount * self.stake**2 * self.variance[:, None]
@@ -156,7 +156,7 @@ def fit_fixed(features: Features, learn: Units, pay: Units, tolerance: float) ->
     centre, variance = moments(_counts(learn), SCORES)
     seen = np.ones(learn.marginal.shape) if learn.there is None else learn.there.astype(float)
     moved = (score(learn.marginal + tolerance) - score(learn.marginal)) * seen
-    borne = moved.sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+    borne = moved.sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
     rates, rate_variance = moments(counted_shares(learn.shares), SHARES)
     names = features.columns.value_names
     spread = tuple(f"spread of {n}" for n, is_number in zip(names, features.columns.numeric, strict=True) if is_number)
@@ -172,7 +172,7 @@ def fit_fixed(features: Features, learn: Units, pay: Units, tolerance: float) ->
         variance=deviations,
         stake=stake,
         share=knot_shares(centres),
-        paying=len(pay.shares),
+        paying=pay.shares.shape[1],
         values=np.zeros(0),
         tolerance=np.concatenate([borne, borne, np.zeros(len(rates))]),
     )

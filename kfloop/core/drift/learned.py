@@ -23,8 +23,8 @@ class Learned:
     """Directions learned from the past in one group of features, each frozen when its bet opens.
 
     Attributes:
-        learn: Features of the learning half, [n, p].
-        pay: Features of the paying half, [N, p].
+        learn: Features of the learning half, [p, n].
+        pay: Features of the paying half, [p, N].
         tolerance: Shift along the direction that is borne, in standard deviations.
         lifetime: Blocks after which a bet is closed and its wealth given up.
     """
@@ -36,7 +36,7 @@ class Learned:
 
     def empty(self) -> Bets:
         """No bets yet."""
-        return no_bets(self.learn.shape[1], len(STAKES), len(KNOTS))
+        return no_bets(len(self.learn), len(STAKES), len(KNOTS))
 
     def opened(self, bets: Bets, past: Array, units: float, sparse: bool, weight: float, block: int) -> Bets:
         """Open one bet on where the past lies from the reference; none where it does not lie anywhere.
@@ -49,22 +49,22 @@ class Learned:
             weight: Logarithm of the weight.
             block: The coming block.
         """
-        direction = _shrunken(past, 1 / units + 1 / len(self.learn)) if sparse else past
-        raw = self.learn @ direction.astype(np.float32)
+        direction = _shrunken(past, 1 / units + 1 / self.learn.shape[1]) if sparse else past
+        raw = direction.astype(np.float32) @ self.learn
         scale = float(raw.std(dtype=float))
         if not scale > 1e-9 * (1 + float(np.abs(direction).max(initial=0.0))):
             return bets
         raw /= np.float32(scale)
-        centre, variance = moments(counted(raw[:, None]), SCORES)
+        centre, variance = moments(counted(raw[None, :]), SCORES)
         share = knot_shares(centre)
-        paying = counted((self.pay @ (direction / scale).astype(np.float32))[:, None])
+        paying = counted(((direction / scale).astype(np.float32) @ self.pay)[None, :])
         fresh = Bets(
             directions=direction[None, :],
             scales=np.array([scale]),
             centres=centre,
             spreads=np.sqrt(variance),
             tolerances=np.array([(score(raw + self.tolerance) - score(raw)).mean()]),
-            knots=share * len(self.pay),
+            knots=share * self.pay.shape[1],
             values=paid(paying, gains(SCORES, centre), share),
             stakes=stakes(STAKES, centre),
             won=np.zeros((1, len(STAKES))),
@@ -78,13 +78,15 @@ class Learned:
 
     @staticmethod
     def played(bets: Bets, features: Single, observed: NDArray[np.bool_] | None, discount: float) -> Bets:
-        """Bet one block, [n, p], of which some units may not be observed, [n, 1]."""
+        """Bet one block, [p, n], of which some units may not be observed, [1, n]."""
         if not len(bets.units):
             return bets
         directions = (bets.directions / bets.scales[:, None]).astype(np.float32)
-        counts = counted(features @ directions.T, observed)
+        counts = counted(directions @ features, observed)
         won = log_growth(counts, gains(SCORES, bets.centres), bets.stakes)
-        return replace(bets, won=bets.won + won, units=bets.units + len(features), discounts=bets.discounts + discount)
+        return replace(
+            bets, won=bets.won + won, units=bets.units + features.shape[1], discounts=bets.discounts + discount
+        )
 
     @staticmethod
     def evidence(bets: Bets) -> Array:

@@ -24,40 +24,41 @@ SCORES = np.append((1.0 + np.tanh(np.arange(-MOST, MOST + 1) / FINENESS)) / 2.0,
 """The score of each level; that of what was not observed is no number."""
 SHARES = np.append(np.arange(2 * MOST + 1) / (2.0 * MOST), np.nan)
 """The same for shares, which are rounded up: a share above 0 stays above 0."""
-_SLAB = 256  # rows at a time, that stay in the cache
+_CELLS = 32_768  # at a time, that stay in the cache
 
 
 def counted(values: Single, there: NDArray[np.bool_] | None = None) -> Array:
-    """How often each level came in each column, [f, levels].
+    """How often each level came of each feature, [f, levels].
 
     Args:
-        values: Features of unit variance, [n, f].
-        there: Whether they were observed, [n, f] or [n, 1]; None means all.
+        values: Features of unit variance, [f, n].
+        there: Whether they were observed, [f, n] or [1, n]; None means all.
     """
-    return _counted(values, there, np.float32(FINENESS), np.float32(MOST / FINENESS), MOST + 0.5)
+    return _counted(values, there, FINENESS, MOST / FINENESS, MOST + 0.5)
 
 
 def counted_shares(shares: Single) -> Array:
-    """The same for shares in [0, 1], [n, f]."""
+    """The same for shares in [0, 1], [f, n]."""
     if not shares.any():
-        found = np.zeros((shares.shape[1], LEVELS))
-        found[:, 0] = len(shares)
+        found = np.zeros((len(shares), LEVELS))
+        found[:, 0] = shares.shape[1]
         return found
-    return _counted(shares, None, np.float32(2 * MOST), np.float32(1.0), 1.0 - 1e-3)
+    return _counted(shares, None, 2.0 * MOST, 1.0, 1.0 - 1e-3)
 
 
-def _counted(values: Single, there: NDArray[np.bool_] | None, fineness: np.float32, most: np.float32, shift: float) -> Array:
-    width = values.shape[1]
-    first = np.arange(width) * LEVELS
+def _counted(values: Single, there: NDArray[np.bool_] | None, fineness: float, most: float, shift: float) -> Array:
+    width, n = values.shape
+    first = (np.arange(width) * LEVELS)[:, None]
     found = np.zeros(width * LEVELS, dtype=np.intp)
-    for start in range(0, len(values), _SLAB):
-        steps = np.clip(values[start : start + _SLAB], -most, most)
-        steps *= fineness
+    step = _CELLS // max(width, 1) + 1
+    for start in range(0, n, step):
+        steps = np.clip(values[:, start : start + step], np.float32(-most), np.float32(most))
+        steps *= np.float32(fineness)
         steps += np.float32(shift)
         at = steps.astype(np.intp)
         at += first
         if there is not None:
-            at = np.where(there[start : start + _SLAB], at, first + (LEVELS - 1))
+            at = np.where(there[:, start : start + step], at, first + (LEVELS - 1))
         found += np.bincount(at.ravel(), minlength=width * LEVELS)
     return found.reshape(width, LEVELS).astype(float)
 

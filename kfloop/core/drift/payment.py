@@ -55,7 +55,7 @@ def growth(gains: Array, stake: Array) -> Array:
         gains: What each level gains, [f, levels].
         stake: [f, j].
     """
-    return np.asarray(np.log1p(gains[:, :, None] * stake[:, None, :]))
+    return np.asarray(np.log(1.0 + gains[:, :, None] * stake[:, None, :]))
 
 
 def log_growth(counts: Array, gains: Array, stake: Array) -> Array:
