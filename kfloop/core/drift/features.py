@@ -121,8 +121,8 @@ class Features:
         if unit > 1:
             shares = shares.reshape(len(shares), count, unit).mean(axis=2)
             if marginal is not None and whole is not None:
-                marginal = marginal.reshape(len(marginal), count, unit).any(axis=2)
-                whole = whole.reshape(1, count, unit).any(axis=2)
+                marginal = np.asarray(marginal.reshape(len(marginal), count, unit).any(axis=2))
+                whole = np.asarray(whole.reshape(1, count, unit).any(axis=2))
         return Units(
             features=features, slices=self.slices, there=marginal, whole=whole, shares=shares, seasons=seasons[::unit]
         )
