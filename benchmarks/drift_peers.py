@@ -11,7 +11,7 @@ import copy
 import os
 import subprocess
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -126,14 +126,13 @@ class Evidently:
         return statistic
 
     def _tell(self, kind: bytes, rows: Array) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(kind + np.array(rows.shape, dtype="<i8").tobytes() + rows.astype("<f8").tobytes())
-        self._process.stdin.flush()
+        into = cast("IO[bytes]", self._process.stdin)
+        into.write(kind + np.array(rows.shape, dtype="<i8").tobytes() + rows.astype("<f8").tobytes())
+        into.flush()
 
     def _ask(self, kind: bytes, rows: Array) -> float:
         self._tell(kind, rows)
-        assert self._process.stdout is not None
-        return float(self._process.stdout.readline())
+        return float(cast("IO[bytes]", self._process.stdout).readline())
 
 
 STATISTICS: dict[str, Callable[[Array], Callable[[Array], float]]] = {"KS": ks, "Hotelling": hotelling, "MMD": mmd}
