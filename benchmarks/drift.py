@@ -4,7 +4,7 @@
     python benchmarks/drift.py quiet --runs 40        10000 checks without drift: iid, seasonal and autocorrelated streams
     python benchmarks/drift.py images --runs 60       corruptions of five severities, on embedding and outputs of a classifier of digits
 
-Peers need river (ADWIN). Every line says how many runs, and shares come with 95 % Clopper-Pearson intervals. Delays count checks: 1 is the
+Peers need river (ADWIN), and Evidently an environment of its own (--evidently PYTHON). Every line says how many runs, and shares come with 95 % Clopper-Pearson intervals. Delays count checks: 1 is the
 first check after the change. A run that alarmed before the change counts as not found.
 """
 
@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from drift_peers import STATISTICS, Windows, calibrated
+from drift_peers import STATISTICS, Windows, add_evidently, calibrated
 from drift_streams import CHANGES, STREAMS, corrupted, digits, iid
 
 from kfloop.core.drift.budget import Budget
@@ -233,8 +233,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=50, help="rows of a block in `power`")
     parser.add_argument("--checks", type=int, default=10000, help="checks of a schedule in `quiet`, a multiple of 100")
     parser.add_argument("--stream", choices=tuple(STREAMS), help="only this stream in `quiet`")
+    parser.add_argument(
+        "--evidently", metavar="PYTHON", help="Python of an environment with Evidently, a peer in `power`"
+    )
     given = parser.parse_args()
     if given.part == "power":
+        if given.evidently:
+            add_evidently(given.evidently)
         power(given.runs, given.reference, given.batch)
     elif given.part == "quiet":
         quiet(given.runs, given.reference, given.checks, given.stream)

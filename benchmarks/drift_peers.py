@@ -1,13 +1,17 @@
 """What benchmarks/drift.py compares with: each peer says after every check whether it alarms, calibrated to one whole-schedule false-alarm rate.
 
-KS, Hotelling and MMD compare the rows of one check with the reference; the threshold on their statistic is the quantile, over simulated schedules without
-drift, of its largest value in a schedule. ADWIN (river) keeps a window per column; its delta is the largest of a few that keeps the rate.
+KS, Hotelling, MMD and Evidently compare the rows of one check with the reference; the threshold on their statistic is the quantile, over simulated schedules without
+drift, of its largest value in a schedule. Evidently's statistic is the largest drift score of any column, as its own function for a reference of more than 1000 rows
+computes it (normed Wasserstein distance), asked of a process in an environment of its own. ADWIN (river) keeps a window per column; its delta is the largest of a few that keeps the rate.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+import os
+import subprocess
+import tempfile
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -62,7 +66,81 @@ def mmd(reference: Array) -> Callable[[Array], float]:
     return lambda rows: float(((embedded(rows) - known) ** 2).sum())
 
 
-STATISTICS = {"KS": ks, "Hotelling": hotelling, "MMD": mmd}
+EVIDENTLY = """
+import sys
+import numpy as np, pandas as pd
+from evidently import Report
+from evidently.legacy.calculations.stattests.wasserstein_distance_norm import _wasserstein_distance_norm as distance
+from evidently.presets import DataDriftPreset
+
+asked, told = sys.stdin.buffer, sys.stdout
+sys.stdout = sys.stderr
+while kind := asked.read(1):
+    n, d = np.frombuffer(asked.read(16), dtype="<i8")
+    rows = np.frombuffer(asked.read(8 * n * d), dtype="<f8").reshape(n, d)
+    if kind == b"k":
+        known = rows
+        continue
+    if kind == b"p":
+        rows, frame = (pd.DataFrame(part, columns=[f"c{i}" for i in range(d)]) for part in (rows, known))
+        metrics = Report([DataDriftPreset()]).run(rows, frame).dict()["metrics"]
+        found = max(float(metric["value"]) for metric in metrics if "ValueDrift" in metric["metric_name"])
+    else:
+        found = max(distance(known[:, i], rows[:, i], "num", 0.1)[0] for i in range(d))
+    told.write(f"{float(found)!r}\\n")
+    told.flush()
+"""
+
+
+class Evidently:
+    """Evidently in a process of another Python: the largest drift score of any column.
+
+    Its preset takes a second a check, so that the function behind it is asked; the preset itself must tell the same of the first rows.
+    """
+
+    def __init__(self, python: str) -> None:
+        """Start the process."""
+        env = {"PATH": os.environ["PATH"], "DO_NOT_TRACK": "1", "HOME": tempfile.gettempdir(), "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [python, "-c", EVIDENTLY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env
+        )
+        self._known: Array | None = None
+        self._checked = False
+
+    def __call__(self, reference: Array) -> Callable[[Array], float]:
+        """The statistic of rows against this reference."""
+
+        def statistic(rows: Array) -> float:
+            if self._known is not reference:
+                self._tell(b"k", reference)
+                self._known = reference
+            found = self._ask(b"s", rows)
+            if not self._checked:
+                preset = self._ask(b"p", rows)
+                print(f"  Evidently's preset says {preset:.9f} of the first rows, its function {found:.9f}")
+                if abs(preset - found) > 1e-9:  # noqa: PLR2004
+                    raise SystemExit("Evidently's preset computes something else than what it is compared by")
+                self._checked = True
+            return found
+
+        return statistic
+
+    def _tell(self, kind: bytes, rows: Array) -> None:
+        into = cast("IO[bytes]", self._process.stdin)
+        into.write(kind + np.array(rows.shape, dtype="<i8").tobytes() + rows.astype("<f8").tobytes())
+        into.flush()
+
+    def _ask(self, kind: bytes, rows: Array) -> float:
+        self._tell(kind, rows)
+        return float(cast("IO[bytes]", self._process.stdout).readline())
+
+
+STATISTICS: dict[str, Callable[[Array], Callable[[Array], float]]] = {"KS": ks, "Hotelling": hotelling, "MMD": mmd}
+
+
+def add_evidently(python: str) -> None:
+    """Take Evidently, installed for this Python, among the peers."""
+    STATISTICS["Evidently"] = Evidently(python)
 
 
 class Windows:

@@ -12,6 +12,7 @@ from kfloop.components.monitor.drift.fitting import Watched, fit_watched
 from kfloop.components.monitor.drift.reference import Reference, read_reference
 from kfloop.components.monitor.drift.sizing import Sizes, measure, rows_sized
 from kfloop.components.monitor.judgeable import left_out, quality_of, unwatched
+from kfloop.components.monitor.log.ahead import ahead
 from kfloop.components.monitor.log.layout import layout_of
 from kfloop.components.monitor.log.sampling import write_samples
 from kfloop.components.monitor.log.traffic import Reader
@@ -30,9 +31,11 @@ from kfloop.core.workspace import run_id
 from kfloop.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from kfloop.components.monitor.log.layout import Layout
+    from kfloop.components.monitor.log.traffic import Traffic
     from kfloop.core.sections import MonitorConfig
     from kfloop.core.signature import Signature
     from kfloop.core.state import State
@@ -234,7 +237,13 @@ def _advanced(
         except InputError as error:
             return f"{error.message}; {error.hint}"
 
-    for chunk in reader.chunks(before.watermark):
+    def read() -> Iterator[Traffic]:
+        nonlocal beside
+        for chunk in reader.chunks(before.watermark):
+            beside = beside.advance(chunk)
+            yield chunk
+
+    for chunk in ahead(read()):  # drift takes as long as reading and the other watches together
         if watched is None:
             if drift.state is None:
                 drift = replace(drift, inputs=bool(chunk.inputs), embedding=chunk.embedded)
@@ -245,7 +254,6 @@ def _advanced(
             if isinstance(watched, str)
             else drift.advance(chunk, watched)
         )
-        beside = beside.advance(chunk)
     beside = beside.closed(this.config, this.workspace, this.now)
     others = dict(before.other_versions)
     for version, count in reader.other_versions.items():

@@ -393,8 +393,8 @@ def test_what_the_reference_takes_is_a_lower_bound_for_every_mean() -> None:
         scores, paying = rng.beta(2, 2.5, 300), rng.beta(2, 2.5, 500)
         centre = np.array([0.45])
         stake, share = stakes(STAKES, centre), knot_shares(centre)
-        won = log_growth((scores - centre)[:, None], stake)
-        values = paid((paying - centre)[:, None], share)
+        won = log_growth(np.ones((1, 300)), (scores - centre)[None, :], stake)
+        values = paid(np.ones((1, 500)), (paying - centre)[None, :], share)
         ours = won + settle(stake * 300, share * 500, values)
         m = np.linspace(0, 1, 2001)[:, None]
         reference = log_mean(np.log(len(KNOT_WEIGHTS)) + values + share * 500 * (m - centre), axis=1)
@@ -411,8 +411,8 @@ def test_wealth_of_the_reference_has_mean_at_most_one() -> None:
     stake, share = stakes(STAKES, centre), knot_shares(centre)
     wealth, payment = [], []
     for _ in range(2000):
-        wealth.append(log_growth(rng.beta(2, 2, (20, 1)) - centre, stake) - stake * 20 * 0.1)
-        values = paid(rng.beta(2, 2, (20, 1)) - centre, share) + share * 20 * 0.1
+        wealth.append(log_growth(np.ones((1, 20)), rng.beta(2, 2, (1, 20)) - centre, stake) - stake * 20 * 0.1)
+        values = paid(np.ones((1, 20)), rng.beta(2, 2, (1, 20)) - centre, share) + share * 20 * 0.1
         payment.append(np.exp(values).sum())
     assert (np.exp(np.array(wealth)).mean(axis=0) <= 1.1).all()
     assert np.mean(payment) <= 1.1

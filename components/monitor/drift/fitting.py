@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from kfloop.core.sections import MonitorConfig
     from kfloop.core.signature import Signature
 
-SMALLEST_BLOCK, LARGEST_BLOCK = 50, 2000
-_PENDING_CELLS = 160_000  # of rows that do not fill a block yet: they are part of the memory
+SMALLEST_BLOCK, LARGEST_BLOCK = 50, 4000
+_PENDING_CELLS = 320_000  # of rows that do not fill a block yet: they are part of the memory
 _REHEARSED = {"runs": 5, "blocks": 16}
 _REHEARSED_ROWS = 2000
 

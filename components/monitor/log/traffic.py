@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kfloop.components.monitor.log.layout import Layout
     from kfloop.components.monitor.log.reading import Part
 
-CHUNK_ROWS = 4096
+CHUNK_ROWS = 8192
 CHUNK_BYTES = 16_000_000
 MOST_HELD = 4
 """Chunks that wait for earlier rows at most: of more files that overlap in time the order is kept no longer."""

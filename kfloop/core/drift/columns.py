@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+    Single = NDArray[np.float32]
 
 NUMERIC, CATEGORICAL = "numeric", "categorical"
 CLIP = 6.0
@@ -97,8 +99,8 @@ class Columns:
         unseen = [f"{item.name}: value never seen" for item in self.items if item.guarded]
         return (*(f"{item.name}: missing" for item in self.items), *unseen, "a new column")
 
-    def encode(self, table: Table) -> Array:
-        """Return the rows, [n, values + shares].
+    def encode(self, table: Table) -> Single:
+        """Return the rows, [n, values + shares]; in memory one value stands after the other.
 
         Args:
             table: Columns by name, each with n cells.
@@ -111,15 +113,24 @@ class Columns:
             message = f"columns have different lengths: {lengths}"
             raise InputError(message, hint="Every column needs one cell a row.")
         n = next(iter(lengths.values()), 0)
-        values, missing, unseen = [], [], []
-        for item in self.items:
-            cells, gone, strange = _encoded(item, table.get(item.name), n)
-            values += cells
-            missing.append(gone)
-            unseen += [strange] if item.guarded else []
+        found = np.zeros((self.size, n), dtype=np.float32)
+        if not n:
+            return found.T
+        at, strange_at = 0, len(self.owners) + len(self.items)
+        for i, item in enumerate(self.items):
+            values, gone, strange = _encoded(item, table.get(item.name), n)
+            for cells in values:
+                found[at] = cells
+                at += 1
+            if gone is not None:
+                found[len(self.owners) + i] = gone
+            if item.guarded:
+                if strange is not None:
+                    found[strange_at] = strange
+                strange_at += 1
         known = {item.name for item in self.items}
-        extra = np.full(n, float(any(name not in known for name in table)))
-        return np.stack([*values, *missing, *unseen, extra], axis=1) if n else np.zeros((0, self.size))
+        found[-1] = any(name not in known for name in table)
+        return found.T
 
     @cached_property
     def size(self) -> int:
@@ -163,20 +174,22 @@ def _described(name: str, kind: str, cells: Any) -> Column:
     )
 
 
-def _encoded(item: Column, cells: Any, n: int) -> tuple[list[Array], Array, Array]:
-    """Return a column's values, its missing cells, and its cells with a value that was never seen."""
+def _encoded(item: Column, cells: Any, n: int) -> tuple[list[Array], Mask | None, Mask | None]:
+    """Return a column's values, its missing cells, and its cells with a value that was never seen; None where there are none."""
     if cells is None:
-        return [np.zeros(n)] * item.width, np.ones(n), np.zeros(n)
+        return [np.zeros(n)] * item.width, np.ones(n, dtype=bool), None
     if item.kind == NUMERIC:
         x = _floats(cells)
-        gone = ~np.isfinite(x)
+        finite = np.isfinite(x)
+        gone = None if finite.all() else ~finite
         if not item.width:
             known = float(item.levels[0]) if item.levels else None
-            strange = ~gone if known is None else ~gone & (x != known)
-            return [], gone.astype(float), strange.astype(float)
+            return [], gone, finite if known is None else finite & (x != known)
         low, high = item.centre - CLIP * item.spread, item.centre + CLIP * item.spread
-        inside = np.clip(np.where(gone, item.centre, x), low, high)
-        return [(inside - item.centre) / item.spread], gone.astype(float), np.zeros(n)
+        inside = np.clip(x if gone is None else np.where(gone, item.centre, x), low, high)
+        inside -= item.centre
+        inside /= item.spread
+        return [inside], gone, None
     texts, gone = _texts(cells)
     found, place = np.unique(texts, return_inverse=True)
     strange = ~np.isin(found, np.array(item.levels, dtype=str))[place] & ~gone
@@ -184,7 +197,7 @@ def _encoded(item: Column, cells: Any, n: int) -> tuple[list[Array], Array, Arra
     for level, share in zip(item.levels, item.shares, strict=False):
         sd = max((share * (1 - share)) ** 0.5, 1e-3)
         values.append(np.where(gone, 0.0, np.clip(((texts == level) - share) / sd, -CLIP, CLIP)))
-    return values, gone.astype(float), strange.astype(float)
+    return values, gone, strange
 
 
 def _floats(cells: Any) -> Array:

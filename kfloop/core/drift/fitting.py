@@ -12,6 +12,7 @@ from kfloop.core.drift.columns import Table, fit_columns
 from kfloop.core.drift.features import fit_features
 from kfloop.core.drift.fixed import fit_fixed
 from kfloop.core.drift.learned import Learned
+from kfloop.core.drift.levels import SCORES
 from kfloop.core.drift.payment import KNOTS, STAKES
 from kfloop.core.drift.settings import Settings, checked_seasons
 from kfloop.core.drift.watch import WEIGHTS, Watch
@@ -81,13 +82,13 @@ def fit_watch(
     halves = dealt(n, settings.unit)
     held: dict[str, Any] = {name: np.asarray(cells) for name, cells in table.items()}
     columns = fit_columns({name: cells[halves[0]] for name, cells in held.items()}, kinds)
-    rows = [columns.encode({name: cells[half] for name, cells in held.items() if name in kinds}) for half in halves]
+    rows = [columns.encode({name: cells[half] for name, cells in held.items() if name in kinds}).T for half in halves]
     features = fit_features(columns, rows[0], marks[halves[0]], settings.n_seasons, settings.unit)
     learn, pay = (features.units(part, marks[half]) for part, half in zip(rows, halves, strict=True))
     learned = {
         name: Learned(
-            learn=np.ascontiguousarray(learn.features[:, features.slices[name]]),
-            pay=np.ascontiguousarray(pay.features[:, features.slices[name]]),
+            learn=learn.features[features.slices[name]],
+            pay=pay.features[features.slices[name]],
             tolerance=settings.tolerance,
             lifetime=settings.lifetime,
         )
@@ -95,7 +96,9 @@ def fit_watch(
     }
     described = [(item.name, item.kind) for item in columns.items] if identity else columns.items
     named = hashlib.sha256(
-        repr((settings, budget, identity, described, WEIGHTS, SHARES, KNOTS.tolist(), STAKES.tolist())).encode()
+        repr(
+            (settings, budget, identity, described, WEIGHTS, SHARES, KNOTS.tolist(), STAKES.tolist(), len(SCORES))
+        ).encode()
     )
     for part in () if identity else rows:
         named.update(part.tobytes())

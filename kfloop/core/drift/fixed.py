@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kfloop.core.drift.features import Features, Units
+from kfloop.core.drift.levels import SCORES, SHARES, counted, counted_shares, gains, moments, score
 from kfloop.core.drift.payment import (
+    KNOT_WEIGHTS,
     RATE_STAKES,
     STAKES,
+    growth,
     knot_shares,
-    log_growth,
     log_mean,
-    paid,
-    score,
     settle,
     stakes,
 )
@@ -33,7 +34,7 @@ _GROWTH = 1.5
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fixed:
-    """One question per feature and side, and one per share.
+    """One question per feature and side, rose and fell, and one per share.
 
     Attributes:
         names: [f].
@@ -69,12 +70,27 @@ class Fixed:
             taken=np.zeros(self.values.shape),
         )
 
-    def advance(self, books: Books, gains: Array, weight: float, discount: float) -> Books:
+    @cached_property
+    def _growth(self) -> Array:
+        """What a unit of each level adds to the logarithm of a bet at each stake, and of what pays at each knot, [f, levels, j + k]."""
+        sides = (len(self.names) - int((self.groups == "quality").sum())) // 2
+        up = gains(SCORES, self.centre[:sides])
+        found = np.concatenate([up, -up, gains(SHARES, self.centre[2 * sides :])])
+        return growth(found, np.concatenate([self.stake, -self.share], axis=1))
+
+    def grown(self, units: Units) -> tuple[Array, Array]:
+        """Sums over units of log(1 + stake * gain), [f, j], and of log(1 - share * gain), [f, k]."""
+        counts = _counts(units)
+        every = np.concatenate([counts, counts, counted_shares(units.shares)])
+        total = np.matmul(every[:, None, :], self._growth)[:, 0, :]
+        return total[:, : self.stake.shape[1]], total[:, self.stake.shape[1] :]
+
+    def advance(self, books: Books, units: Units, weight: float, discount: float) -> Books:
         """Open bets, and bet one block.
 
         Args:
             books: Before it.
-            gains: [n, f].
+            units: The block.
             weight: Logarithm of the weight of the bets that open now, shared by the first and the last book.
             discount: Half of the sum over seasons of units squared over the season's learning units.
         """
@@ -83,18 +99,20 @@ class Fixed:
         opening = np.array([weight - np.log(2), -np.inf, weight - np.log(2)])[:, None, None, None]
         total = np.logaddexp(books.log_wealth, opening)
         kept = np.exp(books.log_wealth - np.where(np.isfinite(total), total, 0.0))
-        held = books.held * kept + len(gains)
-        grown = log_growth(gains, self.stake) - discount * self.stake**2 * self.variance[:, None]
-        cost = len(gains) * (self._tilt(books) + self.tolerance[:, None])
-        total = total + grown[:, :, None] - self.stake[:, :, None] * cost[:, :, None, :]
+        n = units.shares.shape[1]
+        held = books.held * kept + n
+        won, taken = self.grown(units)
+        won = won - discount * self.stake**2 * self.variance[:, None]
+        cost = n * (self._tilt(books) + self.tolerance[:, None])
+        total = total + won[:, :, None] - self.stake[:, :, None] * cost[:, :, None, :]
         most = (self.share[:, -1] * books.paying[:, None])[:, :, None, None]
         lost = self.stake[:, :, None] * held > most  # the reference cannot pay these any more: begin anew
         return replace(
             books,
             log_wealth=np.where(lost, -np.inf, total),
             held=np.where(lost, 0.0, held),
-            units=books.units + len(gains),
-            taken=books.taken + log_growth(gains, -self.share) - discount * self.share**2 * self.variance[:, None],
+            units=books.units + n,
+            taken=books.taken + taken - discount * self.share**2 * self.variance[:, None],
         )
 
     def evidence(self, books: Books) -> Array:
@@ -126,20 +144,6 @@ class Fixed:
         )
 
 
-def gains(fixed: Fixed, features: Features, units: Units) -> Array:
-    """Gains of all fixed streams, [n, f]; 0 where nothing was observed."""
-    scores, observed = _scores(features, units)
-    half = scores.shape[1]
-    found = np.empty((len(scores), len(fixed.centre)))
-    up = found[:, :half]
-    np.subtract(scores, fixed.centre[:half], out=up)
-    if not observed.all():
-        up[~observed] = 0.0
-    np.negative(up, out=found[:, half : 2 * half])
-    np.subtract(units.shares, fixed.centre[2 * half :], out=found[:, 2 * half :])
-    return found
-
-
 def fit_fixed(features: Features, learn: Units, pay: Units, tolerance: float) -> Fixed:
     """Measure the fixed streams on both halves.
 
@@ -149,20 +153,18 @@ def fit_fixed(features: Features, learn: Units, pay: Units, tolerance: float) ->
         pay: Paying half.
         tolerance: Shift that is borne, in standard deviations; shares have none.
     """
-    scores, observed = _scores(features, learn)
-    count = np.maximum(observed.sum(axis=0), 1)
-    centre = np.where(observed, scores, 0.0).sum(axis=0) / count
-    variance = np.where(observed, (scores - centre) ** 2, 0.0).sum(axis=0) / count
-    shifted = score(learn.features[:, : scores.shape[1]] + tolerance)
-    borne = np.where(observed, shifted - scores, 0.0).sum(axis=0) / count
-    rates = learn.shares.mean(axis=0)
+    centre, variance = moments(_counts(learn), SCORES)
+    seen = np.ones(learn.marginal.shape) if learn.there is None else learn.there.astype(float)
+    moved = (score(learn.marginal + tolerance) - score(learn.marginal)) * seen
+    borne = moved.sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+    rates, rate_variance = moments(counted_shares(learn.shares), SHARES)
     names = features.columns.value_names
     spread = tuple(f"spread of {n}" for n, is_number in zip(names, features.columns.numeric, strict=True) if is_number)
     base = (*names, *spread)
     groups = ["mean"] * len(names) + ["spread"] * len(spread)
     centres = np.concatenate([centre, 1 - centre, rates])
     stake = np.concatenate([stakes(STAKES, centres[: 2 * len(base)]), stakes(RATE_STAKES, rates)])
-    deviations = np.concatenate([variance, variance, learn.shares.var(axis=0)])
+    deviations = np.concatenate([variance, variance, rate_variance])
     draft = Fixed(
         names=(*(f"{n} up" for n in base), *(f"{n} down" for n in base), *features.columns.share_names),
         groups=np.array([*groups, *groups, *["quality"] * len(rates)]),
@@ -170,13 +172,12 @@ def fit_fixed(features: Features, learn: Units, pay: Units, tolerance: float) ->
         variance=deviations,
         stake=stake,
         share=knot_shares(centres),
-        paying=len(pay.features),
+        paying=pay.shares.shape[1],
         values=np.zeros(0),
         tolerance=np.concatenate([borne, borne, np.zeros(len(rates))]),
     )
-    return replace(draft, values=paid(gains(draft, features, pay), draft.share))
+    return replace(draft, values=draft.grown(pay)[1] + np.log(KNOT_WEIGHTS))
 
 
-def _scores(features: Features, units: Units) -> tuple[Array, NDArray[np.bool_]]:
-    end = features.slices["spread"].stop
-    return score(units.features[:, :end]), units.observed[:, :end]
+def _counts(units: Units) -> Array:
+    return counted(units.marginal, units.there)

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kfloop.core.drift.payment import KNOTS, STAKES, knot_shares, log_growth, log_mean, paid, score, settle, stakes
+from kfloop.core.drift.levels import SCORES, counted, gains, moments, score
+from kfloop.core.drift.payment import KNOTS, STAKES, knot_shares, log_growth, log_mean, paid, settle, stakes
 from kfloop.core.drift.state import Bets, joined, last_bets, no_bets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
+    Single = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,20 +23,20 @@ class Learned:
     """Directions learned from the past in one group of features, each frozen when its bet opens.
 
     Attributes:
-        learn: Features of the learning half, [n, p].
-        pay: Features of the paying half, [N, p].
+        learn: Features of the learning half, [p, n].
+        pay: Features of the paying half, [p, N].
         tolerance: Shift along the direction that is borne, in standard deviations.
         lifetime: Blocks after which a bet is closed and its wealth given up.
     """
 
-    learn: Array
-    pay: Array
+    learn: Single
+    pay: Single
     tolerance: float
     lifetime: int
 
     def empty(self) -> Bets:
         """No bets yet."""
-        return no_bets(self.learn.shape[1], len(STAKES), len(KNOTS))
+        return no_bets(len(self.learn), len(STAKES), len(KNOTS))
 
     def opened(self, bets: Bets, past: Array, units: float, sparse: bool, weight: float, block: int) -> Bets:
         """Open one bet on where the past lies from the reference; none where it does not lie anywhere.
@@ -47,23 +49,23 @@ class Learned:
             weight: Logarithm of the weight.
             block: The coming block.
         """
-        direction = _shrunken(past, 1 / units + 1 / len(self.learn)) if sparse else past
-        raw = self.learn @ direction
-        scale = float(raw.std())
+        direction = _shrunken(past, 1 / units + 1 / self.learn.shape[1]) if sparse else past
+        raw = direction.astype(np.float32) @ self.learn
+        scale = float(raw.std(dtype=float))
         if not scale > 1e-9 * (1 + float(np.abs(direction).max(initial=0.0))):
             return bets
-        learned = score(raw / scale)
-        centre = learned.mean(keepdims=True)
+        raw /= np.float32(scale)
+        centre, variance = moments(counted(raw[None, :]), SCORES)
         share = knot_shares(centre)
-        values = paid((score(self.pay @ direction / scale) - centre)[:, None], share)
+        paying = counted(((direction / scale).astype(np.float32) @ self.pay)[None, :])
         fresh = Bets(
             directions=direction[None, :],
             scales=np.array([scale]),
             centres=centre,
-            spreads=learned.std(keepdims=True),
-            tolerances=score(raw / scale + self.tolerance).mean(keepdims=True) - centre,
-            knots=share * len(self.pay),
-            values=values,
+            spreads=np.sqrt(variance),
+            tolerances=np.array([(score(raw + self.tolerance) - score(raw)).mean()]),
+            knots=share * self.pay.shape[1],
+            values=paid(paying, gains(SCORES, centre), share),
             stakes=stakes(STAKES, centre),
             won=np.zeros((1, len(STAKES))),
             units=np.zeros(1),
@@ -75,14 +77,16 @@ class Learned:
         return joined(last_bets(bets, kept), fresh)
 
     @staticmethod
-    def played(bets: Bets, features: Array, observed: NDArray[np.bool_], discount: float) -> Bets:
-        """Bet one block."""
+    def played(bets: Bets, features: Single, observed: NDArray[np.bool_] | None, discount: float) -> Bets:
+        """Bet one block, [p, n], of which some units may not be observed, [1, n]."""
         if not len(bets.units):
             return bets
-        scores = score(features @ bets.directions.T / bets.scales)
-        scores -= bets.centres
-        won = log_growth(scores if observed.all() else np.where(observed, scores, 0.0), bets.stakes)
-        return replace(bets, won=bets.won + won, units=bets.units + len(features), discounts=bets.discounts + discount)
+        directions = (bets.directions / bets.scales[:, None]).astype(np.float32)
+        counts = counted(directions @ features, observed)
+        won = log_growth(counts, gains(SCORES, bets.centres), bets.stakes)
+        return replace(
+            bets, won=bets.won + won, units=bets.units + features.shape[1], discounts=bets.discounts + discount
+        )
 
     @staticmethod
     def evidence(bets: Bets) -> Array:

@@ -41,8 +41,6 @@ KNOTS = np.array([0.0, 0.03, 0.1, 0.3, 0.6, 0.9])
 KNOT_WEIGHTS = np.array([0.4, 0.2, 0.1, 0.1, 0.1, 0.1])
 SAFE = 0.9
 """Share of the wealth that a single score may take at most."""
-_CHUNK = 50
-_SLAB = 250
 
 
 def stakes(base: Array, centre: Array) -> Array:
@@ -50,37 +48,25 @@ def stakes(base: Array, centre: Array) -> Array:
     return np.asarray(np.minimum(base, SAFE / np.maximum(centre, 1e-9)[:, None]))
 
 
-def log_growth(gains: Array, stake: Array) -> Array:
-    """Sum over units of log(1 + stake * gain).
+def growth(gains: Array, stake: Array) -> Array:
+    """log(1 + stake * gain) of each level, [f, levels, j].
 
     Args:
-        gains: [n, f].
+        gains: What each level gains, [f, levels].
         stake: [f, j].
-
-    Returns:
-        [f, j].
     """
-    if len(gains) > _CHUNK and (same := (gains == gains[0]).all(axis=0)).any():  # most shares, in most blocks
-        total = len(gains) * np.log1p(gains[0][:, None] * stake)
-        if not same.all():
-            total[~same] = _log_growth(np.ascontiguousarray(gains[:, ~same]), stake[~same])
-        return np.asarray(total)
-    return _log_growth(gains, stake)
+    return np.asarray(np.log(1.0 + gains[:, :, None] * stake[:, None, :]))
 
 
-def _log_growth(gains: Array, stake: Array) -> Array:
-    total = np.zeros(stake.shape)
-    used = np.flatnonzero(np.any(stake != 0, axis=0))
-    for start in range(0, len(gains), _SLAB):
-        slab = gains[start : start + _SLAB]
-        edges = np.arange(0, len(slab), _CHUNK)
-        factors = np.empty_like(slab)
-        for j in used:
-            np.multiply(slab, stake[:, j], out=factors)
-            factors += 1.0
-            # Logarithms are dear; products of 50 factors stay far from the ends of floating point.
-            total[:, j] += np.log(np.multiply.reduceat(factors, edges, axis=0)).sum(axis=0)
-    return total
+def log_growth(counts: Array, gains: Array, stake: Array) -> Array:
+    """Sum over units of log(1 + stake * gain), [f, j].
+
+    Args:
+        counts: How many units gained so much, [f, levels].
+        gains: [f, levels].
+        stake: [f, j].
+    """
+    return np.asarray(np.matmul(counts[:, None, :], growth(gains, stake))[:, 0, :])
 
 
 def knot_shares(centre: Array) -> Array:
@@ -89,14 +75,15 @@ def knot_shares(centre: Array) -> Array:
     return np.asarray(np.minimum(KNOTS / np.maximum(below, 0.5), SAFE / np.maximum(below, 1e-9)))
 
 
-def paid(gains: Array, share: Array) -> Array:
+def paid(counts: Array, gains: Array, share: Array) -> Array:
     """Values v of the paying half at each knot, [f, k].
 
     Args:
-        gains: s - c of the paying units, [N, f].
+        counts: How many paying units have each s - c, [f, levels].
+        gains: s - c, [f, levels].
         share: [f, k].
     """
-    return np.asarray(log_growth(gains, -share) + np.log(KNOT_WEIGHTS))
+    return np.asarray(log_growth(counts, gains, -share) + np.log(KNOT_WEIGHTS))
 
 
 def settle(a: Array, knots: Array, values: Array) -> Array:
@@ -119,8 +106,3 @@ def log_mean(logs: Array, axis: int) -> Array:
     """log(mean(exp(logs))) along an axis; -inf where all are."""
     top = np.maximum(logs.max(axis=axis, keepdims=True), -1e300)
     return np.asarray(np.squeeze(top, axis) + np.log(np.maximum(np.exp(logs - top).mean(axis=axis), 1e-300)))
-
-
-def score(values: Array) -> Array:
-    """Map features of unit variance into (0, 1)."""
-    return np.asarray((1.0 + np.tanh(values)) / 2.0)

@@ -11,7 +11,7 @@ import numpy as np
 from kfloop.core.drift.budget import Budget
 from kfloop.core.drift.columns import Columns, Table
 from kfloop.core.drift.features import Features, Units
-from kfloop.core.drift.fixed import Fixed, gains
+from kfloop.core.drift.fixed import Fixed
 from kfloop.core.drift.learned import Learned
 from kfloop.core.drift.settings import Settings, checked_seasons
 from kfloop.core.drift.state import State
@@ -61,7 +61,7 @@ class Watch:
     @property
     def guarantee(self) -> str:
         """What is promised and how the finite reference is dealt with, one sentence."""
-        learning, paying = len(self.linear.learn), len(self.linear.pay)
+        learning, paying = self.linear.learn.shape[1], self.linear.pay.shape[1]
         how = f"paid from {paying} of {learning + paying} reference units"
         borne = f", tolerance {self.settings.tolerance:g} sd"
         seasonal = f", relative to {self.settings.n_seasons} seasons" if self.settings.n_seasons > 1 else ""
@@ -110,15 +110,16 @@ class Watch:
         marks = checked_seasons(seasons, len(fresh), self.settings.n_seasons)
         at = self._times(times, len(fresh))
         held, first = len(state.pending), state.rows - len(state.pending)
-        queue = np.concatenate([state.pending, fresh])
+        queue = np.concatenate([state.pending.T.astype(np.float32), fresh.T], axis=1)
         marks = np.concatenate([state.seasons.astype(np.int64), marks])
         start = 0
-        while (stop := start + state.size * self.settings.unit) <= len(queue):
-            units = self.features.units(queue[start:stop], marks[start:stop])
+        while (stop := start + state.size * self.settings.unit) <= queue.shape[1]:
+            units = self.features.units(queue[:, start:stop], marks[start:stop])
             state = self._bet(state, units, first + stop, float(at[stop - held - 1]))
             start = stop
-            yield replace(state, rows=first + stop, pending=queue[:0], seasons=np.zeros(0))
-        yield replace(state, rows=first + len(queue), pending=queue[start:].copy(), seasons=marks[start:].astype(float))
+            yield replace(state, rows=first + stop, pending=state.pending[:0], seasons=np.zeros(0))
+        left = queue[:, start:].T.astype(float)
+        yield replace(state, rows=first + queue.shape[1], pending=left, seasons=marks[start:].astype(float))
 
     def _times(self, times: Any, n: int) -> Array:
         if times is None and self.budget.kind == "per_year" and n:
@@ -140,17 +141,17 @@ class Watch:
         passed = float(np.nan_to_num(state.ends[1] - state.ends[0]))
         weight = self.budget.log_weight(state.blocks, passed)
         discount, visits = self._discount(state.visits, units)
-        fixed_gains = gains(self.fixed, self.features, units)
-        books = self.fixed.advance(state.books, fixed_gains, weight, discount)
+        books = self.fixed.advance(state.books, units, weight, discount)
         groups = {}
         for name, learned in (("linear", self.linear), ("quadratic", self.quadratic)):
             part = self.features.slices[name]
             bets: Any = getattr(state, name)
-            if state.blocks and learned.learn.shape[1]:
+            if state.blocks and len(learned.learn):
                 bets = self._open(learned, bets, state, part, weight)
-            groups[name] = learned.played(bets, units.features[:, part], units.observed[:, part][:, :1], discount)
+            groups[name] = learned.played(bets, units.features[part], units.whole, discount)
         log_drift, log_quality = self._evidence(self.fixed.evidence(books), groups)
-        mean = units.features.mean(axis=0)
+        count = units.features.shape[1]
+        mean = (units.features @ np.full(count, 1 / count, dtype=np.float32)).astype(float)
         size = self.settings.next_size(state.size, end - float(state.ends[1]), row // self.settings.unit)
         keep = 1 - np.array([_SHORT, _LONG]) if state.blocks else np.zeros(2)
         return replace(
