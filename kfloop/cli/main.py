@@ -33,6 +33,8 @@ COMMANDS = {
     "collect": ("kfloop.cli.collect", "Log what an exported repository's server answers."),
     "feedback": ("kfloop.cli.feedback", "Keep what turned out to be true of served requests."),
     "compile": ("kfloop.cli.compiling", "Compile the pipelines to KFP's IR."),
+    "submit": ("kfloop.cli.submit", "Run a pipeline on Kubeflow Pipelines and follow it."),
+    "schedule": ("kfloop.cli.schedule", "Recurring runs on Kubeflow Pipelines, from a file in git."),
     "demo": ("kfloop.cli.demo", "The whole story on real data, end to end."),
 }
 
