@@ -148,7 +148,7 @@ def check_branches(steps: Sequence[StepRecord]) -> None:
         if step is None or step.status not in DONE or step.outcome is None:
             continue
         found = outcomes.get(step.outcome, OTHERWISE.get(decider, ("", "")))
-        expected, forbidden = (name if name in by_name else INSTEAD.get(name, name) for name in found)
+        expected, forbidden = (INSTEAD[name] if INSTEAD.get(name) in by_name else name for name in found)
         if expected not in by_name:
             raise StateError(f"'{decider}' decided '{step.outcome}', for which the pipeline has no branch")
         if by_name[expected].status not in DONE or by_name[forbidden].status in DONE:
