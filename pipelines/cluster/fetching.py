@@ -49,9 +49,7 @@ def fetch(target: Target, progress: Progress) -> RunRecord:
         engine="cluster",
     )
     events, trouble = _events(target, progress.run_id)
-    names = list(dict.fromkeys(event.step for event in events))
-    record.steps = step_records([{"name": name, "branch": []} for name in names], events, ended=True)
-    record.steps = [_reachable(step, target) for step in record.steps] or [_step(task) for task in progress.tasks]
+    record.steps = [_reachable(step, target) for step in _steps(events, progress)]
     record.digests = {step.name: step.artifact["digest"] for step in record.steps if step.artifact}
     record.seconds = sum(step.seconds for step in record.steps)
     record.status, record.exit_code, record.message = _ending(record, progress, target, trouble)
@@ -98,9 +96,18 @@ def _reachable(step: StepRecord, target: Target) -> StepRecord:
     return step
 
 
-def _step(task: Task) -> StepRecord:
+def _steps(events: list[StepEvent], progress: Progress) -> list[StepRecord]:
+    """All steps: as they told state, else as KFP tells them. One that succeeded without a word to state came from KFP's cache."""
+    plan = [{"name": name, "branch": []} for name in dict.fromkeys(event.step for event in events)]
+    told = {step.name: step for step in step_records(plan, events, ended=True)}
+    untold = {task.name: _step(task, cached=bool(events)) for task in progress.tasks}
+    return list((untold | told).values())
+
+
+def _step(task: Task, *, cached: bool) -> StepRecord:
     error = {"code": "kfp", "message": task.error, "hint": ""} if task.error else None
     status = STEP_WORDS.get(task.state, "not_run")
+    status = "cached" if cached and status == "succeeded" else status
     return StepRecord(name=task.name, status=status, seconds=task.seconds, error=error)
 
 
