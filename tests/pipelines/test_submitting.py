@@ -302,6 +302,7 @@ def test_the_decision_is_fetched_from_state_and_store(
     written = json.loads((tmp_path / ".kfloop" / "runs" / progress.run_id / "record.json").read_text())
     assert written == record.as_dict()
     assert written["engine"] == "cluster"
+    assert {step.name: step.status for step in record.steps}["train"] == "cached"  # state knows gate and branch only
 
 
 def test_a_rejection_whose_reason_is_out_of_reach(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
