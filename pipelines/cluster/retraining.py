@@ -30,6 +30,9 @@ def submit_training(
     notify_config: str,
 ) -> str:
     """Start a training round as a run of its own, or find the one at work, and give its id; each argument is JSON, all but the first of a section."""
+    import json
+    import time
+
     from kfloop.core.execution import recorded
     from kfloop.core.workspace import Workspace
     from kfloop.pipelines.cluster.starting import start_training
@@ -48,8 +51,10 @@ def submit_training(
         "notify_config": notify_config,
     }
     with recorded("submit_training", places) as facts:
-        facts["outcome"] = start_training(places, cluster_config, sections)
-        return str(facts["outcome"])
+        run = start_training(places, cluster_config, sections)
+        # The monitor reads both: a training is under way until its record stands in state, and not longer than it may take.
+        facts |= {"outcome": run, "until": time.time() + json.loads(cluster_config)["deadline_hours"] * 3600}
+        return run
 
 
 def monitoring_for(config: ClusterConfig) -> Any:

@@ -130,9 +130,12 @@ def test_the_step_tells_state_which_run_it_started(
 ) -> None:
     monkeypatch.setenv(RUN_ID_VARIABLE, "r1")
     arguments = sections(config, workspace)
-    run_id = submit_training.python_func(workspace=workspace.to_json(), cluster_config=cluster_json(kfp), **arguments)
+    run_id = submit_training.python_func(
+        workspace=workspace.to_json(), cluster_config=cluster_json(kfp, deadline_hours=2), **arguments
+    )
     last = open_state(workspace.state).runs.events("r1")[-1]
     assert (last.step, last.event, last.payload["outcome"]) == ("submit_training", "succeeded", run_id)
+    assert last.payload["until"] == pytest.approx(last.at + 2 * 3600, abs=60)
 
 
 @pytest.mark.parametrize(
