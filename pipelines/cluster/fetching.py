@@ -127,10 +127,17 @@ def _ending(record: RunRecord, progress: Progress, target: Target) -> tuple[str,
 
 
 def _log(target: Target, progress: Progress, task: Task | None) -> str:
-    """How to read the log of a failed step."""
+    """Where the log of a failed step is: here, if it can be had, else how to read it."""
     if task is None or not task.pod:
         return target.url(progress.run_id)
-    return f"kubectl -n {target.config.cluster.namespace} logs {task.pod} -c main"
+    namespace = target.config.cluster.namespace
+    text = target.server.log(progress.run_id, task.pod, namespace)
+    if text is None:
+        return f"kubectl -n {namespace} logs {task.pod} -c main"
+    file = run_folder(target.config.workspace(target.root), progress.run_id) / f"{task.name}.log"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return str(file)
 
 
 def _not_reported(record: RunRecord) -> list[StepRecord]:
