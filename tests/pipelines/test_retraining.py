@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,13 @@ from kfloop.core.cluster import ClusterConfig
 from kfloop.core.config import LoopConfig
 from kfloop.core.records import StepRecord
 from kfloop.core.state import open_state
-from kfloop.core.workspace import RUN_ID_VARIABLE, Workspace
-from kfloop.errors import ConfigError, ServerUnavailable, StateError
+from kfloop.core.workspace import Workspace
+from kfloop.errors import ConfigError, ServerUnavailable, StateError, TerminalError
 from kfloop.pipelines.arguments import pipeline_arguments
 from kfloop.pipelines.cluster.auth import MOUNTED_TOKEN_VARIABLE
-from kfloop.pipelines.cluster.retraining import submit_training
+from kfloop.pipelines.cluster.compiling import compile_pipelines
 from kfloop.pipelines.cluster.starting import start_training
-from kfloop.pipelines.local import check_branches
+from kfloop.pipelines.local import check_branches, run_pipeline
 from kfp_server import KfpServer, Trouble, kfp_server
 
 
@@ -54,7 +56,10 @@ def sections(config: LoopConfig, workspace: Workspace) -> dict[str, str]:
 
 
 def start(kfp: KfpServer, config: LoopConfig, workspace: Workspace, **told: Any) -> str:
-    return start_training(workspace, cluster_json(kfp, **told), sections(config, workspace), patience=QUICK)
+    cluster = cluster_json(kfp, **told)
+    compiled = workspace.root.parent / "ir"  # in this process, which is faster than in one of its own
+    compile_pipelines(ClusterConfig.model_validate_json(cluster), compiled)
+    return start_training(workspace, cluster, sections(config, workspace), compiled=compiled, patience=QUICK)
 
 
 def test_it_starts_the_round_that_the_loop_file_describes(
@@ -125,17 +130,33 @@ def test_the_token_that_kubeflow_mounts_is_shown(
     assert "hunter2" not in json.dumps(kfp.bodies)
 
 
-def test_the_step_tells_state_which_run_it_started(
+def test_the_step_starts_a_training_and_tells_state_which(
     kfp: KfpServer, config: LoopConfig, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(RUN_ID_VARIABLE, "r1")
-    arguments = sections(config, workspace)
-    run_id = submit_training.python_func(
-        workspace=workspace.to_json(), cluster_config=cluster_json(kfp, deadline_hours=2), **arguments
-    )
-    last = open_state(workspace.state).runs.events("r1")[-1]
-    assert (last.step, last.event, last.payload["outcome"]) == ("submit_training", "succeeded", run_id)
+    """As KFP runs it: there, a step cannot import all of KFP."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    state = open_state(workspace.state)
+    state.runs.start("r1", "digits", "monitoring", "", {})
+    arguments = {
+        "workspace": workspace.to_json(),
+        "cluster_config": cluster_json(kfp, deadline_hours=2),
+        **sections(config, workspace),
+    }
+    finished = run_pipeline("sample_pipelines:starting", arguments, workspace, state, "r1")
+    assert finished.returncode == 0, finished.log.read_text()
+    last = state.runs.events("r1")[-1]
+    (run,) = kfp.runs
+    assert (last.step, last.event, last.payload["outcome"]) == ("submit_training", "succeeded", run["run_id"])
     assert last.payload["until"] == pytest.approx(last.at + 2 * 3600, abs=60)
+
+
+def test_a_pipeline_that_cannot_be_compiled_is_told(
+    kfp: KfpServer, config: LoopConfig, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(TerminalError, match="cannot be compiled"):
+        start_training(workspace, cluster_json(kfp), sections(config, workspace), patience=QUICK)
+    assert kfp.runs == []
 
 
 @pytest.mark.parametrize(
