@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 from kfloop.core.artifacts import canonical_json, read_report, sha256_text
 from kfloop.core.own_code import own_digest
 from kfloop.core.records import RunRecord, StepRecord, champion_dict, new_run_id
+from kfloop.core.run_endings import ENDINGS, conclusion
 from kfloop.core.state.standing import active_overrides
 from kfloop.errors import (
     EXIT_DONE,
     EXIT_FAILED,
-    EXIT_REJECTED,
-    EXIT_WAITING,
     ConfigError,
     KfloopError,
     LeaseHeldError,
@@ -37,13 +36,6 @@ if TYPE_CHECKING:
     from kfloop.core.state import State
     from kfloop.core.workspace import Workspace
 
-ENDINGS = {
-    "promote": ("succeeded", EXIT_DONE),
-    "reject": ("rejected", EXIT_REJECTED),
-    "hold": ("held", EXIT_WAITING),
-    "needs_labels": ("needs_labels", EXIT_WAITING),
-    "not_evaluated": ("not_evaluated", EXIT_FAILED),
-}
 STEPS_OF_ANY_DATA = ("ingest", "validate_data", "check_labels")
 PARTS = (*STEPS_OF_ANY_DATA, "train", "package", "incumbent", "evaluate", "bless", "gate")
 PAIRS = {"conflicting": "are alike but labelled differently", "leaking": "leak across splits"}
@@ -323,29 +315,6 @@ def _found(record: RunRecord) -> str:
     pairs = labels.get("duplicates") or {}
     parts += [f"pairs of rows that {what}: {pairs[key]}" for key, what in PAIRS.items() if pairs.get(key)]
     return ", ".join(parts) + ("; ask people: kfloop review export" if labels["n_flagged"] else "")
-
-
-def conclusion(steps: list[StepRecord], name: str) -> dict[str, Any] | None:
-    """Outcome and reason of a deciding step, from the report it wrote; of the gate also each verdict that forbade a promotion."""
-    step = next((step for step in steps if step.name == name and step.artifact), None)
-    if step is None or step.artifact is None:
-        return None
-    report = read_report(Path(step.artifact["path"]))
-    told = {"outcome": report["outcome"], "reason": report["reason"]}
-    if name == "monitor":  # what a retraining was for, and the report that shows it
-        return told | {"cause": report.get("cause", ""), "evidence_digest": step.artifact["digest"]}
-    if name != "gate":
-        return told
-    weight = {rule: place for place, rule in enumerate(report["blocking"])}
-    blocking = [
-        line
-        for line in report["verdicts"]
-        if line["mode"] == "enforce" and line["verdict"] != "pass" and not line["overridden_by"]
-    ]
-    blocking.sort(key=lambda line: weight.get(line["rule"], len(weight)))
-    warnings = [line for line in report["verdicts"] if line["mode"] == "warn" and line["verdict"] != "pass"]
-    more = {"blocking": blocking, "warnings": warnings, "notes": report["notes"], "holdout": report["holdout"]}
-    return told | {"code": report["code"], "evidence_digest": report["evidence_digest"]} | more
 
 
 def _close(loop: Loop, record: RunRecord, status: str, exit_code: int) -> RunRecord:

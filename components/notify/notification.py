@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfloop.core.artifacts import read_report
+from kfloop.core.run_endings import close_record
 from kfloop.core.state import open_state
 from kfloop.core.workspace import run_id as current_run
 from kfloop.errors import ConfigError, TransientError
@@ -66,13 +67,18 @@ def run(
         run_id: The run; the present one when empty.
     """
     run = run_id or current_run()
-    events = open_state(workspace.state).runs.events(run) if run else []
+    state = open_state(workspace.state) if run else None
+    events = state.runs.events(run) if state is not None else []
     word, step, text = compose(workspace.loop, run, events, status, error)
     message = Notification(run_id=run, status=word, step=step, text=text, delivered=_deliver(config, text))
     log.info("%s", message.text)
     folder = workspace.kfloop_dir / "runs" / (run or "no-run")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "notification.json").write_text(json.dumps(vars(message), indent=1) + "\n", encoding="utf-8")
+    if (
+        state is not None and status
+    ):  # the last step of a pipeline: on a cluster nobody else is left to close the record
+        close_record(state, workspace.loop, run, status, error)
     return message
 
 

@@ -13,7 +13,13 @@ from kfloop.errors import EXIT_DONE
 
 @click.group("schedule")
 def schedule_command() -> None:
-    """Recurring runs on Kubeflow Pipelines, from a file in git."""
+    """Recurring runs on Kubeflow Pipelines, from a file in git.
+
+    \b
+    Example:
+      kfloop schedule apply schedules.yaml --dry-run
+      kfloop schedule list
+    """
 
 
 @schedule_command.command("apply")

@@ -54,6 +54,10 @@ class Server(Transport):
         """End a run."""
         self.call("POST", f"runs/{quote(run_id, safe='')}:terminate")
 
+    def log(self, run_id: str, pod: str, namespace: str) -> str | None:
+        """Log of a pod, from where KFP's own pages get it; null where this endpoint is the bare API, or the pod is gone."""
+        return self.page("k8s/pod/logs", {"podname": pod, "runid": run_id, "podnamespace": namespace})
+
     def recurring(self, namespace: str) -> Iterator[JSON]:
         """All recurring runs of a namespace."""
         return self._pages("recurringruns", "recurringRuns", {"namespace": namespace})

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kfloop.core.artifacts import report_if_any
-from kfloop.core.records import RunRecord, StepRecord, step_records
+from kfloop.core.records import RunRecord, StepRecord
+from kfloop.core.run_endings import concluded, ending_of, record_from_events
 from kfloop.core.store import Store
 from kfloop.errors import EXIT_DONE, EXIT_FAILED, EXIT_REJECTED, ConfigError, KfloopError, StateError
 from kfloop.pipelines.local import BRANCHES, check_branches, run_folder
-from kfloop.pipelines.rounds import ENDINGS, conclusion
 
 if TYPE_CHECKING:
-    from kfloop.core.state.runs import StepEvent
     from kfloop.pipelines.cluster.following import Progress, Task
     from kfloop.pipelines.cluster.submitting import Target
 
 STEP_WORDS = {"succeeded": "succeeded", "failed": "failed", "skipped": "skipped", "canceled": "failed"}
-UNKNOWN_REASON = "state cannot be read from here, so the reason is not known here"
 
 
 def fetch(target: Target, progress: Progress) -> RunRecord:
@@ -41,20 +38,8 @@ def fetch(target: Target, progress: Progress) -> RunRecord:
             f"run {progress.run_id} is of loop '{progress.loop}', not of '{target.config.name}'",
             hint="name its loop file with -c",
         )
-    record = RunRecord(
-        run_id=progress.run_id,
-        loop=target.config.name,
-        pipeline=progress.pipeline or "training",
-        config_digest=target.config.digest(),
-        engine="cluster",
-    )
-    events, trouble = _events(target, progress.run_id)
-    names = list(dict.fromkeys(event.step for event in events))
-    record.steps = step_records([{"name": name, "branch": []} for name in names], events, ended=True)
-    record.steps = [_reachable(step, target) for step in record.steps] or [_step(task) for task in progress.tasks]
-    record.digests = {step.name: step.artifact["digest"] for step in record.steps if step.artifact}
-    record.seconds = sum(step.seconds for step in record.steps)
-    record.status, record.exit_code, record.message = _ending(record, progress, target, trouble)
+    record = _record(target, progress)
+    record.status, record.exit_code, record.message = _ending(record, progress, target)
     save(target, record)
     return record
 
@@ -77,13 +62,29 @@ def places(target: Target, run_id: str) -> str:
     )
 
 
-def _events(target: Target, run_id: str) -> tuple[list[StepEvent], str]:
-    """What the steps told state; or why it cannot be read from here."""
+def _record(target: Target, progress: Progress) -> RunRecord:
+    """What state and KFP say together; ``substitutes`` says why state says nothing."""
     try:
-        events = target.reachable_state().runs.events(run_id)
+        state = target.reachable_state()
+        events = state.runs.events(progress.run_id)
+        closed = state.runs.get(progress.run_id) or {}
+        record = record_from_events(state, target.config.name, progress.run_id, events)
+        trouble = "" if events else f"state '{target.workspace.state}' knows nothing of this run"
     except KfloopError as error:
-        return [], error.message
-    return events, "" if events else f"state '{target.workspace.state}' knows nothing of this run"
+        record = RunRecord(
+            run_id=progress.run_id, loop=target.config.name, pipeline="", config_digest="", engine="cluster"
+        )
+        closed, trouble = {}, error.message
+    if trouble:
+        record.substitutes = [f"steps as KFP tells them, because {trouble}"]
+    record.pipeline = progress.pipeline or record.pipeline or "training"
+    record.config_digest = target.config.digest()
+    untold = {task.name: _step(task, cached=not trouble) for task in progress.tasks}
+    record.steps = list((untold | {step.name: _reachable(step, target) for step in record.steps}).values())
+    record.seconds = record.seconds if not trouble else sum(step.seconds for step in record.steps)
+    for name, step in (("decision", "gate"), ("trigger", "monitor")):  # pods can read reports that we may not
+        setattr(record, name, closed.get(name) or concluded(record.steps, step))
+    return record
 
 
 def _reachable(step: StepRecord, target: Target) -> StepRecord:
@@ -98,55 +99,45 @@ def _reachable(step: StepRecord, target: Target) -> StepRecord:
     return step
 
 
-def _step(task: Task) -> StepRecord:
+def _step(task: Task, *, cached: bool) -> StepRecord:
     error = {"code": "kfp", "message": task.error, "hint": ""} if task.error else None
     status = STEP_WORDS.get(task.state, "not_run")
+    status = "cached" if cached and status == "succeeded" else status
     return StepRecord(name=task.name, status=status, seconds=task.seconds, error=error)
 
 
-def _ending(record: RunRecord, progress: Progress, target: Target, trouble: str) -> tuple[str, int, str]:
-    """Status, exit code and message; fills decision, trigger and error of the record."""
-    if progress.state == "canceled":
-        return (
-            "cancelled",
-            EXIT_FAILED,
-            "the run was cancelled; finished steps are cached, the same command goes on from there",
-        )
-    if progress.state != "succeeded":
-        failed = next((step for step in record.steps if step.status == "failed"), None)
+def _ending(record: RunRecord, progress: Progress, target: Target) -> tuple[str, int, str]:
+    """Status, exit code and message; a success is believed only where the branch that ran is the one that was decided."""
+    if progress.state not in {"succeeded", "canceled"}:
         task = next((task for task in progress.tasks if task.state == "failed"), None)
-        name = failed.name if failed else task.name if task else ""
-        reason = (failed.error or {}).get("message") if failed else None
-        said = reason or (task.error if task else "") or progress.error or "KFP gives no reason"
-        namespace = target.config.cluster.namespace
-        log = (
-            f"kubectl -n {namespace} logs {task.pod} -c main"
-            if task and task.pod
-            else f"the log of the step: {target.url(progress.run_id)}"
-        )
-        record.error = {"code": "step_failed", "message": said, "hint": log, "exit_code": EXIT_FAILED}
-        return "failed", EXIT_FAILED, f"step '{name}': {said} ({log})" if name else f"{said} ({log})"
-    record.decision, record.trigger = _told(record, "gate"), _told(record, "monitor")
-    found = record.decision or record.trigger
-    if found is None:
-        return _by_branch(record, f"{UNKNOWN_REASON} ({trouble}); {places(target, progress.run_id)}")
+        error = (task.error if task else "") or progress.error
+        status, code, message = ending_of(record, "FAILED", error)
+        return status, code, f"{message} (log: {_log(target, progress, task)})"
+    if progress.state == "canceled":
+        return ending_of(record, "CANCELED", "")
+    if record.decision is None and record.trigger is None:
+        reason = "; ".join([*record.substitutes, places(target, progress.run_id)])
+        return _by_branch(record, f"the reason is not known here ({reason})")
     try:
         check_branches([*record.steps, *_not_reported(record)])
     except StateError as error:
         record.error = error.as_dict()
         return "failed", EXIT_FAILED, error.message
-    status, code = ENDINGS.get(found["outcome"], ("succeeded", EXIT_DONE))
-    return status, code, f"{found['outcome']}: {found['reason']}"
+    return ending_of(record, "SUCCEEDED", "")
 
 
-def _told(record: RunRecord, name: str) -> dict[str, Any] | None:
-    """The conclusion of a deciding step; without its report only the outcome."""
-    step = next((step for step in record.steps if step.name == name and step.artifact), None)
-    if step is None or step.artifact is None or step.outcome is None:
-        return None
-    if report_if_any(Path(step.artifact["path"])):
-        return conclusion([step], name)
-    return {"outcome": step.outcome, "reason": f"its report is '{step.artifact['path']}' on the cluster"}
+def _log(target: Target, progress: Progress, task: Task | None) -> str:
+    """Where the log of a failed step is: here, if it can be had, else how to read it."""
+    if task is None or not task.pod:
+        return target.url(progress.run_id)
+    namespace = target.config.cluster.namespace
+    text = target.server.log(progress.run_id, task.pod, namespace)
+    if text is None:
+        return f"kubectl -n {namespace} logs {task.pod} -c main"
+    file = run_folder(target.config.workspace(target.root), progress.run_id) / f"{task.name}.log"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return str(file)
 
 
 def _not_reported(record: RunRecord) -> list[StepRecord]:

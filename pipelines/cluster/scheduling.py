@@ -2,8 +2,8 @@
 
 KFP has recurring runs and no way to change one, and making one twice gives two. So each carries a label in its description: the set, the
 name, and a digest of everything it was made from. Equal digests mean nothing to do. A changed one is made anew switched off, switched on,
-and only then is the old one deleted: a kill in between leaves the schedule running, at worst twice for a moment (the loop's lease
-lets one of the runs work), and the next ``apply`` tidies up.
+and only then is the old one deleted: a kill in between leaves the schedule running, at worst twice for a moment (of two rounds at
+once the ledger lets one promote), and the next ``apply`` tidies up.
 """
 
 from __future__ import annotations

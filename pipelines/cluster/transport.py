@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from kfloop.errors import ConfigError, InputError, ServerUnavailable, TerminalError
+from kfloop.errors import ConfigError, InputError, KfloopError, ServerUnavailable, TerminalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 TOLD = 400
 CHUNK = 65536
+LONGEST = 256 << 20  # bytes
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 OK = range(200, 300)
 MOVED = range(300, 400)
-UNAUTHORIZED, FORBIDDEN, NOT_FOUND, TOO_MANY = 401, 403, 404, 429
+UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT, TOO_MANY = 401, 403, 404, 409, 429
 SERVER_ERRORS = range(500, 600)
 
 JSON = dict[str, Any]
@@ -83,6 +85,7 @@ class Transport:
         self._pool = urllib3.PoolManager(
             retries=False,
             timeout=urllib3.Timeout(connect=self.patience.connect, read=self.patience.answer),
+            maxsize=4,
             ca_certs=str(ca) if ca else None,
         )
 
@@ -113,6 +116,11 @@ class Transport:
         while True:
             try:
                 return self._once(method, path, query, body)
+            except TerminalError as error:  # somebody else made the same at the same moment
+                found = arrived() if arrived is not None and error.data.get("status") == CONFLICT else None
+                if found is None:
+                    raise
+                return found
             except ServerUnavailable as error:
                 pause = next(pauses, None)
                 if pause is None:
@@ -124,41 +132,63 @@ class Transport:
                 if found is not None:
                     return found
 
-    def _once(self, method: str, path: str, query: Mapping[str, str] | None, body: JSON | None) -> JSON:
-        import urllib3
+    def page(self, path: str, query: Mapping[str, str]) -> str | None:
+        """A text of KFP's web server beside the API, such as a log; null where there is none to be had. Asked once.
 
-        url = f"{self.endpoint}/apis/v2beta1/{path}" + (f"?{urlencode(query)}" if query else "")
+        Args:
+            path: What follows the endpoint.
+            query: Query parameters.
+        """
+        try:
+            answer, text = self._ask("GET", f"{path}?{urlencode(query)}", self.credentials.headers(), None)
+        except KfloopError:
+            return None
+        return text if answer.status in OK and text and not _is_html(answer.headers, text) else None
+
+    def _once(self, method: str, path: str, query: Mapping[str, str] | None, body: JSON | None) -> JSON:
         headers = {"Accept": "application/json", **self.credentials.headers()}
         content = None
         if body is not None:
             headers["Content-Type"] = "application/json"
             content = json.dumps(body).encode()
+        whole = f"apis/v2beta1/{path}" + (f"?{urlencode(query)}" if query else "")
+        answer, text = self._ask(method, whole, headers, content)
+        return self._read(method, path, answer, text)
+
+    def _ask(self, method: str, path: str, headers: dict[str, str], content: bytes | None) -> tuple[Any, str]:
+        """One request: the answer and its whole text."""
+        import urllib3
+
         try:
             answer = self._pool.request(
-                method, url, body=content, headers=headers, redirect=False, preload_content=False
+                method, f"{self.endpoint}/{path}", body=content, headers=headers, redirect=False, preload_content=False
             )
-            text = self._content(answer)
-        except urllib3.exceptions.SSLError as error:
-            raise ConfigError(
-                f"the certificate of '{self.endpoint}' is not trusted: {error}"[:TOLD],
-                hint="give the certificate of its authority with --ca FILE (or SSL_CERT_FILE); kfloop always checks it",
-            ) from error
+            return answer, self._content(answer)
         except urllib3.exceptions.LocationValueError as error:
             raise ConfigError(f"cluster.endpoint '{self.endpoint}' is no URL: {error}") from error
         except urllib3.exceptions.HTTPError as error:
+            if UNTRUSTED in str(error):
+                raise ConfigError(
+                    f"the certificate of '{self.endpoint}' is not trusted: {error}"[:TOLD],
+                    hint="give the certificate of its authority with --ca FILE (or SSL_CERT_FILE); kfloop always checks it",
+                ) from error
             raise ServerUnavailable(
                 f"no answer from '{self.endpoint}': {_reason(error)}",
                 hint="is the address right, and does it run? (kubectl -n kubeflow get pods; a port-forward may have ended)",
             ) from error
-        return self._read(method, path, answer, text)
 
     def _content(self, answer: Any) -> str:
         """The whole text of an answer, read within its time."""
         deadline = time.monotonic() + self.patience.whole
-        parts = []
+        parts, size = [], 0
         try:
             while part := answer.read1(CHUNK):
                 parts.append(part)
+                size += len(part)
+                if size > LONGEST:
+                    raise TerminalError(
+                        f"'{self.endpoint}' sent more than {LONGEST >> 20} MiB: this is no answer of the API"
+                    )
                 if time.monotonic() > deadline:
                     raise ServerUnavailable(
                         f"'{self.endpoint}' was still sending its answer after {self.patience.whole:g} s",

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kfloop.components.notify.notification import run
+from kfloop.core.artifacts import write_report
 from kfloop.core.sections import NotifyConfig
 from kfloop.core.state import open_state
-from kfloop.core.workspace import Workspace
+from kfloop.core.workspace import RUN_ID_VARIABLE, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,3 +118,89 @@ def test_webhook_that_is_gone_never_fails_the_run_nor_shows_its_url(
 def test_variable_without_a_url_is_reported(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("HOOK", value)
     assert "holds no http(s) URL" in run(WEBHOOK, workspace=workspace, run_id="r").delivered
+
+
+def on_the_cluster(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, outcome: str, branch: str) -> str:
+    """Steps of a run that no engine opened, as pods tell them, up to ``notify`` itself."""
+    run_id = "8f3c0a52-1111-4222-8333-444455556666"
+    monkeypatch.setenv(RUN_ID_VARIABLE, run_id)
+    runs = open_state(workspace.state).runs
+    place = workspace.root / "decisions" / "d1"
+    place.mkdir(parents=True)
+    verdict = {
+        "rule": "accuracy",
+        "mode": "enforce",
+        "verdict": "fail",
+        "overridden_by": None,
+        "sentence": "accuracy is .5",
+    }
+    report = {"outcome": outcome, "reason": "accuracy is .5", "blocking": ["accuracy"], "verdicts": [verdict]}
+    write_report(place, report | {"notes": [], "holdout": "", "code": "rules_failed", "evidence_digest": "e1"})
+    payloads = {
+        "ingest": {
+            "kind": "datasets",
+            "digest": "data1",
+            "path": "/store/datasets/data1",
+            "outcome": "data1",
+            "seconds": 4.0,
+        },
+        "gate": {"kind": "decisions", "digest": "d1", "path": str(place), "outcome": outcome, "seconds": 1.0},
+        branch: {"seconds": 1.0},
+    }
+    for step, payload in payloads.items():
+        runs.step(run_id, step, "started", {})
+        runs.step(run_id, step, "succeeded", payload)
+    runs.step(run_id, "notify", "started", {})
+    return run_id
+
+
+@pytest.mark.parametrize(
+    ("outcome", "branch", "status", "code"),
+    [("promote", "deploy", "succeeded", 0), ("reject", "keep", "rejected", 3), ("hold", "keep", "held", 4)],
+)
+def test_on_a_cluster_the_last_step_closes_the_record(
+    outcome: str, branch: str, status: str, code: int, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = on_the_cluster(workspace, monkeypatch, outcome, branch)
+    for _ in range(2):  # a repetition of the step adds nothing
+        run(NotifyConfig(), workspace=workspace, status="SUCCEEDED")
+    (record,) = open_state(workspace.state).runs.last("t", 5)
+    assert (record["run_id"], record["status"], record["exit_code"]) == (run_id, status, code)
+    assert (record["pipeline"], record["engine"]) == ("training", "cluster")
+    assert record["message"] == f"{outcome}: accuracy is .5"
+    assert record["digests"] == {"ingest": "data1", "gate": "d1"}  # the next round finds its dataset version by this
+    assert [step["name"] for step in record["steps"]] == ["ingest", "gate", branch]
+    assert open_state(workspace.state).runs.active("t") == []
+
+
+def test_a_failure_on_a_cluster_is_closed_with_its_reason(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(RUN_ID_VARIABLE, "run-1")
+    runs = open_state(workspace.state).runs
+    runs.step("run-1", "monitor", "started", {})
+    runs.step("run-1", "monitor", "failed", {"error": {"code": "input", "message": "no column 'at'", "hint": ""}})
+    run(NotifyConfig(), workspace=workspace, status="FAILED", error="pod failed")
+    (record,) = runs.last("t")
+    assert (record["status"], record["pipeline"], record["exit_code"]) == ("failed", "monitoring", 1)
+    assert record["message"] == "step 'monitor': no column 'at'"
+
+
+def test_a_run_that_failed_before_any_step_told_of_itself(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(RUN_ID_VARIABLE, "run-1")
+    run(NotifyConfig(), workspace=workspace, status="FAILED", error="ImagePullBackOff")
+    (record,) = open_state(workspace.state).runs.last("t")
+    assert (record["status"], record["message"]) == ("failed", "ImagePullBackOff")
+
+
+def test_a_record_that_an_engine_opened_is_its_own_to_close(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(RUN_ID_VARIABLE, "run-1")
+    runs = open_state(workspace.state).runs
+    runs.start("run-1", "t", "training", "", {"run_id": "run-1", "status": "running"})
+    run(NotifyConfig(), workspace=workspace, status="SUCCEEDED")
+    assert runs.active("t") == ["run-1"]
+    assert runs.get("run-1") == {"run_id": "run-1", "status": "running"}

@@ -26,6 +26,7 @@ FILTERED = {
     "runs": ("display_name", "description"),
     "recurringruns": ("display_name", "description"),
 }
+TEXT = (("Content-Type", "text/plain; charset=utf-8"),)
 MORE = 100_000  # bytes that are promised and do not come
 LISTS = {"experiments": "experiments", "runs": "runs", "recurringruns": "recurringRuns"}
 IDS = {"experiments": "experiment_id", "runs": "run_id", "recurringruns": "recurring_run_id"}
@@ -76,6 +77,7 @@ class KfpServer:
         trouble: Asked before each answer with ``METHOD path``; a trouble in place of the answer, or null.
         secret: Value that ``Authorization`` or ``Cookie`` must have; null lets everybody in.
         page: Longest page of a list.
+        logs: Logs by pod, as KFP's web server gives them beside the API.
     """
 
     def __init__(self) -> None:
@@ -89,6 +91,7 @@ class KfpServer:
         self.secret: str | None = None
         self.forbidden = False
         self.page = 2
+        self.logs: dict[str, str] = {}
         self.stored: dict[str, dict[str, JSON]] = {"experiments": {}, "runs": {}, "recurringruns": {}}
         self.looks: dict[str, int] = {}
         self.ended = threading.Event()
@@ -265,6 +268,11 @@ class _Handler(BaseHTTPRequestHandler):
         kfp.requests.append(asked)
         kfp.headers.append(dict(self.headers))
         trouble = kfp.trouble(asked)
+        if trouble is None and urlsplit(self.path).path == "/k8s/pod/logs":
+            query = parse_qs(urlsplit(self.path).query)
+            log = kfp.logs.get(query["podname"][0]) if {*query} == {"podname", "runid", "podnamespace"} else None
+            self._send(500 if log is None else 200, (log or "Could not get main container logs").encode(), TEXT)
+            return
         if trouble is None or trouble.done:
             status, answer = kfp.handle(self.command, self.path, dict(self.headers), body)
             if trouble is None:

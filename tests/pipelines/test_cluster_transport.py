@@ -6,7 +6,9 @@ import json
 import shutil
 import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -161,6 +163,20 @@ def test_an_experiment_whose_making_was_answered_by_nobody(kfp: KfpServer) -> No
     server = server_of(kfp)
     assert server.experiment("one", "kubeflow") in kfp.stored["experiments"]
     assert len(kfp.stored["experiments"]) == 1
+
+
+def test_an_experiment_that_somebody_else_makes_at_the_same_moment(kfp: KfpServer) -> None:
+    server, meet = server_of(kfp), threading.Barrier(2)
+
+    def both(asked: str) -> None:
+        if asked == "POST experiments":
+            meet.wait(10)
+
+    kfp.trouble = both  # type: ignore[assignment]
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: server.experiment("one", "kubeflow"), range(2))
+    assert first == second
+    assert kfp.count("POST experiments") == 2
 
 
 def test_an_answer_without_an_id(kfp: KfpServer) -> None:

@@ -27,7 +27,7 @@ from kfloop.pipelines.cluster.compiling import compile_pipelines
 from kfloop.pipelines.cluster.fetching import fetch
 from kfloop.pipelines.cluster.following import Progress, follow
 from kfloop.pipelines.cluster.submitting import Target, open_target, pipeline_spec, submit
-from kfp_server import KfpServer, Step, Trouble, kfp_server
+from kfp_server import LOGIN, KfpServer, Step, Trouble, kfp_server
 
 BEFORE_THE_GATE = dict.fromkeys(
     ("ingest", "validate-data", "check-labels", "train", "package", "evaluate", "bless"), "SUCCEEDED"
@@ -302,6 +302,7 @@ def test_the_decision_is_fetched_from_state_and_store(
     written = json.loads((tmp_path / ".kfloop" / "runs" / progress.run_id / "record.json").read_text())
     assert written == record.as_dict()
     assert written["engine"] == "cluster"
+    assert {step.name: step.status for step in record.steps}["train"] == "cached"  # state knows gate and branch only
 
 
 def test_a_rejection_whose_reason_is_out_of_reach(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
@@ -335,6 +336,24 @@ def test_a_failed_step_is_named_with_its_log(kfp: KfpServer, tmp_path: Path, com
     assert (record.status, record.exit_code) == ("failed", 1)
     assert "step 'train': OOMKilled" in record.message
     assert f"kubectl -n kubeflow logs {progress.run_id}-train -c main" in record.message
+
+
+@pytest.mark.parametrize(
+    "trouble", [None, Trouble(200, LOGIN), Trouble(401), Trouble(), Trouble(hang=True), Trouble(200)]
+)
+def test_the_log_of_a_failed_step_is_fetched_where_it_can_be_had(
+    trouble: Trouble | None, kfp: KfpServer, tmp_path: Path, compiled: Path
+) -> None:
+    target = target_of(kfp, tmp_path)
+    progress = finished(kfp, target, compiled, Step("FAILED", {"train": "FAILED"}))
+    kfp.logs[f"{progress.run_id}-train"] = "epoch 1\nCUDA out of memory\n"
+    kfp.trouble = lambda asked: trouble if asked == "GET /k8s/pod/logs" else None
+    record = fetch(target, progress)
+    log = tmp_path / ".kfloop" / "runs" / progress.run_id / "train.log"
+    assert log.is_file() is (trouble is None)
+    assert (str(log) in record.message) is (trouble is None)
+    assert ("kubectl -n kubeflow logs" in record.message) is (trouble is not None)
+    assert record.exit_code == 1
 
 
 def test_a_run_that_failed_before_any_step(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
