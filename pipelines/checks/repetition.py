@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from kfloop.pipelines.checks.reading import Ir, Task
 
 # The first or last word of a component's name says what it does to the world.
-WORLD_VERBS = frozenset(
-    "alert announce apply approve commit delete deploy drop email import insert keep mail merge notify page promote publish "
-    "push reject release register remove rollback rollout send serve ship slack submit teardown tell trigger upload".split()
+CHANGES_THE_WORLD = re.compile(
+    "alert|approve|delete|deploy|drop|email|insert|mail|notify|promote|publish|push|register|release|remove|rollback|rollout"
+    "|send|slack|submit|teardown|trigger|upload"
 )
 # Of kfloop's own steps: those that read what no input names (a source, the ledger, the request log), or write to state.
 OWN_UNCACHED = frozenset({"ingest", "incumbent", "gate", "deploy", "keep", "approve", "monitor", "stand_by", "notify"})
@@ -77,4 +77,4 @@ def _not_a_function(ir: Ir, task: Task) -> str:
 
 def _verb(step: str) -> str:
     words = step.split("_")
-    return next((word for word in (words[0], words[-1]) if word in WORLD_VERBS), "")
+    return next((word for word in (words[0], words[-1]) if CHANGES_THE_WORLD.fullmatch(word)), "")

@@ -39,7 +39,9 @@ class Room:
 def rooms_of(folder: Path) -> list[Path]:
     """Every folder of ``folder`` that is, or should be, a component; none is left out for lacking a file."""
     return sorted(
-        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")) and any(_files(path))
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith((".", "__")) and any(_files(path))
     )
 
 
@@ -137,4 +139,6 @@ def _readme(path: Path, shells: tuple[Shell, ...]) -> Iterator[Finding]:
         for match in CODE.finditer(re.sub(r"\([^)]*\)", "", row)):
             name = match["name"]
             if not match["before"] and name.isidentifier() and name not in known:
-                yield Finding(path, number, "readme-signature", f"'{name}' stands among the inputs, and no shell takes it")
+                yield Finding(
+                    path, number, "readme-signature", f"'{name}' stands among the inputs, and no shell takes it"
+                )

@@ -63,7 +63,17 @@ _ALL = (
         "compile again: the name was changed at one place only",
     ),
     _rule("ir-missing", "A pipeline of the project has no committed IR.", "kfloop compile, or --fix", fixable=True),
-    _rule("ir-differs", "The committed IR is not what the code compiles to.", "kfloop compile, or --fix", fixable=True),
+    _rule(
+        "ir-differs",
+        "The committed IR is not what the code compiles to.",
+        "kfloop compile, or --fix; a pipeline of your own: compile it again",
+        fixable=True,
+    ),
+    _rule(
+        "pipeline-uncompilable",
+        "A pipeline's code does not compile.",
+        "mend it; the message says what KFP or Python said",
+    ),
     # What a pod runs, and with what.
     _rule(
         "image-not-pinned",

@@ -9,7 +9,7 @@ from kfp.compiler import Compiler
 IMAGE = "registry.example/churn/steps@sha256:" + "0123456789abcdef" * 4
 
 
-def churn(file: Path, *faults: str) -> Path:
+def churn(file: Path, *faults: str) -> Path:  # noqa: C901, PLR0915 - one pipeline, and each fault where it belongs
     """Compile the pipeline ``churn`` to ``file``, with the faults named."""
 
     def has(fault: str) -> bool:
@@ -21,7 +21,9 @@ def churn(file: Path, *faults: str) -> Path:
     unreleased = dsl.component(base_image="registry.example/churn/steps:1.2-unreleased", install_kfp_package=False)
 
     @step
-    def extract(limit: int, table: dsl.Output[dsl.Dataset]) -> NamedTuple("Read", [("verdict", str), ("regions", list)]):  # type: ignore[valid-type]
+    def extract(limit: int, table: dsl.Output[dsl.Dataset]) -> NamedTuple(
+        "Read", [("verdict", str), ("regions", list)]
+    ):  # type: ignore[valid-type]
         from churn.extracting import extract
 
         return extract(limit, table.path)
