@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kfloop.pipelines.checks import flow, pods, repetition, secrecy, wholeness
+from kfloop.pipelines.checks import flow, pods, repetition, secrecy, wholeness, wiring
 from kfloop.pipelines.checks.compiled import Committed, check_committed, committed, installed, rewrite
 from kfloop.pipelines.checks.differences import differences
 from kfloop.pipelines.checks.gathering import gather
@@ -26,6 +26,7 @@ IR_RULES: tuple[Callable[[Ir], Iterator[Finding]], ...] = (
     wholeness.no_tasks,
     wholeness.unused,
     wholeness.broken_references,
+    wiring.broken_wires,
     pods.unpinned_images,
     pods.packages_at_runtime,
     pods.missing_resources,

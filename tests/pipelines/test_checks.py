@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -132,6 +133,55 @@ def a_producer_renamed(documents: Documents) -> None:
     tasks["training"]["dependentTasks"] = ["extrakt"]
 
 
+def in_the_handler(documents: Documents, task: str) -> dict[str, Any]:
+    found: dict[str, Any] = documents[0]["components"]["comp-exit-handler-1"]["dag"]["tasks"][task]
+    return found
+
+
+def an_input_less(documents: Documents) -> None:
+    del in_the_handler(documents, "extract")["inputs"]
+
+
+def an_input_from_nowhere(documents: Documents) -> None:
+    in_the_handler(documents, "warm-up")["inputs"]["parameters"]["region"] = {}
+
+
+def an_input_from_another_input(documents: Documents) -> None:
+    in_the_handler(documents, "extract")["inputs"]["parameters"]["limit"]["componentInputParameter"] = "most"
+
+
+def an_output_that_nobody_makes(documents: Documents) -> None:
+    source = in_the_handler(documents, "training")["inputs"]["artifacts"]["table"]
+    source["taskOutputArtifact"]["outputArtifactKey"] = "tables"
+
+
+def nobody_waits(documents: Documents) -> None:
+    in_the_handler(documents, "training")["dependentTasks"] = []
+
+
+def a_promise_that_nobody_keeps(documents: Documents) -> None:
+    outputs = documents[0]["components"]["comp-training"]["dag"]["outputs"]
+    outputs["artifacts"]["Output"]["artifactSelectors"][0]["producerSubtask"] = "fat"
+
+
+def a_condition_on_nothing(documents: Documents) -> None:
+    task = documents[0]["components"]["comp-condition-branches-2"]["dag"]["tasks"]["condition-3"]
+    task["triggerPolicy"]["condition"] = "inputs.parameter_values['verdict'] == 'fine'"
+
+
+def a_loop_over_nothing(documents: Documents) -> None:
+    in_the_handler(documents, "for-loop-5")["parameterIterator"]["items"]["inputParameter"] = "places"
+
+
+def an_executor_that_does_nothing(documents: Documents) -> None:
+    documents[0]["deploymentSpec"]["executors"]["exec-extract"] = {}
+
+
+def a_secret_as_a_number(documents: Documents) -> None:
+    executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    executors["exec-extract"]["secretAsEnv"] = 3
+
+
 def a_platform_setting_for_nobody(documents: Documents) -> None:
     executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     executors["exec-extrakt"] = executors["exec-extract"]
@@ -168,6 +218,16 @@ def another_second_document(documents: Documents) -> None:
         (a_component_less, {"ir-broken-reference", "ir-unused"}),  # its executor is left without it
         (a_producer_renamed, {"ir-broken-reference"}),
         (a_platform_setting_for_nobody, {"ir-broken-reference"}),
+        (an_input_less, {"ir-broken-reference"}),
+        (an_input_from_nowhere, {"ir-broken-reference"}),
+        (an_input_from_another_input, {"ir-broken-reference"}),
+        (an_output_that_nobody_makes, {"ir-broken-reference"}),
+        (nobody_waits, {"ir-broken-reference"}),
+        (a_promise_that_nobody_keeps, {"ir-broken-reference"}),
+        (a_condition_on_nothing, {"ir-broken-reference"}),
+        (a_loop_over_nothing, {"ir-broken-reference"}),
+        (an_executor_that_does_nothing, {"ir-broken-reference"}),
+        (a_secret_as_a_number, {"ir-unreadable"}),
         (caching_not_said, {"caching-not-explicit"}),
         (no_platform_document, {"timeout-missing", "deadline-missing", "runs-as-root"}),  # what it alone can say
         (no_root, {"ir-unreadable"}),
@@ -193,6 +253,24 @@ def test_a_nested_part_without_tasks_is_told(sound: Documents, tmp_path: Path) -
         "ir-no-tasks",
         "ir-unused",
     }  # what stood in it is left over
+
+
+def places(value: Any, above: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """Every container with every key or index of it."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        above.append((value, key))
+        places(item, above)
+    return above
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_whatever_stands_in_a_file_a_check_comes_to_an_end(seed: int, sound: Documents, tmp_path: Path) -> None:
+    random = Random(seed)  # noqa: S311 - no secret
+    documents = json.loads(json.dumps(sound))
+    container, key = random.choice(places(documents, [])[1:])
+    container[key] = random.choice([None, "", -1, 1.5, True, [], {}, ["x"], {"x": 1}, [None]])
+    assert rules_of(written(tmp_path / "churn.yaml", documents)) <= set(RULES)
 
 
 @pytest.mark.parametrize("text", ["", "# PIPELINE DEFINITION\n", "---\n...\n", "\n\n"])
@@ -393,10 +471,8 @@ def test_a_loop_file_that_is_wrong_is_told(text: str, rule: str, tmp_path: Path)
 def test_a_loop_file_is_held_against_the_pipelines_beside_it(compiled: Path) -> None:
     file = loop(compiled, "name: digits\n")
     assert rules_of(file) == set()
-    documents = list(yaml.load_all((compiled / "approval.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader))
-    parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
-    parameters["budget"] = parameters.pop("deploy_config")
-    written(compiled / "approval.yaml", documents)
+    text = (compiled / "approval.yaml").read_text(encoding="utf-8")
+    (compiled / "approval.yaml").write_text(text.replace("deploy_config", "budget"), encoding="utf-8")
     report = check([compiled], ignore=frozenset({"ir-differs"}))
     assert {finding.rule for finding in report.findings} == {"loop-pipeline"}
     told = " ".join(finding.message for finding in report.findings)
