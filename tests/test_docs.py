@@ -174,7 +174,7 @@ def test_commands_named_in_a_page_exist(page: Path) -> None:
     code = "\n".join([*blocks(page, "bash"), *blocks(page, "text"), *re.findall(r"`(kfloop [^`\n]+)`", text)])
     named = set(re.findall(r"(?<![\w./-])kfloop ([a-z]+)", code))
     assert named <= set(COMMANDS)
-    for name, options in re.findall(r"(?<![\w./-])kfloop ([a-z]+)([^\n#;]*)", code):
+    for name, options in re.findall(r"(?<![\w./-])kfloop ([a-z]+)([^\n#;&|]*)", code):
         command = cli.get_command(None, name)  # type: ignore[arg-type]  # the group does not look at the context
         assert command is not None
         known = {option for parameter in command.params for option in parameter.opts} | {"--help"}

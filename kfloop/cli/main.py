@@ -35,6 +35,8 @@ COMMANDS = {
     "compile": ("kfloop.cli.compiling", "Compile the pipelines to KFP's IR."),
     "check": ("kfloop.cli.check", "CI: every component, loop file and compiled pipeline."),
     "new": ("kfloop.cli.new", "The files of a new component, or the CI of a project."),
+    "submit": ("kfloop.cli.submit", "Run a pipeline on Kubeflow Pipelines and follow it."),
+    "schedule": ("kfloop.cli.schedule", "Recurring runs on Kubeflow Pipelines, from a file in git."),
     "demo": ("kfloop.cli.demo", "The whole story on real data, end to end."),
 }
 
