@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IR_KEYS = frozenset({"pipelineInfo", "deploymentSpec", "root", "schemaVersion"})
-OWN_STEP = re.compile(r"\bkfloop\.components\.(\w+)")
+OWN_STEP = re.compile(r"\bkfloop\.(components|pipelines)\.\w")
 
 
 @dataclass(frozen=True, kw_only=True)

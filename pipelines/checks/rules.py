@@ -170,7 +170,7 @@ _ALL = (
     _rule(
         "room-unlisted",
         "The components on disk and those in the list are not the same.",
-        "list each in the table of components/README.md, as [name](name/README.md)",
+        "give each a row in the table of components/README.md, with a link to its README.md",
         fixable=True,
     ),
     _rule("shell-unreadable", "component.py cannot be read or imported.", "mend it; the message says where"),
@@ -184,7 +184,7 @@ _ALL = (
     _rule(
         "readme-signature",
         "README.md and the signature do not name the same inputs and outputs.",
-        "name each artifact and parameter as `name`, in rows that begin with | in | and | out |",
+        "name each artifact and parameter as `name`, in the rows `in` and `out` of its table",
     ),
     _rule(
         "harness-fails",

@@ -501,3 +501,11 @@ def test_every_rule_has_one_sentence_and_a_hint() -> None:
         assert rule.hint
     listed = CliRunner().invoke(cli, ["check", "--rules"]).output
     assert all(f"{name}\n" in listed or f"{name} (--fix)\n" in listed for name in RULES)
+
+
+def test_the_page_lists_every_rule_as_the_code_has_it() -> None:
+    page = (ROOT / "docs" / "check.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    assert {row[0].strip("| `"): row[1] for row in rows if row[0].strip("| `") in RULES} == {
+        rule.id: rule.sentence for rule in RULES.values()
+    }
