@@ -13,7 +13,6 @@ from kfloop.pipelines.checks.gathering import gather
 from kfloop.pipelines.checks.loops import check_loop
 from kfloop.pipelines.checks.probing import is_own, probe_rooms
 from kfloop.pipelines.checks.rooms import check_rooms, furnish
-from kfloop.pipelines.checks.rules import Finding
 from kfloop.pipelines.checks.sources import at_source, compiled_sources
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from kfloop.pipelines.checks.gathering import Targets
     from kfloop.pipelines.checks.reading import Ir
+    from kfloop.pipelines.checks.rules import Finding
 
 IR_RULES: tuple[Callable[[Ir], Iterator[Finding]], ...] = (
     wholeness.no_tasks,
@@ -120,12 +120,11 @@ def _look(paths: Sequence[Path], ignore: frozenset[str]) -> tuple[CheckReport, T
 def _from_sources(targets: Targets) -> Iterator[Finding]:
     """Pipelines as Python: the rules about what each compiles to; where its IR is committed, those are told there, and whether it still is that."""
     by_name = {ir.name: ir for ir in targets.pipelines}
-    for source, fresh in compiled_sources(targets.sources):
-        if isinstance(fresh, Finding):
-            yield fresh
-        elif fresh.name in by_name:
+    for source, fresh, told in compiled_sources(targets.sources):
+        yield from told
+        if fresh is not None and fresh.name in by_name:
             yield from differences(by_name[fresh.name], fresh)
-        else:
+        elif fresh is not None:
             yield from (at_source(source, finding) for finding in check_ir(fresh))
 
 

@@ -66,23 +66,44 @@ def whole(sources: Sequence[Source]) -> list[Source]:
     return [source for source in sources if source.function not in nested]
 
 
-def compiled_sources(sources: Sequence[Source]) -> Iterator[tuple[Source, Ir | Finding]]:
-    """Each pipeline as IR, or why it cannot be had. Imports the modules, as compiling does."""
-    from kfp.compiler import Compiler
-
-    modules: dict[Path, Any] = {}
+def compiled_sources(sources: Sequence[Source]) -> Iterator[tuple[Source, Ir | None, list[Finding]]]:
+    """Each pipeline as IR, or null where it does not compile; and what the code says that its IR does not. Imports the modules."""
+    modules: dict[tuple[Path, bool], Any] = {}
     for source in sources:
         try:
-            if source.file not in modules:
-                modules[source.file] = _imported(source.file)
-            with tempfile.TemporaryDirectory(prefix="kfloop-check-") as temporary:
-                file = Path(temporary) / "pipeline.yaml"
-                Compiler().compile(getattr(modules[source.file], source.function), str(file))
-                yield source, read_ir(file)
+            fresh, otherwise = (_compiled(source, modules, cached=cached) for cached in (True, False))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - importing runs somebody's code, which may raise anything
             told = " ".join(f"{type(error).__name__}: {error}".split())
             message = f"pipeline '{source.function}' does not compile: {told}"
-            yield source, Finding(source.file, source.line, "pipeline-uncompilable", message)
+            yield source, None, [Finding(source.file, source.line, "pipeline-uncompilable", message)]
+        else:
+            yield source, fresh, list(_implicit_caching(source, fresh, otherwise))
+
+
+def _compiled(source: Source, modules: dict[tuple[Path, bool], Any], *, cached: bool) -> Ir:
+    """The pipeline, compiled with KFP's default for caching on or off."""
+    from kfp.compiler import Compiler
+    from kfp.dsl.pipeline_context import Pipeline
+
+    default = Pipeline._execution_caching_default  # noqa: SLF001 - what `kfp dsl compile --disable-execution-caching-by-default` sets
+    Pipeline._execution_caching_default = cached  # noqa: SLF001
+    try:
+        if (source.file, cached) not in modules:
+            modules[source.file, cached] = _imported(source.file, "cached" if cached else "not_cached")
+        with tempfile.TemporaryDirectory(prefix="kfloop-check-") as temporary:
+            file = Path(temporary) / "pipeline.yaml"
+            Compiler().compile(getattr(modules[source.file, cached], source.function), str(file))
+            return read_ir(file)
+    finally:
+        Pipeline._execution_caching_default = default  # noqa: SLF001
+
+
+def _implicit_caching(source: Source, fresh: Ir, otherwise: Ir) -> Iterator[Finding]:
+    """Steps that are cached by default and would not be by another: nobody said which. The IR alone cannot tell."""
+    for one, other in zip(fresh.tasks(), otherwise.tasks(), strict=True):
+        if one.executor and one.spec.get("cachingOptions") != other.spec.get("cachingOptions"):
+            message = f"pipeline '{source.function}': step '{one.name}' does not say whether it is cached"
+            yield Finding(source.file, source.line, "caching-not-explicit", message)
 
 
 def at_source(source: Source, finding: Finding) -> Finding:
@@ -90,12 +111,12 @@ def at_source(source: Source, finding: Finding) -> Finding:
     return Finding(source.file, source.line, finding.rule, f"pipeline '{source.function}': {finding.message}")
 
 
-def _imported(file: Path) -> Any:
+def _imported(file: Path, variant: str) -> Any:
     """The module, with its own folder and the working directory at the end of the search path, as ``python -m`` has them."""
     for place in (str(file.resolve().parent), str(Path.cwd())):
         if place not in sys.path:
             sys.path.append(place)
-    name = f"kfloop_check_{file.stem}_{abs(hash(file.resolve()))}"
+    name = f"kfloop_check_{variant}_{file.stem}_{abs(hash(file.resolve()))}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise ImportError(file)

@@ -141,9 +141,17 @@ def told(*arguments: str) -> set[tuple[str, str]]:
 
 def test_pipelines_are_compiled_and_looked_at_whole(sources: Path) -> None:
     rules = {"image-not-pinned", "resources-missing", "timeout-missing", "deadline-missing", "runs-as-root"}
+    rules.add("caching-not-explicit")  # which the IR alone does not show: KFP writes its default there
     assert told(str(sources)) == {(rule, "twice.py") for rule in rules}
     findings = json.loads(invoke(str(sources), "--json").stdout)["findings"]
     assert {finding["line"] for finding in findings} == {SOURCE[: SOURCE.index("def outer")].count("\n") + 1}
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_caching_that_is_said_is_explicit(said: bool, sources: Path) -> None:
+    text = SOURCE.replace("double(number=number).output", f"double(number=number).set_caching_options({said}).output")
+    (sources / "twice.py").write_text(text, encoding="utf-8")
+    assert "caching-not-explicit" not in {rule for rule, _ in told(str(sources))}
 
 
 def test_code_that_does_not_compile_is_told(sources: Path) -> None:
@@ -167,7 +175,9 @@ def test_code_and_committed_ir_of_one_name_are_compared(sources: Path) -> None:
     subprocess.run([sys.executable, "-c", script], cwd=sources, check=True, timeout=120)
     module.unlink()
     before = told(str(sources))
-    assert {file for _, file in before} == {"twice.yaml"}
+    assert {rule for rule, file in before if file == "twice.py"} == {
+        "caching-not-explicit"
+    }  # the rest is told at the IR
     assert "ir-differs" not in {rule for rule, _ in before}
     (sources / "twice.py").write_text(SOURCE.replace("number: int = 3", "number: int = 4"), encoding="utf-8")
     assert told(str(sources)) - before == {("ir-differs", "twice.yaml")}
