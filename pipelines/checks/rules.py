@@ -170,7 +170,7 @@ _ALL = (
     _rule(
         "room-unlisted",
         "The components on disk and those in the list are not the same.",
-        "give each a row in the table of components/README.md, with a link to its README.md",
+        "give each a row in the table of components/README.md, with a link to its README.md; a step of kfloop also a section",
         fixable=True,
     ),
     _rule("shell-unreadable", "component.py cannot be read or imported.", "mend it; the message says where"),
