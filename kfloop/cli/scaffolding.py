@@ -161,7 +161,7 @@ kfloop:
 """)
 
 
-def test_file(name: str, package: str) -> str:
+def component_test(name: str, package: str) -> str:
     """The test, with imports in the order that a linter wants: kfloop is one's own package in its checkout, and another elsewhere."""
     tested = Template(TESTED).substitute(name=name, package=package)
     imports = f"{tested}\n{KIT}" if package.startswith("kfloop.") else f"{KIT}\n\n{tested}"

@@ -20,6 +20,7 @@ LOOP = "loop.yaml"
 COMPONENTS = "components"
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 SKIPPED = frozenset({"__pycache__", "build", "dist", "node_modules", "site-packages", "tests", "venv"})
+MOST_BYTES = 50_000_000  # data, not a pipeline: the API server takes far less
 IR_MARK = re.compile(r'^\s*"?(pipelineInfo|deploymentSpec)"?\s*:|^# PIPELINE DEFINITION', re.MULTILINE)
 
 
@@ -97,6 +98,8 @@ def is_own_module(file: Path) -> bool:
 
 def _is_candidate(file: Path) -> bool:
     try:
+        if file.stat().st_size > MOST_BYTES:
+            return False
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IR_KEYS = frozenset({"pipelineInfo", "deploymentSpec", "root", "schemaVersion"})
+WITHOUT_POD = "argostub/"  # CreatePVC and DeletePVC of kfp-kubernetes
 OWN_STEP = re.compile(r"\bkfloop\.(components|pipelines)\.\w")
 
 
@@ -109,8 +110,9 @@ class Ir:
                 yield from self._walk(key, task.component["dag"] or {}, task.path, seen)
 
     def container(self, task: Task) -> dict[str, Any]:
-        """What the task runs in; empty for a nested DAG, an importer, or an executor that is not there."""
-        return (self.executors.get(task.executor) or {}).get("container") or {}
+        """What the task runs in; empty for a nested DAG, an importer, or what the backend does without a pod."""
+        container = (self.executors.get(task.executor) or {}).get("container") or {}
+        return {} if str(container.get("image", "")).startswith(WITHOUT_POD) else container
 
     def own_step(self, task: Task) -> bool:
         """Whether the task runs a component of kfloop."""

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from checkable import churn
+from checkable import churn, everything
 from kfloop.cli.main import cli
 from kfloop.errors import ConfigError
 from kfloop.pipelines.checks.checking import CheckReport, check
@@ -83,6 +83,27 @@ def test_a_compiled_fault_is_told_by_its_rule(fault: str, rule: str, tmp_path: P
 @pytest.mark.parametrize("harmless", ["unreleased", "gpu"])
 def test_what_only_looks_like_a_fault_is_not_told(harmless: str, tmp_path: Path) -> None:
     assert rules_of(churn(tmp_path / "churn.yaml", harmless)) == set()
+
+
+def test_what_kfp_offers_is_not_taken_for_broken(tmp_path: Path) -> None:
+    # What is left is what its author did not say: images are pinned, and conditions, loops, wires and volumes are sound.
+    left = {"resources-missing", "timeout-missing", "deadline-missing", "runs-as-root", "caching-side-effect"}
+    report = check([everything(tmp_path / "everything.yaml")])
+    assert {finding.rule for finding in report.findings} == left
+    cached = {finding.message for finding in report.findings if finding.rule == "caching-side-effect"}
+    assert cached == {"step 'tell' is cached, but it is an exit handler"}
+
+
+@pytest.mark.parametrize(
+    "compared",
+    ["'a' && 'b' == 'b'", "'x' or 'a'=='a'", "'a\\' ", "''')", "'a' || open('b') == 'c'"],
+)
+def test_text_that_leaves_its_quotes_is_told(compared: str, sound: Documents, tmp_path: Path) -> None:
+    documents = json.loads(json.dumps(sound))
+    task = documents[0]["components"]["comp-condition-branches-2"]["dag"]["tasks"]["condition-3"]
+    (channel,) = task["inputs"]["parameters"]
+    task["triggerPolicy"]["condition"] = f"inputs.parameter_values['{channel}'] == {compared}"
+    assert rules_of(written(tmp_path / "churn.yaml", documents)) == {"condition-quote"}
 
 
 def test_a_secret_is_told_without_repeating_it(tmp_path: Path) -> None:
