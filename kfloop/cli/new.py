@@ -48,7 +48,7 @@ def component_command(name: str, *, as_json: bool) -> int:
         room / "component.py": scaffolding.SHELL.substitute(names),
         room / "core.py": scaffolding.CORE.substitute(names),
         room / "README.md": scaffolding.README.substitute(names),
-        Path("tests/components") / f"test_{name}.py": scaffolding.TEST.substitute(names),
+        Path("tests/components") / f"test_{name}.py": scaffolding.component_test(**names),
     }
     if not (folder / "__init__.py").exists():
         files[folder / "__init__.py"] = '"""Components: one folder for each step."""\n'

@@ -72,6 +72,8 @@ print(run(Path("dataset"), limit=100, out=Path("result")))
 ```
 """)
 
+TESTED = "from $package.$name.component import $name"
+KIT = "from kfloop.testing import Harness\nfrom kfloop.testing.plugin import harness  # noqa: F401"
 TEST = Template('''"""What ``$name`` promises. It fails until ``core.py`` keeps it; then say here what else must hold, bad input included."""
 
 from __future__ import annotations
@@ -79,10 +81,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kfloop.testing import Harness
-from kfloop.testing.plugin import harness  # noqa: F401
-
-from $package.$name.component import $name
+${imports}
 
 
 def test_${name}_writes_a_report_and_says_how_it_ended(harness: Harness, tmp_path: Path) -> None:  # noqa: F811
@@ -160,3 +159,10 @@ kfloop:
     - if: $$CI_PIPELINE_SOURCE == "merge_request_event"
     - if: $$CI_COMMIT_BRANCH == $$CI_DEFAULT_BRANCH
 """)
+
+
+def component_test(name: str, package: str) -> str:
+    """The test, with imports in the order that a linter wants: kfloop is one's own package in its checkout, and another elsewhere."""
+    tested = Template(TESTED).substitute(name=name, package=package)
+    imports = f"{tested}\n{KIT}" if package.startswith("kfloop.") else f"{KIT}\n\n{tested}"
+    return TEST.substitute(name=name, package=package, imports=imports)

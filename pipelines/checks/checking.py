@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kfloop.pipelines.checks import flow, pods, repetition, secrecy, wholeness
+from kfloop.pipelines.checks import flow, pods, repetition, secrecy, wholeness, wiring
 from kfloop.pipelines.checks.compiled import Committed, check_committed, committed, installed, rewrite
+from kfloop.pipelines.checks.differences import differences
 from kfloop.pipelines.checks.gathering import gather
 from kfloop.pipelines.checks.loops import check_loop
 from kfloop.pipelines.checks.probing import is_own, probe_rooms
 from kfloop.pipelines.checks.rooms import check_rooms, furnish
+from kfloop.pipelines.checks.sources import at_source, compiled_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +26,7 @@ IR_RULES: tuple[Callable[[Ir], Iterator[Finding]], ...] = (
     wholeness.no_tasks,
     wholeness.unused,
     wholeness.broken_references,
+    wiring.broken_wires,
     pods.unpinned_images,
     pods.packages_at_runtime,
     pods.missing_resources,
@@ -95,6 +98,7 @@ def _look(paths: Sequence[Path], ignore: frozenset[str]) -> tuple[CheckReport, T
         findings += [*wrong, *probe_rooms(folder, rooms)]
     for ir in targets.pipelines:
         findings += check_ir(ir)
+    findings += _from_sources(targets)
     folders = _committed(paths, targets)
     for compiled in folders:
         findings += check_committed(compiled)
@@ -106,11 +110,22 @@ def _look(paths: Sequence[Path], ignore: frozenset[str]) -> tuple[CheckReport, T
     checked = {
         "components": components,
         "loops": len(targets.loops),
-        "pipelines": len(targets.pipelines),
+        "pipelines": len(targets.pipelines) + len(targets.sources),
         "steps": sum(bool(task.executor) for ir in targets.pipelines for task in ir.tasks()),
     }
     told = sorted({finding for finding in findings if finding.rule not in ignore})
     return CheckReport(findings=tuple(told), checked=checked), targets, folders
+
+
+def _from_sources(targets: Targets) -> Iterator[Finding]:
+    """Pipelines as Python: the rules about what each compiles to; where its IR is committed, those are told there, and whether it still is that."""
+    by_name = {ir.name: ir for ir in targets.pipelines}
+    for source, fresh, told in compiled_sources(targets.sources):
+        yield from told
+        if fresh is not None and fresh.name in by_name:
+            yield from differences(by_name[fresh.name], fresh)
+        elif fresh is not None:
+            yield from (at_source(source, finding) for finding in check_ir(fresh))
 
 
 def _committed(paths: Sequence[Path], targets: Targets) -> list[Committed]:

@@ -95,7 +95,7 @@ def _label(task: Task) -> str:
 
 
 def _of_task(ir: Ir, task: Task) -> dict[str, str]:
-    spec, container = task.spec, ir.container(task)
+    spec = task.spec
     facts = {"what it waits for": ", ".join(sorted(spec.get("dependentTasks") or []))}
     if task.executor:
         facts["caching"] = _caching(spec)
@@ -107,20 +107,27 @@ def _of_task(ir: Ir, task: Task) -> dict[str, str]:
     for key, value in (spec.get("retryPolicy") or {}).items():
         facts[_word(key)] = _json(value)
     for kind in ("parameters", "artifacts"):
-        facts |= {f"input '{name}'": _json(source) for name, source in ((spec.get("inputs") or {}).get(kind) or {}).items()}
+        facts |= {
+            f"input '{name}'": _json(source) for name, source in ((spec.get("inputs") or {}).get(kind) or {}).items()
+        }
         outputs = ((task.component.get("outputDefinitions") or {}).get(kind) or {}).items()
         facts |= {f"output '{name}'": _json(value) for name, value in outputs}
-    if container:
-        facts |= {"image": str(container.get("image", "")), "code": _digest(container.get("command"))}
-        facts["arguments"] = _json(container.get("args"))
-        facts |= {f"variable {item.get('name')}": str(item.get("value", "")) for item in container.get("env") or []}
-        for key, value in (container.get("resources") or {}).items():
-            if key == "accelerator":
-                facts |= {f"accelerator {part}": str(item) for part, item in value.items() if part not in OLD_UNITS}
-            elif key not in OLD_UNITS:
-                facts[_word(key)] = str(value)
     for key, value in (ir.platform_executors.get(task.executor) or {}).items():
         facts[_word(key)] = _json(value)
+    return facts | _of_container(ir.container(task))
+
+
+def _of_container(container: dict[str, Any]) -> dict[str, str]:
+    if not container:
+        return {}
+    facts = {"image": str(container.get("image", "")), "code": _digest(container.get("command"))}
+    facts["arguments"] = _json(container.get("args"))
+    facts |= {f"variable {item.get('name')}": str(item.get("value", "")) for item in container.get("env") or []}
+    for key, value in (container.get("resources") or {}).items():
+        if key == "accelerator":
+            facts |= {f"accelerator {part}": str(item) for part, item in value.items() if part not in OLD_UNITS}
+        elif key not in OLD_UNITS:
+            facts[_word(key)] = str(value)
     return facts
 
 

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from kfloop.pipelines.checks.reading import Ir, Task
 
 RETURNED = "Output"
-# `left == 'right'`, as KFP writes each comparison; texts are put between single quotes as they are.
-COMPARED = re.compile(r"(?:==|!=|<=|>=|<|>)\s*'(?P<text>.*)'\s*\)?\s*$", re.DOTALL)
-COMPARED_FIRST = re.compile(r"^!?\(?'(?P<text>.*)'\s*(?:==|!=|<=|>=|<|>)", re.DOTALL)
+# What KFP's compiler writes into a condition: channels, plain words between single quotes, comparisons and what joins them.
+CHANNEL = re.compile(r"inputs\.parameter_values\['[^']*'\]")
+WORD = re.compile(r"'[^'\\]*'")
+REST = re.compile(r"(?:int|double|bool|true|false|&&|\|\||[=!<>]=|[<>!()\s]|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)*")
 
 
 def _at_top(ir: Ir, task: Task) -> bool:
@@ -47,13 +48,15 @@ def bare_if_on_named_output(ir: Ir) -> Iterator[Finding]:
 
 
 def quotes_in_conditions(ir: Ir) -> Iterator[Finding]:
-    """Conditions whose text ends early."""
+    """Conditions in which a text ends early: what is left of them is no comparison, or compares more texts than channels."""
     for task in ir.tasks():
         condition = str((task.spec.get("triggerPolicy") or {}).get("condition", ""))
-        found = COMPARED.search(condition) or COMPARED_FIRST.search(condition)
-        if found and re.search(r"['\\]", found["text"]):
+        plain, channels = CHANNEL.subn(" ", condition)
+        rest, words = WORD.subn(" ", plain)
+        if words > channels or not REST.fullmatch(rest):
             line = ir.line(*task.keys, "triggerPolicy")
-            yield Finding(ir.file, line, "condition-quote", f"'{task.name}' compares with \"{found['text']}\"")
+            told = " ".join(plain.split())
+            yield Finding(ir.file, line, "condition-quote", f"'{task.name}' is taken when: {told}")
 
 
 def one_of_artifacts(ir: Ir) -> Iterator[Finding]:

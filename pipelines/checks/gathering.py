@@ -1,4 +1,4 @@
-"""What stands under the paths given: folders of components, loop files, compiled pipelines; and what is nothing of these."""
+"""What stands under the paths given: folders of components, loop files, pipelines compiled and as Python; and what is nothing of these."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from kfloop.errors import ConfigError, InputError
 from kfloop.pipelines.checks.reading import EmptyFileError, Ir, read_documents, read_ir
 from kfloop.pipelines.checks.rules import Finding
+from kfloop.pipelines.checks.sources import Source, sources_in, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 LOOP = "loop.yaml"
 COMPONENTS = "components"
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
-SKIPPED = frozenset({"__pycache__", "build", "dist", "node_modules", "site-packages", "venv"})
+SKIPPED = frozenset({"__pycache__", "build", "dist", "node_modules", "site-packages", "tests", "venv"})
+MOST_BYTES = 50_000_000  # data, not a pipeline: the API server takes far less
 IR_MARK = re.compile(r'^\s*"?(pipelineInfo|deploymentSpec)"?\s*:|^# PIPELINE DEFINITION', re.MULTILINE)
 
 
@@ -30,12 +32,14 @@ class Targets:
         components: Folders of components.
         loops: Loop files that are not empty.
         pipelines: Compiled pipelines that could be read.
+        sources: Pipelines as Python that no other one nests.
         findings: What could not be read, and paths that hold nothing.
     """
 
     components: list[Path] = field(default_factory=list)
     loops: list[Path] = field(default_factory=list)
     pipelines: list[Ir] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -49,7 +53,9 @@ def gather(paths: Sequence[Path]) -> Targets:
     seen: set[Path] = set()
     for path in paths:
         if not path.exists():
-            raise ConfigError(f"there is no '{path}' to check", hint="name a folder, a loop file or a compiled pipeline")
+            raise ConfigError(
+                f"there is no '{path}' to check", hint="name a folder, a loop file or a compiled pipeline"
+            )
         found = [path] if path.is_file() else [*_component_folders(path), *_files(path)]
         if not found:
             targets.findings.append(Finding(path, 1, "nothing-found", f"'{path}' holds nothing to check"))
@@ -57,6 +63,7 @@ def gather(paths: Sequence[Path]) -> Targets:
             if item.resolve() not in seen:
                 seen.add(item.resolve())
                 _add(targets, item)
+    targets.sources = whole(targets.sources)
     return targets
 
 
@@ -72,17 +79,27 @@ def _component_folders(path: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Loop files, compiled pipelines, and empty YAML files, which may be either; links are not followed."""
+    """Loop files, pipelines, and empty YAML files, which may be either; links are not followed."""
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name not in SKIPPED and not name.startswith("."))
         for name in sorted(names):
             file = Path(place) / name
-            if name == LOOP or (file.suffix in SUFFIXES and _is_candidate(file)):
+            compiled = file.suffix in SUFFIXES and _is_candidate(file)
+            if name == LOOP or compiled or (file.suffix == ".py" and not is_own_module(file) and sources_in(file)):
                 yield file
+
+
+def is_own_module(file: Path) -> bool:
+    """Whether kfloop defines what is in a module: ``kfloop compile`` compiles that, with what a cluster needs."""
+    import kfloop
+
+    return file.resolve().is_relative_to((Path(kfloop.__file__).parent / "pipelines").resolve())
 
 
 def _is_candidate(file: Path) -> bool:
     try:
+        if file.stat().st_size > MOST_BYTES:
+            return False
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
@@ -93,7 +110,12 @@ def _add(targets: Targets, item: Path) -> None:
     if item.is_dir():
         targets.components.append(item)
         return
-    rule = "ir-unreadable"
+    if item.suffix == ".py":
+        found = sources_in(item)
+        targets.sources += found
+        if not found:
+            targets.findings.append(Finding(item, 1, "nothing-found", f"'{item}' defines no pipeline"))
+        return
     try:
         documents = read_documents(item)
         content = documents[0][0]

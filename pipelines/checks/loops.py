@@ -45,7 +45,12 @@ def check_loop(file: Path, pipelines: Mapping[str, Ir]) -> Iterator[Finding]:
             needed = {key for key, spec in asked.items() if not spec.get("isOptional")}
             if needed - given:
                 names = ", ".join(sorted(needed - given))
-                yield Finding(file, 1, "loop-pipeline", f"pipeline '{name}' ({ir.file}) asks for {names}, which no loop file gives")
+                yield Finding(
+                    file,
+                    1,
+                    "loop-pipeline",
+                    f"pipeline '{name}' ({ir.file}) asks for {names}, which no loop file gives",
+                )
             if given - set(asked):
                 names = ", ".join(sorted(given - set(asked)))
                 yield Finding(file, 1, "loop-pipeline", f"pipeline '{name}' ({ir.file}) does not take {names}")

@@ -93,7 +93,7 @@ def missing_shared_memory(ir: Ir) -> Iterator[Finding]:
         if not (ir.container(task).get("resources") or {}).get("accelerator"):
             continue
         mounts = (ir.platform_executors.get(task.executor) or {}).get("emptyDirMounts") or []
-        if not any(mount.get("mountPath") == "/dev/shm" for mount in mounts):  # noqa: S108: where pods have it
+        if not any(mount.get("mountPath") == "/dev/shm" for mount in mounts):  # noqa: S108 - where pods have it
             line = _at(ir, task, "resources")
             yield Finding(ir.file, line, "shared-memory-missing", f"step '{task.name}' has a GPU and no /dev/shm")
 

@@ -48,7 +48,7 @@ def probe_rooms(folder: Path, rooms: list[Room]) -> Iterator[Finding]:
             continue  # said by check_rooms
         try:
             module = _module(folder, room.folder)
-        except Exception as error:  # noqa: BLE001: importing runs somebody's code, which may raise anything
+        except Exception as error:  # noqa: BLE001 - importing runs somebody's code, which may raise anything
             message = f"component '{room.folder.name}' cannot be imported: {_told(error)}"
             yield Finding(room.folder / "component.py", 1, "shell-unreadable", message)
             continue
@@ -60,7 +60,7 @@ def probe_rooms(folder: Path, rooms: list[Room]) -> Iterator[Finding]:
 
 
 def _registered(folder: Path, names: set[str]) -> Iterator[Finding]:
-    """kfloop's own steps: those with a section of the loop file, and those on disk."""
+    """Kfloop's own steps: those with a section of the loop file, and those on disk."""
     from kfloop.components.monitor.standing import STEP
     from kfloop.core.config import STEP_SECTIONS
 
@@ -87,7 +87,7 @@ def _module(folder: Path, room: Path) -> Any:
 def _probe(shell: Shell, component: Any) -> Iterator[Finding]:
     problem = _unbound(shell)
     if not problem and shell.inputs >= PLUMBING:
-        problem = _accepts_nonsense(shell, component)
+        problem = _accepts_nonsense(component)
     if problem:
         yield Finding(shell.file, shell.line, "harness-fails", f"'{shell.name}': {problem}")
 
@@ -101,12 +101,12 @@ def _unbound(shell: Shell) -> str:
         core = getattr(importlib.import_module(module), name)
         signature = inspect.signature(core)
         signature.bind(object(), out=Path(), workspace=object(), **dict.fromkeys(shell.handed, Path()))
-    except Exception as error:  # noqa: BLE001: as above
+    except Exception as error:  # noqa: BLE001 - as above
         return f"its core {shell.core} does not take what the shell hands it: {_told(error)}"
     return ""
 
 
-def _accepts_nonsense(shell: Shell, component: Any) -> str:
+def _accepts_nonsense(component: Any) -> str:
     from kfloop.core.workspace import Workspace
     from kfloop.testing import Harness
 
@@ -126,7 +126,7 @@ def _accepts_nonsense(shell: Shell, component: Any) -> str:
             Harness(root / "executor", workspace).run(component, **arguments)
         except ConfigError as error:
             return "" if IMPOSSIBLE_KEY in error.message else f"refused something else than the key: {error.message}"
-        except Exception as error:  # noqa: BLE001: as above
+        except Exception as error:  # noqa: BLE001 - as above
             return f"ended with {_told(error)} instead of naming the key"
     return "took a section with a key that does not exist"
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IR_KEYS = frozenset({"pipelineInfo", "deploymentSpec", "root", "schemaVersion"})
-OWN_STEP = re.compile(r"\bkfloop\.components\.(\w+)")
+WITHOUT_POD = "argostub/"  # CreatePVC and DeletePVC of kfp-kubernetes
+OWN_STEP = re.compile(r"\bkfloop\.(components|pipelines)\.\w")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +110,9 @@ class Ir:
                 yield from self._walk(key, task.component["dag"] or {}, task.path, seen)
 
     def container(self, task: Task) -> dict[str, Any]:
-        """What the task runs in; empty for a nested DAG, an importer, or an executor that is not there."""
-        return (self.executors.get(task.executor) or {}).get("container") or {}
+        """What the task runs in; empty for a nested DAG, an importer, or what the backend does without a pod."""
+        container = (self.executors.get(task.executor) or {}).get("container") or {}
+        return {} if str(container.get("image", "")).startswith(WITHOUT_POD) else container
 
     def own_step(self, task: Task) -> bool:
         """Whether the task runs a component of kfloop."""
@@ -190,24 +192,34 @@ def read_ir(file: Path, documents: list[tuple[Any, Any]] | None = None) -> Ir:
     for content, _ in found[1:]:
         if not isinstance(content, dict) or not isinstance(content.get("platforms"), dict):
             raise InputError(f"'{file}': a further document has no 'platforms'")
-        platform = _parsed(file, content, "PlatformSpec")["platforms"].get("kubernetes", {})
+        platform = _parsed(file, content, "PlatformSpec").get("platforms", {}).get("kubernetes", {})
+        executors = platform.get("deploymentSpec", {}).get("executors", {})
+        for label, settings in executors.items():
+            executors[label] = _parsed(file, settings, "KubernetesExecutorConfig")
     deployment = _parsed(file, spec.get("deploymentSpec") or {}, "PipelineDeploymentConfig")
     parsed = _parsed(file, spec, "PipelineSpec") | {"deploymentSpec": deployment}
     return Ir(file=file, spec=parsed, platform=platform, _nodes=tuple(node for _, node in found))
 
 
 def _parsed(file: Path, content: dict[str, Any], message: str) -> dict[str, Any]:
-    """The document as KFP's own schema has it, so that no rule meets a shape it does not know.
+    """The content as KFP's own schema has it, so that no rule meets a shape it does not know.
 
     Raises:
         InputError: It does not fit.
     """
     from google.protobuf import json_format
+    from kfp.kubernetes import kubernetes_executor_config_pb2
     from kfp.pipeline_spec import pipeline_spec_pb2
 
+    schema = kubernetes_executor_config_pb2 if message == "KubernetesExecutorConfig" else pipeline_spec_pb2
     try:
-        parsed = json_format.ParseDict(content, getattr(pipeline_spec_pb2, message)(), ignore_unknown_fields=True)
-    except json_format.Error as error:
+        parsed = json_format.ParseDict(content, getattr(schema, message)(), ignore_unknown_fields=True)
+    except (
+        json_format.Error,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:  # the parser is strict about some shapes only
         told = " ".join(str(error).split())
         raise InputError(f"'{file}' does not fit KFP's schema ({message}): {told}") from error
     read: dict[str, Any] = json_format.MessageToDict(parsed)

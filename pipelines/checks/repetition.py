@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from kfloop.pipelines.checks.reading import Ir, Task
 
 # The first or last word of a component's name says what it does to the world.
-WORLD_VERBS = frozenset(
-    "alert announce apply approve commit delete deploy drop email import insert keep mail merge notify page promote publish "
-    "push reject release register remove rollback rollout send serve ship slack submit teardown tell trigger upload".split()
+CHANGES_THE_WORLD = re.compile(
+    "alert|approve|delete|deploy|drop|email|insert|mail|notify|promote|publish|push|register|release|remove|rollback|rollout"
+    "|send|slack|submit|teardown|trigger|upload"
 )
-# Of kfloop's own steps: those that read what no input names (a source, the ledger, the request log), or write to state.
-OWN_UNCACHED = frozenset({"ingest", "incumbent", "gate", "deploy", "keep", "approve", "monitor", "stand_by", "notify"})
-# Of those, the ones that write: an attempt that broke off is looked at by the next run, never simply repeated.
-OWN_NOT_IDEMPOTENT = OWN_UNCACHED - {"ingest", "incumbent", "gate"}
+# Of kfloop's own steps: those that write (an attempt that broke off is looked at by the next run, never simply repeated), and with them
+# those that read what no input names: a source, the ledger, what runs on the cluster.
+OWN_WRITE = frozenset({"deploy", "keep", "approve", "monitor", "stand_by", "notify"})
+OWN_UNCACHED = OWN_WRITE | {"ingest", "incumbent", "gate", "submit_training"}
 
 
 def step_of(task: Task) -> str:
@@ -55,7 +55,7 @@ def unsafe_retries(ir: Ir) -> Iterator[Finding]:
     for task in _leaves(ir):
         count = int((task.spec.get("retryPolicy") or {}).get("maxRetryCount") or 0)
         step = step_of(task)
-        risky = step in OWN_NOT_IDEMPOTENT if ir.own_step(task) else _verb(step)
+        risky = step in OWN_WRITE if ir.own_step(task) else _verb(step)
         if count and (risky or task.final):
             message = f"step '{task.name}' changes the world and is retried {count} times"
             yield Finding(ir.file, ir.line(*task.keys, "retryPolicy"), "retry-not-idempotent", message)
@@ -77,4 +77,4 @@ def _not_a_function(ir: Ir, task: Task) -> str:
 
 def _verb(step: str) -> str:
     words = step.split("_")
-    return next((word for word in (words[0], words[-1]) if word in WORLD_VERBS), "")
+    return next((word for word in (words[0], words[-1]) if CHANGES_THE_WORLD.fullmatch(word)), "")

@@ -36,7 +36,8 @@ def as_text(report: CheckReport) -> str:
 def rules_text() -> str:
     """Every rule with its sentence and hint."""
     return "\n".join(
-        f"{rule.id}{' (--fix)' if rule.fixable else ''}\n    {rule.sentence}\n    -> {rule.hint}" for rule in RULES.values()
+        f"{rule.id}{' (--fix)' if rule.fixable else ''}\n    {rule.sentence}\n    -> {rule.hint}"
+        for rule in RULES.values()
     )
 
 
@@ -76,7 +77,7 @@ def as_sarif(report: CheckReport) -> dict[str, Any]:
             "ruleId": finding.rule,
             "ruleIndex": names.index(finding.rule),
             "level": "error",
-            "message": {"text": f"{finding.message}. {RULES[finding.rule].hint}"},
+            "message": {"text": finding.message},
             "locations": [
                 {
                     "physicalLocation": {

@@ -39,7 +39,9 @@ class Room:
 def rooms_of(folder: Path) -> list[Path]:
     """Every folder of ``folder`` that is, or should be, a component; none is left out for lacking a file."""
     return sorted(
-        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")) and any(_files(path))
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith((".", "__")) and any(_files(path))
     )
 
 
@@ -89,7 +91,11 @@ def furnish(folder: Path) -> list[Path]:
             marker.write_text(f'"""Component {path.name}."""\n', encoding="utf-8")
             written.append(marker)
     listing = folder / LIST
-    text = listing.read_text(encoding="utf-8") if listing.is_file() else f"# {folder.name}\n\n| component |\n|---|\n"
+    text = (
+        listing.read_text(encoding="utf-8", errors="replace")
+        if listing.is_file()
+        else f"# {folder.name}\n\n| component |\n|---|\n"
+    )
     lines = text.splitlines()
     for path in folders:
         if path.name not in {match["name"] for match in LISTED.finditer("\n".join(lines))}:
@@ -110,7 +116,7 @@ def _unlisted(folder: Path, folders: list[Path]) -> Iterator[Finding]:
         yield Finding(folder, 1, "room-unlisted", f"'{folder}' has no {LIST} that lists its components")
         return
     listed: dict[str, int] = {}
-    for number, text in enumerate(listing.read_text(encoding="utf-8").splitlines(), 1):
+    for number, text in enumerate(listing.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         for match in LISTED.finditer(text):
             listed.setdefault(match["name"], number)
     found = {path.name for path in folders}
@@ -122,7 +128,7 @@ def _unlisted(folder: Path, folders: list[Path]) -> Iterator[Finding]:
 
 def _readme(path: Path, shells: tuple[Shell, ...]) -> Iterator[Finding]:
     """What the signatures have and the README does not name; what its rows of inputs name and no signature has."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     named = {match["name"] for text in lines for match in CODE.finditer(text)}
     for shell in shells:
         for name in sorted(shell.inputs | shell.outputs):
@@ -137,4 +143,6 @@ def _readme(path: Path, shells: tuple[Shell, ...]) -> Iterator[Finding]:
         for match in CODE.finditer(re.sub(r"\([^)]*\)", "", row)):
             name = match["name"]
             if not match["before"] and name.isidentifier() and name not in known:
-                yield Finding(path, number, "readme-signature", f"'{name}' stands among the inputs, and no shell takes it")
+                yield Finding(
+                    path, number, "readme-signature", f"'{name}' stands among the inputs, and no shell takes it"
+                )

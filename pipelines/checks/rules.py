@@ -63,7 +63,17 @@ _ALL = (
         "compile again: the name was changed at one place only",
     ),
     _rule("ir-missing", "A pipeline of the project has no committed IR.", "kfloop compile, or --fix", fixable=True),
-    _rule("ir-differs", "The committed IR is not what the code compiles to.", "kfloop compile, or --fix", fixable=True),
+    _rule(
+        "ir-differs",
+        "The committed IR is not what the code compiles to.",
+        "kfloop compile, or --fix; a pipeline of your own: compile it again",
+        fixable=True,
+    ),
+    _rule(
+        "pipeline-uncompilable",
+        "A pipeline's code does not compile.",
+        "mend it; the message says what KFP or Python said",
+    ),
     # What a pod runs, and with what.
     _rule(
         "image-not-pinned",
@@ -160,7 +170,7 @@ _ALL = (
     _rule(
         "room-unlisted",
         "The components on disk and those in the list are not the same.",
-        "list each in the table of components/README.md, as [name](name/README.md)",
+        "give each a row in the table of components/README.md, with a link to its README.md; a step of kfloop also a section",
         fixable=True,
     ),
     _rule("shell-unreadable", "component.py cannot be read or imported.", "mend it; the message says where"),
@@ -174,7 +184,7 @@ _ALL = (
     _rule(
         "readme-signature",
         "README.md and the signature do not name the same inputs and outputs.",
-        "name each artifact and parameter as `name`, in rows that begin with | in | and | out |",
+        "name each artifact and parameter as `name`, in the rows `in` and `out` of its table",
     ),
     _rule(
         "harness-fails",

@@ -16,7 +16,9 @@ SECRET = re.compile(
     r"(^|_)(password|passwd|passphrase|pwd|secret|token|credentials?|api_?key|access_?key|private_?key|signing_?key)(_|$)"
 )
 # A name that ends so says where the secret is, or counts something else: `secret_name`, `token_env`, `token_count`.
-REFERENCES = frozenset({"name", "names", "ref", "env", "file", "path", "id", "count", "limit", "length", "size", "type"})
+REFERENCES = frozenset(
+    {"name", "names", "ref", "env", "file", "path", "id", "count", "limit", "length", "size", "type"}
+)
 # What providers' keys look like; a URL with a password; a key in PEM.
 VALUES = re.compile(
     r"AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_\w{22,}|glpat-[\w-]{20}|xox[abprs]-[\w-]{10,}|hf_[A-Za-z0-9]{30,}"

@@ -50,6 +50,8 @@ def _broken(ir: Ir, task: Task) -> Iterator[str]:
         yield f"task '{task.name}' runs component '{task.component_name}', which is not there"
     elif "dag" not in task.component and task.executor not in ir.executors:
         yield f"task '{task.name}' runs executor '{task.executor}', which is not there"
+    elif "dag" not in task.component and not ir.executors[task.executor]:
+        yield f"task '{task.name}' runs executor '{task.executor}', which is empty"
     owner = ir.components[task.dag] if task.dag else ir.spec["root"]
     beside = set(owner["dag"]["tasks"])
     inputs = task.spec.get("inputs") or {}

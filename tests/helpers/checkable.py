@@ -9,7 +9,7 @@ from kfp.compiler import Compiler
 IMAGE = "registry.example/churn/steps@sha256:" + "0123456789abcdef" * 4
 
 
-def churn(file: Path, *faults: str) -> Path:
+def churn(file: Path, *faults: str) -> Path:  # noqa: C901, PLR0915 - one pipeline, and each fault where it belongs
     """Compile the pipeline ``churn`` to ``file``, with the faults named."""
 
     def has(fault: str) -> bool:
@@ -21,7 +21,9 @@ def churn(file: Path, *faults: str) -> Path:
     unreleased = dsl.component(base_image="registry.example/churn/steps:1.2-unreleased", install_kfp_package=False)
 
     @step
-    def extract(limit: int, table: dsl.Output[dsl.Dataset]) -> NamedTuple("Read", [("verdict", str), ("regions", list)]):  # type: ignore[valid-type]
+    def extract(limit: int, table: dsl.Output[dsl.Dataset]) -> NamedTuple(
+        "Read", [("verdict", str), ("regions", list)]
+    ):  # type: ignore[valid-type]
         from churn.extracting import extract
 
         return extract(limit, table.path)
@@ -123,6 +125,82 @@ def churn(file: Path, *faults: str) -> Path:
                 given(connect(api_token="from-somewhere"))
             if has("key in argument"):
                 given(score(region="postgresql://ann:hunter2@db/churn"))
+
+    Compiler().compile(pipeline, str(file))
+    return file
+
+
+def everything(file: Path) -> Path:
+    """Compile a pipeline with what KFP offers and no rule may take for broken: loops in loops, Elif, importers, volumes, placeholders."""
+    step = dsl.component(base_image=IMAGE, install_kfp_package=False)
+
+    @step
+    def make(n: int, table: dsl.Output[dsl.Dataset]) -> str:
+        return str(n)
+
+    @step
+    def read(n: int, word: str = "x", table: dsl.Input[dsl.Dataset] = None) -> bool:
+        return True
+
+    @step
+    def rows() -> list[dict[str, int]]:
+        return [{"a": 1}]
+
+    @step
+    def gather(tables: dsl.Input[list[dsl.Dataset]], words: list[str]) -> int:
+        return len(words)
+
+    @step
+    def toss() -> str:
+        return "heads"
+
+    @step
+    def tell(status: dsl.PipelineTaskFinalStatus, word: str) -> str:
+        return status.state
+
+    @dsl.container_component
+    def shell(n: int, word: dsl.OutputPath(str), table: dsl.Output[dsl.Dataset]):  # noqa: ANN202 - KFP reads it
+        return dsl.ContainerSpec(image=IMAGE, args=[n, word, table.path])
+
+    @dsl.pipeline
+    def part(n: int, table: dsl.Input[dsl.Dataset]) -> NamedTuple("Part", [("word", str), ("table", dsl.Dataset)]):  # type: ignore[valid-type]
+        made = make(n=n)
+        read(n=n, table=table)
+        given = NamedTuple("Part", [("word", str), ("table", dsl.Dataset)])  # noqa: UP014 - as in the signature
+        return given(word=made.outputs["Output"], table=made.outputs["table"])
+
+    @dsl.pipeline(name="everything")
+    def pipeline(n: int = 1, words: list[str] = ["a"], share: float = 0.5):  # noqa: ANN202, B006
+        imported = dsl.importer(artifact_uri="s3://a/b", artifact_class=dsl.Dataset, reimport=False)
+        with dsl.ExitHandler(tell(word="end"), name="all"):
+            parted = part(n=n, table=imported.output)
+            with dsl.ParallelFor(words, parallelism=2) as word:
+                made = make(n=n)
+                with dsl.ParallelFor([1, 2]) as number:
+                    read(n=number, word=word)
+                with dsl.If(word == "a"):
+                    read(n=1)
+            gathered = gather(tables=dsl.Collected(made.outputs["table"]), words=dsl.Collected(made.outputs["Output"]))
+            with dsl.ParallelFor(rows().output) as row:
+                read(n=row.a)
+            side = toss()
+            with dsl.If(side.output == "heads"):
+                one = make(n=1)
+            with dsl.Elif(side.output == "tails"):
+                two = make(n=2)
+            with dsl.Else():
+                three = make(n=3)
+            chosen = dsl.OneOf(one.outputs["Output"], two.outputs["Output"], three.outputs["Output"])
+            read(n=gathered.output, word=chosen)
+            with dsl.If(share >= 0.25), dsl.If(n != -3):
+                read(n=1, word=dsl.PIPELINE_JOB_NAME_PLACEHOLDER)
+            read(n=1, word=shell(n=n).outputs["word"]).after(side)
+            volume = kubernetes.CreatePVC(
+                pvc_name_suffix="-x", access_modes=["ReadWriteOnce"], size="5Gi", storage_class_name="standard"
+            )
+            last = read(n=3, word=f"{n}-{parted.outputs['word']}")
+            kubernetes.mount_pvc(last, pvc_name=volume.outputs["name"], mount_path="/data")
+            kubernetes.DeletePVC(pvc_name=volume.outputs["name"]).after(last)
 
     Compiler().compile(pipeline, str(file))
     return file

@@ -247,7 +247,10 @@ def test_kfloops_registry_and_its_rooms_must_agree(monkeypatch: pytest.MonkeyPat
 def test_outputs_are_told_from_inputs(tmp_path: Path) -> None:
     file = tmp_path / "component.py"
     signature = "a: int, b: Input[Model], c: Output[Model], d: dsl.OutputPath(str), e: dsl.Input[dsl.OutputLike], *, f: 'dsl.Output[dsl.Model]'"
-    file.write_text(f"@component\ndef one({signature}): pass\n@dsl.component()\ndef two(): pass\ndef three(): pass\n", encoding="utf-8")
+    file.write_text(
+        f"@component\ndef one({signature}): pass\n@dsl.component()\ndef two(): pass\ndef three(): pass\n",
+        encoding="utf-8",
+    )
     (one, two), findings = read_shell(file)
     assert findings == []
     assert (one.inputs, one.outputs) == ({"a", "b", "e"}, {"c", "d", "f"})
