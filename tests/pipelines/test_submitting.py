@@ -129,6 +129,19 @@ def test_compiling_now_and_the_reviewed_ir_are_the_same(tmp_path: Path, compiled
     assert IMAGE in json.dumps(pipeline_spec(config, "training"))
 
 
+@pytest.mark.parametrize("pipeline", ["training", "monitoring"])
+def test_the_spec_means_what_kfps_own_client_would_send(pipeline: str, tmp_path: Path, compiled: Path) -> None:
+    from google.protobuf.json_format import ParseDict
+    from kfp.client.client import _extract_pipeline_yaml
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
+    ours = pipeline_spec(load_config(write_loop(tmp_path, "http://nobody"), on_cluster=True), pipeline, compiled)
+    theirs = _extract_pipeline_yaml(str(compiled / f"{pipeline}.yaml"))
+    assert set(ours) == set(theirs.to_dict())
+    assert ParseDict(ours["pipeline_spec"], pipeline_spec_pb2.PipelineSpec()) == theirs.pipeline_spec
+    assert ParseDict(ours["platform_spec"], pipeline_spec_pb2.PlatformSpec()) == theirs.platform_spec
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
