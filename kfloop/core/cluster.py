@@ -39,6 +39,7 @@ CLUSTER_STEPS = (
     "approve",
     "monitor",
     "stand_by",
+    "submit_training",
     "notify",
 )
 
@@ -134,6 +135,10 @@ class ClusterConfig(Section):
 
     endpoint: str | None = None
     """URL of the Kubeflow Pipelines API; null: ``submit`` and ``schedule`` refuse to guess."""
+    inner_endpoint: str = "http://ml-pipeline.kubeflow:8888"
+    """URL of the same API for pods on the cluster: the step of ``monitoring`` that starts a training round asks there."""
+    retrain: Literal["submit", "nested"] = "submit"
+    """What the trigger of ``monitoring`` does: ``submit`` starts ``training`` as a run of its own and goes on watching; ``nested`` trains inside the run."""
     namespace: Name = "kubeflow"
     """Namespace of the runs."""
     experiment: str | None = None
@@ -169,7 +174,7 @@ class ClusterConfig(Section):
     deadline_hours: Hours = 48.0
     """Hours after which a run that goes on is ended."""
 
-    @field_validator("endpoint")
+    @field_validator("endpoint", "inner_endpoint")
     @classmethod
     def _reachable(cls, endpoint: str | None) -> str | None:
         parts = urlsplit(endpoint or "http://host")

@@ -37,7 +37,7 @@ def compile_pipelines(config: ClusterConfig, out: Path) -> list[Path]:
     with tempfile.TemporaryDirectory(prefix="kfloop-ir-") as folder:
         made = [Path(folder) / f"{name}.yaml" for name in PIPELINES]
         for name, file in zip(PIPELINES, made, strict=True):
-            Compiler().compile(for_cluster(load_pipeline(name), config), str(file))
+            Compiler().compile(for_cluster(cluster_pipeline(name, config), config), str(file))
         # All compiled: either every file is new or none is.
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -47,6 +47,15 @@ def compile_pipelines(config: ClusterConfig, out: Path) -> list[Path]:
                 f"'{out}' cannot be written: {error.strerror}",
                 hint="name another folder with: kfloop compile -o FOLDER",
             ) from error
+
+
+def cluster_pipeline(name: str, config: ClusterConfig) -> Any:
+    """The KFP pipeline called ``name`` in the form that a cluster runs: that of the local engine, but for a trigger that submits."""
+    if name == "monitoring" and config.retrain == "submit":
+        from kfloop.pipelines.cluster.retraining import monitoring_for
+
+        return monitoring_for(config)
+    return load_pipeline(name)
 
 
 def for_cluster(pipeline: Any, config: ClusterConfig) -> Any:

@@ -24,6 +24,8 @@ SECRETS = {
     "kfloop-s3": {"AWS_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY": "AWS_SECRET_ACCESS_KEY"},
     "kfloop-triton": {"KFLOOP_TRITON_KEY": "key"},
 }
+# Where Kubeflow has many users, a pod with this label gets the token with which its service account may ask Kubeflow Pipelines.
+ASKING = {"submit_training": {"access-ml-pipeline": "true"}}
 ENDPOINTS = "kfloop-endpoints"
 ADDRESSES = {"AWS_ENDPOINT_URL": "s3", "AWS_DEFAULT_REGION": "s3-region"}
 
@@ -68,6 +70,7 @@ NEEDS = {
     "approve": Needs(cpu="2", memory="8Gi", minutes=60, shm="1Gi"),
     "monitor": Needs(cpu="4", memory="8Gi", minutes=60),
     "stand_by": Needs(cpu="500m", memory="1Gi", minutes=15),
+    "submit_training": Needs(cpu="500m", memory="1Gi", minutes=15),
     "notify": Needs(cpu="500m", memory="1Gi", minutes=15),
 }
 RETRIES = {"maxRetryCount": 2, "backoffDuration": "60s", "backoffFactor": 2.0, "backoffMaxDuration": "600s"}
@@ -111,10 +114,11 @@ def task_settings(step: str) -> dict[str, Any]:
 def pod_settings(step: str, pipeline: str, config: ClusterConfig) -> dict[str, Any]:
     """Everything else of the pod: ``KubernetesExecutorConfig`` of the platform document."""
     given = resources_of(step, config)
+    labels = {"kfloop.io/pipeline": pipeline, "kfloop.io/step": step} | ASKING.get(step, {}) | config.labels
     settings: dict[str, Any] = {
         "activeDeadlineSeconds": (given.timeout_minutes or 0) * 60,
         "securityContext": {"runAsNonRoot": True},
-        "podMetadata": {"labels": {"kfloop.io/pipeline": pipeline, "kfloop.io/step": step} | config.labels},
+        "podMetadata": {"labels": labels},
         "fieldPathAsEnv": [{"name": RUN_ID_VARIABLE, "fieldPath": RUN_ID_FIELD}],
         "pvcMount": [
             {"mountPath": config.root, "constant": config.volume, "pvcNameParameter": _constant(config.volume)}

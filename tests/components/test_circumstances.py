@@ -154,3 +154,53 @@ def test_labels_are_not_counted_where_nothing_calls_for_them(place: Workspace, t
     (tmp_path / "fresh" / "a.png").touch()
     told = concluded(place, DAY, None, Cause(kind=DRIFT, declared=False, matters=None, reason="no drift"), fresh=fresh)
     assert (told["outcome"], told["fresh_labels"]) == ("none", None)
+
+
+def started(place: Workspace, training: str, until: float) -> None:
+    """A monitoring round of a cluster: its trigger started ``training`` as a run of its own, and the round itself is over."""
+    attempt(place, "round", 0.0)
+    runs = open_state(place.state).runs
+    runs.step("round", "submit_training", "started", {})
+    runs.step("round", "submit_training", "succeeded", {"outcome": training, "until": until})
+    runs.finish("round", "succeeded", {"status": "succeeded"})
+
+
+def test_a_training_that_is_a_run_of_its_own_is_under_way_until_its_record_stands(place: Workspace) -> None:
+    champion = open_state(place.state).ledger.champion(LOOP)
+    assert champion is not None
+    started(place, "training-1", until=champion.at + 5 * DAY)
+    told = concluded(place, DAY, None, DRIFTED)
+    assert (told["outcome"], "run training-1" in told["reason"]) == ("in_flight", True)
+    runs = open_state(place.state).runs
+    runs.start("training-1", LOOP, "training", "", {})
+    runs.finish("training-1", "failed", {"status": "failed"})
+    assert concluded(place, DAY, None, DRIFTED)["outcome"] != "in_flight"
+
+
+def test_a_training_that_was_killed_is_not_waited_for_longer_than_it_may_take(place: Workspace) -> None:
+    champion = open_state(place.state).ledger.champion(LOOP)
+    assert champion is not None
+    started(place, "training-1", until=champion.at + DAY)
+    assert concluded(place, 0.9 * DAY, None, DRIFTED)["outcome"] == "in_flight"
+    assert concluded(place, 1.1 * DAY, None, DRIFTED)["outcome"] != "in_flight"
+
+
+@pytest.mark.parametrize(
+    ("status", "decided"), [("succeeded", True), ("rejected", True), ("held", True), ("failed", False), ("", False)]
+)
+def test_an_attempt_is_decided_by_the_run_that_it_started(place: Workspace, status: str, *, decided: bool) -> None:
+    """The round that started it succeeded, which says nothing of the training."""
+    started(place, "training-1", until=0.0)
+    if status:
+        runs = open_state(place.state).runs
+        runs.start("training-1", LOOP, "training", "", {})
+        runs.finish("training-1", status, {"status": status})
+    (found,) = past_attempts(open_state(place.state), LOOP)
+    assert (found.decided, found.promoted) == (decided, False)
+
+
+def test_an_attempt_is_promoted_by_the_run_that_it_started(place: Workspace) -> None:
+    started(place, "training-1", until=0.0)
+    promote(open_state(place.state), "m2", 2, "m1", run="training-1")
+    (found,) = past_attempts(open_state(place.state), LOOP)
+    assert (found.decided, found.promoted) == (True, True)

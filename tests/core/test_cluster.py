@@ -24,7 +24,7 @@ def test_every_key_has_a_default(tmp_path: Path) -> None:
 
 
 def test_it_knows_every_step() -> None:
-    assert set(CLUSTER_STEPS) == {*STEP_SECTIONS, "stand_by"}
+    assert set(CLUSTER_STEPS) == {*STEP_SECTIONS, "stand_by", "submit_training"}
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,8 @@ def test_it_knows_every_step() -> None:
         ("{root: /}", "'cluster.root' is '/'"),
         ("{namespace: My Team}", "'cluster.namespace' is 'My Team'"),
         ("{endpoint: kfp.example.org}", "'kfp.example.org': expected http://HOST or https://HOST"),
+        ("{retrain: never}", "'cluster.retrain' is 'never'"),
+        ("{inner_endpoint: ml-pipeline}", "'ml-pipeline': expected http://HOST"),
         ("{resources: {trian: {cpu: '4'}}}", "no step is called 'trian' (did you mean 'train'?)"),
         ("{resources: {train: {cpus: '4'}}}", "unknown key 'cluster.resources.train.cpus'"),
         ("{resources: {train: {cpu: lots}}}", "'cluster.resources.train.cpu' is 'lots'"),

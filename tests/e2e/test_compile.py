@@ -35,8 +35,11 @@ def test_each_pipeline_is_one_file_that_loads(compiled: Path) -> None:
         assert specs[0]["root"]["dag"]["tasks"]
 
 
-def test_every_component_is_in_it(compiled: Path) -> None:
-    assert executors(compiled / "monitoring.yaml") >= set(STEPS) | {"keep", "notify"}
+def test_every_component_is_in_it(compiled: Path, shell: Any) -> None:
+    assert executors(compiled / "monitoring.yaml") == {"monitor", "submit_training", "stand_by", "notify"}
+    shell.write("name: x\ncluster: {retrain: nested}\n")
+    assert shell.run("compile", "-o", "ir").returncode == 0
+    assert executors(shell.folder / "ir" / "monitoring.yaml") >= set(STEPS) | {"keep", "notify"}
     assert executors(compiled / "training.yaml") >= (set(STEPS) - {"monitor"}) | {"keep", "notify"}
 
 

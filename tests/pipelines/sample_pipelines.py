@@ -3,6 +3,7 @@
 from kfp import dsl, kubernetes
 
 from kfloop.core.image import IMAGE
+from kfloop.pipelines.cluster.retraining import submit_training
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -135,3 +136,35 @@ def looping(workspace: str) -> None:
     """A step for each of two names."""
     with dsl.ParallelFor(["a", "b"]) as name:
         act(workspace=workspace, name=name)
+
+
+@dsl.pipeline
+def starting(
+    workspace: str,
+    cluster_config: str,
+    data: str,
+    validation: str,
+    labels: str,
+    train_config: str,
+    package_config: str,
+    evaluate_config: str,
+    bless_config: str,
+    gate_config: str,
+    deploy_config: str,
+    notify_config: str,
+) -> None:
+    """The step of monitoring that starts a training on a cluster, alone."""
+    submit_training(
+        workspace=workspace,
+        cluster_config=cluster_config,
+        data=data,
+        validation=validation,
+        labels=labels,
+        train_config=train_config,
+        package_config=package_config,
+        evaluate_config=evaluate_config,
+        bless_config=bless_config,
+        gate_config=gate_config,
+        deploy_config=deploy_config,
+        notify_config=notify_config,
+    )

@@ -15,7 +15,7 @@ from kfloop.core.cluster import CLUSTER_STEPS, ClusterConfig
 from kfloop.core.image import locked_images
 from kfloop.errors import ConfigError
 from kfloop.pipelines.arguments import pipeline_arguments
-from kfloop.pipelines.cluster.compiling import compile_pipelines, for_cluster
+from kfloop.pipelines.cluster.compiling import cluster_pipeline, compile_pipelines, for_cluster
 from kfloop.pipelines.cluster.platform import NEEDS
 from kfloop.pipelines.local import run_pipeline
 from kfloop.pipelines.rounds import open_loop
@@ -24,13 +24,15 @@ from kfloop.pipelines.worker import PIPELINES, compiled_documents, load_pipeline
 COMMITTED = Path(__file__).resolve().parents[2] / "pipelines" / "compiled"
 CACHED = {"validate_data", "check_labels", "train", "package", "evaluate", "bless"}
 TRIED_AGAIN = CACHED | {"ingest", "incumbent", "gate"}
-ONCE = {"deploy", "keep", "approve", "monitor", "stand_by", "notify"}
+ONCE = {"deploy", "keep", "approve", "monitor", "stand_by", "submit_training", "notify"}
+NESTED = ClusterConfig(retrain="nested")
 SHM = "/dev/shm"  # noqa: S108 - of a pod
 MY_IMAGE = "registry.example.org/mine@sha256:" + "0a" * 32
 
 
 def documents(pipeline: str, config: ClusterConfig | None = None) -> list[dict[str, Any]]:
-    return compiled_documents(for_cluster(load_pipeline(pipeline), config or ClusterConfig()))
+    config = config or ClusterConfig()
+    return compiled_documents(for_cluster(cluster_pipeline(pipeline, config), config))
 
 
 def step_of(name: str) -> str:
@@ -59,9 +61,9 @@ def tasks(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
-@pytest.fixture(scope="module", params=sorted(PIPELINES))
+@pytest.fixture(scope="module", params=[*sorted(PIPELINES), "nested"])
 def compiled(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
-    return documents(request.param)
+    return documents("monitoring", NESTED) if request.param == "nested" else documents(request.param)
 
 
 def test_the_committed_files_are_what_compiling_gives(tmp_path: Path) -> None:
@@ -119,7 +121,10 @@ def test_every_pod_is_placed_named_and_without_root(compiled: list[dict[str, Any
     pipeline = compiled[0]["pipelineInfo"]["name"]
     for step, settings in pods(compiled).items():
         assert settings["securityContext"] == {"runAsNonRoot": True}
-        assert settings["podMetadata"]["labels"] == {"kfloop.io/pipeline": pipeline, "kfloop.io/step": step}
+        labels = settings["podMetadata"]["labels"]
+        # With this one Kubeflow gives a pod the token to ask its API with.
+        assert (labels.pop("access-ml-pipeline", None) == "true") == (step == "submit_training")
+        assert labels == {"kfloop.io/pipeline": pipeline, "kfloop.io/step": step}
         (volume,) = settings["pvcMount"]
         assert (volume["constant"], volume["mountPath"]) == ("kfloop-work", "/kfloop")
         (field,) = settings["fieldPathAsEnv"]
@@ -319,7 +324,7 @@ def test_the_files_are_two_documents_of_kfps_own_schema(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(PIPELINES))
 def test_apart_from_the_pods_a_file_is_what_the_local_engine_runs(name: str) -> None:
     (local,) = compiled_documents(load_pipeline(name))
-    compiled = documents(name)[0]
+    compiled = documents(name, NESTED)[0]
     for found in (local, compiled):
         for container in (executor["container"] for executor in found["deploymentSpec"]["executors"].values()):
             container.pop("resources", None)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 DAY_SECONDS = 24 * 3600.0
 DECIDED = ("succeeded", "rejected", "held")
 REJECT = "reject"
+STARTING = "submit_training"  # step of monitoring as compiled for a cluster
 
 
 def judge(
@@ -64,7 +65,7 @@ def judge(
         problem=problem,
         causes=found,
         champion=champion.model_digest,
-        under_way=_under_way(state, workspace.loop),
+        under_way=_under_way(state, workspace.loop, now),
         labels=labels,
         attempts=attempts,
     )
@@ -84,16 +85,25 @@ def judge(
 def past_attempts(state: State, loop: str) -> tuple[Attempt, ...]:
     """Every retraining of the loop that was triggered, in the order in which they were recorded."""
     promoting = {entry.run_id for entry in state.ledger.history(loop) if entry.phase == "done" and entry.run_id}
+    triggers = state.triggers.history(loop, RETRAIN)
+    trained = [str(_started(state, trigger.run_id).get("outcome") or trigger.run_id) for trigger in triggers]
     return tuple(
         Attempt(
             at=trigger.at,
             champion=trigger.champion_digest,
             labels=trigger.labels,
-            decided=trigger.run_id in promoting or _decided(state, trigger.run_id),
-            promoted=trigger.run_id in promoting,
+            decided=run in promoting or _decided(state, run),
+            promoted=run in promoting,
         )
-        for trigger in state.triggers.history(loop, RETRAIN)
+        for trigger, run in zip(triggers, trained, strict=True)
     )
+
+
+def _started(state: State, run: str) -> dict[str, Any]:
+    """What a round says of the training that it started as a run of its own, on a cluster; empty where it trained itself."""
+    events = state.runs.events(run) if run else []
+    told = (item.payload for item in reversed(events) if item.step == STARTING and item.event == "succeeded")
+    return next(told, {})
 
 
 def _decided(state: State, run: str) -> bool:
@@ -111,8 +121,13 @@ def _of_gate(state: State, run: str) -> str:
     return str(events[-1].payload.get("outcome") or "") if events else ""
 
 
-def _under_way(state: State, loop: str) -> tuple[str, ...]:
+def _under_way(state: State, loop: str, now: float) -> tuple[str, ...]:
     runs = [f"run {name}" for name in state.runs.active(loop) if name != run_id()]
+    for trigger in state.triggers.history(loop, RETRAIN)[-1:]:
+        started = _started(state, trigger.run_id)
+        # Its last step writes its record; one that was killed never gets there, so it counts for as long as it may take.
+        if started and now < started["until"] and state.runs.get(started["outcome"]) is None:
+            runs.append(f"run {started['outcome']}")
     rollout = active_rollout(state.ledger.history(loop))
     return (*runs, *([f"the roll-out of version {rollout.version}"] if rollout is not None else []))
 

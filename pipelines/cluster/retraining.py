@@ -1,0 +1,102 @@
+"""Retraining on a cluster: the trigger starts ``training`` as a run of its own, so that monitoring goes on while it trains.
+
+A loop has one training run at a time. Whoever asks again while it is at work, a second monitoring run or one that was cut short before
+it heard the server's answer, is told of that run.
+"""
+
+from typing import Any
+
+from kfp import dsl
+
+from kfloop.components.monitor.component import monitor, stand_by
+from kfloop.components.notify.component import notify
+from kfloop.core.cluster import ClusterConfig
+from kfloop.core.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def submit_training(
+    workspace: str,
+    cluster_config: str,
+    data: str,
+    validation: str,
+    labels: str,
+    train_config: str,
+    package_config: str,
+    evaluate_config: str,
+    bless_config: str,
+    gate_config: str,
+    deploy_config: str,
+    notify_config: str,
+) -> str:
+    """Start a training round as a run of its own, or find the one at work, and give its id; each argument is JSON, all but the first of a section."""
+    import json
+    import time
+
+    from kfloop.core.execution import recorded
+    from kfloop.core.workspace import Workspace
+    from kfloop.pipelines.cluster.starting import start_training
+
+    places = Workspace.from_json(workspace)
+    sections = {
+        "data": data,
+        "validation": validation,
+        "labels": labels,
+        "train_config": train_config,
+        "package_config": package_config,
+        "evaluate_config": evaluate_config,
+        "bless_config": bless_config,
+        "gate_config": gate_config,
+        "deploy_config": deploy_config,
+        "notify_config": notify_config,
+    }
+    with recorded("submit_training", places) as facts:
+        run = start_training(places, cluster_config, sections)
+        # The monitor reads both: a training is under way until its record stands in state, and not longer than it may take.
+        facts |= {"outcome": run, "until": time.time() + json.loads(cluster_config)["deadline_hours"] * 3600}
+        return run
+
+
+def monitoring_for(config: ClusterConfig) -> Any:
+    """The pipeline ``monitoring`` whose trigger submits; its parameters are those of the nested form."""
+    cluster = config.model_dump_json(exclude={"endpoint", "auth"})  # those are for people outside
+
+    @dsl.pipeline(
+        name="monitoring", description="Monitor; on the trigger 'retrain' start a training round as a run of its own."
+    )
+    def monitoring(
+        workspace: str,
+        data: str,
+        validation: str,
+        labels: str,
+        train_config: str,
+        package_config: str,
+        evaluate_config: str,
+        bless_config: str,
+        gate_config: str,
+        deploy_config: str,
+        monitor_config: str,
+        notify_config: str,
+    ) -> None:
+        message = notify(workspace=workspace, config_json=notify_config).set_caching_options(enable_caching=False)
+        with dsl.ExitHandler(message):
+            look = monitor(workspace=workspace, config_json=monitor_config).set_caching_options(enable_caching=False)
+            with dsl.If(look.outputs["Output"] == "retrain", name="retrain"):
+                submit_training(
+                    workspace=workspace,
+                    cluster_config=cluster,
+                    data=data,
+                    validation=validation,
+                    labels=labels,
+                    train_config=train_config,
+                    package_config=package_config,
+                    evaluate_config=evaluate_config,
+                    bless_config=bless_config,
+                    gate_config=gate_config,
+                    deploy_config=deploy_config,
+                    notify_config=notify_config,
+                ).set_caching_options(enable_caching=False)
+            with dsl.Else(name="no-retrain"):
+                stand_by(workspace=workspace, trigger=look.outputs["Output"]).set_caching_options(enable_caching=False)
+
+    return monitoring

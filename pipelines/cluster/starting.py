@@ -1,0 +1,83 @@
+"""Starting a training round from a pod: a run of its own on Kubeflow Pipelines, one at a time for each loop."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kfloop.core.cluster import AuthConfig
+from kfloop.core.config import LoopConfig
+from kfloop.errors import TerminalError
+from kfloop.pipelines.arguments import PIPELINE_SECTIONS
+from kfloop.pipelines.cluster.auth import MOUNTED_TOKEN, MOUNTED_TOKEN_VARIABLE, Credentials
+from kfloop.pipelines.cluster.client import Server
+from kfloop.pipelines.cluster.submitting import ENDING, Target, submit
+
+if TYPE_CHECKING:
+    from kfloop.core.workspace import Workspace
+    from kfloop.pipelines.cluster.transport import Patience
+
+KFP_STEP_VARIABLE = "_KFP_RUNTIME"  # set by KFP around each step
+
+
+def start_training(
+    workspace: Workspace,
+    cluster_config: str,
+    sections: dict[str, str],
+    *,
+    compiled: Path | None = None,
+    patience: Patience | None = None,
+) -> str:
+    """Start a training round as a run of its own, or find the one that is at work.
+
+    Args:
+        workspace: Places of the loop.
+        cluster_config: Section ``cluster`` of the loop file, as JSON.
+        sections: Sections by the names of the training pipeline's parameters, each as JSON.
+        compiled: Folder of the compiled pipelines; null compiles them now.
+        patience: How long to try; null means as ``kfloop submit``.
+
+    Returns:
+        Id of the run.
+
+    Raises:
+        TerminalError: The training pipeline cannot be compiled.
+        ConfigError: An image of the pipeline is not released, or the server refuses the pod's service account.
+        ServerUnavailable: No answer; asking again finds the run, should it have started.
+    """
+    cluster = json.loads(cluster_config) | {"root": str(workspace.root.parent)}
+    keys = PIPELINE_SECTIONS["training"]
+    config = LoopConfig.model_validate(
+        {keys[name]: json.loads(section) for name, section in sections.items()}
+        | {"name": workspace.loop, "state": workspace.state, "store": workspace.store, "mlflow": workspace.mlflow}
+        | {"cluster": cluster}
+    )
+    # Kubeflow mounts a token where it asks for one (the pod's label says that it wants it).
+    mounted = Path(os.environ.get(MOUNTED_TOKEN_VARIABLE, MOUNTED_TOKEN)).is_file()
+    auth = AuthConfig(kind="service_account" if mounted else "none")
+    server = Server(config.cluster.inner_endpoint, Credentials(auth, workspace.root), patience=patience)
+    target = Target(config=config, root=workspace.root, server=server)
+    home = server.experiment(target.experiment, config.cluster.namespace)
+    runs = server.runs(config.cluster.namespace, home, f"kfloop training of loop {config.name};")
+    at_work = next((run for run in runs if run.get("state") not in ENDING), None)
+    if at_work:
+        return str(at_work["run_id"])
+    with tempfile.TemporaryDirectory(prefix="kfloop-ir-") as folder:
+        return submit(target, "training", compiled=compiled or _compile(config, Path(folder))).run_id
+
+
+def _compile(config: LoopConfig, folder: Path) -> Path:
+    """Compile in a process of its own: within a step, KFP imports the part of itself that runs steps, and none that compiles."""
+    loop = folder / "loop.json"  # JSON is YAML
+    loop.write_text(json.dumps({"name": config.name, "cluster": config.cluster.model_dump(mode="json")}))
+    environment = {name: value for name, value in os.environ.items() if name != KFP_STEP_VARIABLE}
+    command = [sys.executable, "-m", "kfloop", "compile", "-c", str(loop), "-o", str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise TerminalError(f"the training pipeline cannot be compiled: {done.stderr.strip()}")
+    return folder

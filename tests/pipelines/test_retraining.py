@@ -1,0 +1,184 @@
+"""The trigger on a cluster: one training run at a time, against a server that is held to KFP's published API."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster_loops import IMAGE, QUICK
+from kfloop.core.cluster import ClusterConfig
+from kfloop.core.config import LoopConfig
+from kfloop.core.records import StepRecord
+from kfloop.core.state import open_state
+from kfloop.core.workspace import Workspace
+from kfloop.errors import ConfigError, ServerUnavailable, StateError, TerminalError
+from kfloop.pipelines.arguments import pipeline_arguments
+from kfloop.pipelines.cluster.auth import MOUNTED_TOKEN_VARIABLE
+from kfloop.pipelines.cluster.compiling import compile_pipelines
+from kfloop.pipelines.cluster.starting import start_training
+from kfloop.pipelines.local import check_branches, run_pipeline
+from kfp_server import KfpServer, Trouble, kfp_server
+
+
+@pytest.fixture
+def kfp() -> Iterator[KfpServer]:
+    with kfp_server() as server:
+        yield server
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> LoopConfig:
+    """A loop whose shared volume is a folder here."""
+    state = f"sqlite:///{tmp_path}/digits/.kfloop/state.db"
+    return LoopConfig.model_validate({"name": "digits", "state": state, "train": {"epochs": 3}})
+
+
+@pytest.fixture
+def workspace(config: LoopConfig, tmp_path: Path) -> Workspace:
+    return config.workspace(tmp_path / "digits")
+
+
+def cluster_json(kfp: KfpServer, **told: Any) -> str:
+    """Section ``cluster`` as the compiled pipeline holds it."""
+    cluster = ClusterConfig.model_validate({"inner_endpoint": kfp.url, "image": IMAGE} | told)
+    return cluster.model_dump_json(exclude={"endpoint", "auth"})
+
+
+def sections(config: LoopConfig, workspace: Workspace) -> dict[str, str]:
+    arguments = pipeline_arguments("training", config, workspace)
+    return {name: value for name, value in arguments.items() if name != "workspace"}
+
+
+def start(kfp: KfpServer, config: LoopConfig, workspace: Workspace, **told: Any) -> str:
+    cluster = cluster_json(kfp, **told)
+    compiled = workspace.root.parent / "ir"  # in this process, which is faster than in one of its own
+    compile_pipelines(ClusterConfig.model_validate_json(cluster), compiled)
+    return start_training(workspace, cluster, sections(config, workspace), compiled=compiled, patience=QUICK)
+
+
+def test_it_starts_the_round_that_the_loop_file_describes(
+    kfp: KfpServer, config: LoopConfig, workspace: Workspace
+) -> None:
+    run_id = start(kfp, config, workspace, labels={"team": "vision"}, namespace="team-a")
+    (run,) = kfp.runs
+    assert run["run_id"] == run_id
+    assert run["service_account"] == "kfloop-runner"
+    assert run["runtime_config"]["parameters"] == pipeline_arguments("training", config, workspace)
+    spec = run["pipeline_spec"]
+    assert spec["pipeline_spec"]["pipelineInfo"]["name"] == "training"
+    pods = spec["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert {pod["podMetadata"]["labels"]["team"] for pod in pods.values()} == {"vision"}
+    assert kfp.stored["experiments"][run["experiment_id"]]["display_name"] == "digits"
+
+
+def test_one_round_at_a_time_however_often_it_is_asked_for(
+    kfp: KfpServer, config: LoopConfig, workspace: Workspace
+) -> None:
+    first = start(kfp, config, workspace)
+    workspace.request_log.mkdir(parents=True)
+    (workspace.request_log / "new.parquet").write_bytes(b"new requests change the parameters")
+    assert start(kfp, config, workspace) == first
+    kfp.runs[0]["state"] = "SUCCEEDED"
+    second = start(kfp, config, workspace)
+    assert second != first
+    assert len(kfp.runs) == 2
+
+
+def test_another_loop_of_the_same_experiment_is_not_in_its_way(
+    kfp: KfpServer, config: LoopConfig, workspace: Workspace, tmp_path: Path
+) -> None:
+    first = start(kfp, config, workspace, experiment="shared")
+    other = config.model_copy(update={"name": "digits2"})
+    assert start(kfp, other, other.workspace(tmp_path / "digits2"), experiment="shared") != first
+
+
+def test_a_start_whose_answer_is_lost_is_found(kfp: KfpServer, config: LoopConfig, workspace: Workspace) -> None:
+    lost = iter([Trouble(done=True)])
+    kfp.trouble = lambda request: next(lost, None) if request == "POST runs" else None
+    run_id = start(kfp, config, workspace)
+    assert next(lost, None) is None, "the answer was lost"
+    assert [run["run_id"] for run in kfp.runs] == [run_id]
+
+
+def test_no_server_is_an_error_that_may_pass(kfp: KfpServer, config: LoopConfig, workspace: Workspace) -> None:
+    with pytest.raises(ServerUnavailable):
+        start(kfp, config, workspace, inner_endpoint="http://127.0.0.1:9")
+    assert kfp.runs == []
+
+
+def test_an_image_that_is_not_released_is_refused(kfp: KfpServer, config: LoopConfig, workspace: Workspace) -> None:
+    with pytest.raises(ConfigError, match="is not released"):
+        start(kfp, config, workspace, image=None)
+    assert kfp.runs == []
+
+
+def test_the_token_that_kubeflow_mounts_is_shown(
+    kfp: KfpServer, config: LoopConfig, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kfp.secret = "Bearer hunter2"
+    with pytest.raises(ConfigError, match="401"):
+        start(kfp, config, workspace)
+    (tmp_path / "token").write_text("hunter2\n")
+    monkeypatch.setenv(MOUNTED_TOKEN_VARIABLE, str(tmp_path / "token"))
+    assert start(kfp, config, workspace) == kfp.runs[0]["run_id"]
+    assert "hunter2" not in json.dumps(kfp.bodies)
+
+
+def test_the_step_starts_a_training_and_tells_state_which(
+    kfp: KfpServer, config: LoopConfig, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As KFP runs it: there, a step cannot import all of KFP."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    state = open_state(workspace.state)
+    state.runs.start("r1", "digits", "monitoring", "", {})
+    arguments = {
+        "workspace": workspace.to_json(),
+        "cluster_config": cluster_json(kfp, deadline_hours=2),
+        **sections(config, workspace),
+    }
+    finished = run_pipeline("sample_pipelines:starting", arguments, workspace, state, "r1")
+    assert finished.returncode == 0, finished.log.read_text()
+    last = state.runs.events("r1")[-1]
+    (run,) = kfp.runs
+    assert (last.step, last.event, last.payload["outcome"]) == ("submit_training", "succeeded", run["run_id"])
+    assert last.payload["until"] == pytest.approx(last.at + 2 * 3600, abs=60)
+
+
+def test_a_pipeline_that_cannot_be_compiled_is_told(
+    kfp: KfpServer, config: LoopConfig, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(TerminalError, match="cannot be compiled"):
+        start_training(workspace, cluster_json(kfp), sections(config, workspace), patience=QUICK)
+    assert kfp.runs == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "submit", "stand_by", "fine"),
+    [
+        ("retrain", "succeeded", "skipped", True),
+        ("retrain", "skipped", "succeeded", False),
+        ("retrain", "skipped", "skipped", False),
+        ("none", "skipped", "succeeded", True),
+        ("none", "succeeded", "succeeded", False),
+    ],
+)
+def test_the_local_engine_knows_the_branch_of_this_form(
+    outcome: str, submit: str, stand_by: str, *, fine: bool
+) -> None:
+    steps = [
+        StepRecord(name="monitor", status="succeeded", outcome=outcome),
+        StepRecord(name="submit_training", status=submit),
+        StepRecord(name="stand_by", status=stand_by),
+    ]
+    if fine:
+        check_branches(steps)
+    else:
+        with pytest.raises(StateError, match="'monitor' decided"):
+            check_branches(steps)
