@@ -42,14 +42,15 @@ def pipeline_arguments(
         pipeline: ``training``, ``monitoring`` or ``approval``.
         config: The loop.
         workspace: Its places.
-        ledger: Add what the ledger says now; without it the arguments are those of any later time too.
+        ledger: Add what the ledger says now. Without it the gate asks the ledger when it decides, so that the arguments are those of any
+            later time too: for a cluster, where it is never cached.
     """
     sections = PIPELINE_SECTIONS[pipeline]
     values = {name: canonical_json(config.section(key).model_dump(mode="json")) for name, key in sections.items()}
     if "validation" in values:
         values["validation"] = canonical_json(_with_requests(config.validation, workspace).model_dump(mode="json"))
-    if ledger:
-        values["gate_config"] = canonical_json(gate_section(config, workspace).model_dump(mode="json"))
+    gate = gate_section(config, workspace) if ledger else config.gate.model_copy(update={"overrides": None})
+    values["gate_config"] = canonical_json(gate.model_dump(mode="json"))
     return {"workspace": workspace.to_json()} | values
 
 

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from kfloop.components.deploy.changing import Change, change_champion, ignore
 from kfloop.components.deploy.checking import refuse_ended, refuse_unpassed
+from kfloop.components.deploy.exclusion import exclusive
 from kfloop.components.deploy.following import follow
 from kfloop.components.deploy.gathering import forget, gather
 from kfloop.components.deploy.looking import promised, remember
 from kfloop.components.deploy.recovery import recover
-from kfloop.components.deploy.rollback import exclusive
 from kfloop.components.deploy.rolling import withdraw
 from kfloop.components.deploy.targets.embedded import policy_now
 from kfloop.core.decisions import stored_decision

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from kfloop.components.deploy.changing import Change, ignore
 from kfloop.components.deploy.checking import AGAIN, refuse_ended, refuse_unpassed
 from kfloop.components.deploy.deployment import DeploymentReport, described
+from kfloop.components.deploy.exclusion import exclusive
 from kfloop.components.deploy.following import follow
 from kfloop.components.deploy.recovery import recover
-from kfloop.components.deploy.rollback import exclusive
 from kfloop.components.deploy.rolling import carry_out, stop_routing
 from kfloop.core.decisions import stored_decision
 from kfloop.core.sections import DeployConfig, GateConfig

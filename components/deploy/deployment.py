@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfloop.components.deploy.changing import Change, Changed, ignore
 from kfloop.components.deploy.checking import refuse_ended, refuse_spent, refuse_unpassed
+from kfloop.components.deploy.exclusion import exclusive
 from kfloop.components.deploy.recovery import recover
 from kfloop.components.deploy.rolling import carry_out
 from kfloop.core.artifacts import read_report, write_report
@@ -75,6 +76,7 @@ def run(
         at: Called with the name of each stage reached, for tests.
 
     Raises:
+        LeaseHeldError: Another run of the loop is at work.
         StateError: The decision does not say ``promote``, is not one of the store, was changed since the gate wrote it, has a verdict against
             it, rests on an override that ended, was used before, is about a challenger that somebody turned down or about another
             package, or the champion has changed since.
@@ -88,6 +90,25 @@ def run(
     blob = published(workspace, decision)
     digest = challenger_of(report, model)
     refuse_unpassed(report)
+    state = open_state(workspace.state)
+    # On a cluster no engine holds the lease for the run: without it here, two runs that deploy at once would take each other's open
+    # intent for one that a crash left.
+    with exclusive(state, workspace, "deploy"):
+        changed = _deployed(report, digest, blob, config, workspace, at)
+    result = described(changed)
+    write_report(out, result)
+    return result
+
+
+def _deployed(
+    report: dict[str, Any],
+    digest: str,
+    blob: str,
+    config: DeployConfig,
+    workspace: Workspace,
+    at: Callable[[str], None],
+) -> Changed:
+    """Carry the decision out; the caller holds the lease."""
     recover(workspace, config)
     history = open_state(workspace.state).ledger.history(workspace.loop)
     champion, rollout = champion_of(history), active_rollout(history)
@@ -104,9 +125,7 @@ def run(
         evidence_digest=str(report["evidence_digest"]),
         decision=blob,
     )
-    result = described(carry_out(change, workspace, config, at))
-    write_report(out, result)
-    return result
+    return carry_out(change, workspace, config, at)
 
 
 def described(changed: Changed) -> DeploymentReport:

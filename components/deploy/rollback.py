@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
-import uuid
 from typing import TYPE_CHECKING
 
 from kfloop.components.deploy.changing import Change, Changed, change_champion, finish, ignore
 from kfloop.components.deploy.deployment import DeploymentReport, described
+from kfloop.components.deploy.exclusion import exclusive
 from kfloop.components.deploy.projecting import standing
 from kfloop.components.deploy.recovery import recover
 from kfloop.components.deploy.rolling import withdraw
@@ -20,9 +19,8 @@ from kfloop.core.workspace import run_id
 from kfloop.errors import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from kfloop.core.state import State
     from kfloop.core.workspace import Workspace
 
 
@@ -108,14 +106,3 @@ def _at_once(
         at("switched")
     closed, verification, events = finish(intent, workspace, config, at)
     return Changed(entry=closed, verification=verification, repeated=False, events=tuple(events))
-
-
-@contextlib.contextmanager
-def exclusive(state: State, workspace: Workspace, purpose: str) -> Iterator[None]:
-    """Hold the loop's lease, unless this process (or the run it is a step of) holds it already."""
-    holder = state.leases.holder(workspace.loop)
-    if holder is not None and holder.is_us(run_id()):
-        yield
-        return
-    with state.leases.acquire(workspace.loop, f"{purpose}-{uuid.uuid4().hex[:6]}"):
-        yield

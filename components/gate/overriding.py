@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 def overrides_in_force(config: GateConfig, workspace: Workspace) -> list[Override]:
     """Overrides that this decision may use: those it was started with, as far as the ledger has them and they still last.
 
-    The config holds them so that a cached decision is never one of other overrides; the ledger is what counts.
+    The config holds them so that a cached decision is never one of other overrides; the ledger is what counts. A decision that is never
+    cached (null) may use all.
     """
-    if not config.overrides or not exists(workspace.state):
+    if config.overrides == () or not exists(workspace.state):
         return []
     last = active_overrides(open_state(workspace.state).ledger.history(workspace.loop))
+    if config.overrides is None:
+        return last
     asked = {(override.rule, override.row) for override in config.overrides}
     return [override for override in last if (override.rule, override.row) in asked]
 

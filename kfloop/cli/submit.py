@@ -76,8 +76,6 @@ def submit_command(
     if attach:
         return _follow(target, attach, every, as_json=as_json)
     submitted = submit(target, pipeline, name=name, experiment=experiment, compiled=compiled)
-    for note in target.notes:
-        say(f"note: {note}")
     if submitted.attached:
         say(f"the same run is at work already: {submitted.name}")
     else:

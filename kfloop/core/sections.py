@@ -733,8 +733,8 @@ class GateConfig(Section):
     """Challengers that the same test rows may judge before they count as worn out."""
     worn_holdout: Literal["warn", "reject"] = "warn"
     """What worn-out test rows do."""
-    overrides: tuple[OverriddenRule, ...] = ()
-    """Filled from the ledger."""
+    overrides: tuple[OverriddenRule, ...] | None = ()
+    """Filled from the ledger. Null on a cluster, where the gate is never cached: those that the ledger has when the gate decides."""
     champion_row: int = 0
     """Filled from the ledger: number of the row that made the champion."""
     turned_down: tuple[int, ...] = ()

@@ -202,8 +202,7 @@ def _wanted(name: str, schedule: Schedule, target: Target, owner: str, compiled:
     body = {
         "display_name": name,
         "pipeline_spec": spec,
-        # Without the ledger: a schedule outlives what the ledger says today, and must not change with every promotion.
-        "runtime_config": {"parameters": run_parameters(target, schedule.pipeline, spec, ledger=False)},
+        "runtime_config": {"parameters": run_parameters(target, schedule.pipeline, spec)},
         "service_account": cluster.service_account,
         "max_concurrency": "1",
         "no_catchup": True,

@@ -7,7 +7,7 @@ reviewed. What makes a run the same is its key: a digest of the spec and the par
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,8 @@ from kfloop.core.config import load_config
 from kfloop.core.image import is_released
 from kfloop.core.state import open_state
 from kfloop.core.state.database import exists
-from kfloop.errors import ConfigError, KfloopError, StateError
-from kfloop.pipelines.arguments import gate_section, pipeline_arguments
+from kfloop.errors import ConfigError, StateError
+from kfloop.pipelines.arguments import pipeline_arguments
 from kfloop.pipelines.cluster.auth import Credentials
 from kfloop.pipelines.cluster.client import Server
 
@@ -43,13 +43,11 @@ class Target:
         config: The loop with the paths and places of the cluster.
         root: Folder of the loop file, here.
         server: The Kubeflow Pipelines API.
-        notes: What a person should know about what was sent.
     """
 
     config: LoopConfig
     root: Path
     server: Server
-    notes: list[str] = field(default_factory=list)
 
     @property
     def experiment(self) -> str:
@@ -175,28 +173,18 @@ def pipeline_spec(config: LoopConfig, pipeline: str, compiled: Path | None = Non
     return spec
 
 
-def run_parameters(target: Target, pipeline: str, spec: JSON, *, ledger: bool = True) -> dict[str, str]:
-    """Parameters of a run, with the cluster's workspace.
+def run_parameters(target: Target, pipeline: str, spec: JSON) -> dict[str, str]:
+    """Parameters of a run, with the cluster's workspace; public in KFP, so ``${NAME}`` in an address stays a reference.
 
     Args:
         target: The loop.
         pipeline: Name of the pipeline.
         spec: Its compiled form, which says what it takes.
-        ledger: Add what the ledger says now, where state can be reached from here.
 
     Raises:
         ConfigError: The compiled pipeline takes something else: it is of another kfloop.
     """
-    # The parameters are public: they keep ${NAME} where the address of state holds a password.
     values = pipeline_arguments(pipeline, target.config, target.workspace, ledger=False)
-    if ledger:
-        try:
-            target.reachable_state()
-            gate = gate_section(target.config, target.workspace)
-        except KfloopError as error:
-            target.notes.append(f"overrides on record do not hold for this run, because {error.message}")
-        else:
-            values["gate_config"] = canonical_json(gate.model_dump(mode="json"))
     inputs = spec.get("pipeline_spec", spec).get("root", {}).get("inputDefinitions", {}).get("parameters", {})
     needed = {name for name, about in inputs.items() if not (about.get("isOptional") or "defaultValue" in about)}
     if needed - set(values) or set(values) - set(inputs):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import text
 
 import packages
 from kfloop.components.deploy import deployment, keeping
@@ -22,7 +23,7 @@ from kfloop.core.registry import Registry
 from kfloop.core.sections import DeployConfig
 from kfloop.core.state import open_state
 from kfloop.core.workspace import Workspace
-from kfloop.errors import ServingError, StateError
+from kfloop.errors import LeaseHeldError, ServingError, StateError
 from kfloop.serving.control import Control
 from kfloop.serving.endpoint import publish
 from kfloop.serving.repository import served
@@ -241,6 +242,30 @@ def test_decision_against_another_champion_deploys_nothing(workspace: Workspace)
     with pytest.raises(StateError, match="made against old"):
         _deploy(workspace, "aaa", "old")
     assert not (workspace.repository / workspace.loop).exists()
+
+
+def test_a_deployment_in_another_pod_is_left_alone(workspace: Workspace) -> None:
+    """On a cluster no engine holds the lease: an open intent of a pod at work must not be taken for one that a crash left."""
+    _package(workspace, "aaa")
+    _package(workspace, "bbb")
+    state = open_state(workspace.state)
+    with state.leases.acquire(workspace.loop, "deploy-of-another-run"):
+        with state.engine.begin() as connection:
+            connection.execute(text("update leases set host = 'another-pod'"))
+        intent = state.ledger.intend(
+            workspace.loop,
+            action="promote",
+            version=1,
+            model_digest="bbb",
+            expected_champion=None,
+            actor="t",
+            reason="t",
+        )
+        with pytest.raises(LeaseHeldError, match="deploy-of-another-run"):
+            _deploy(workspace, "aaa", None)
+        left = state.ledger.open_intent(workspace.loop)
+        assert left is not None
+        assert left.seq == intent.seq
 
 
 def test_rejection_is_recorded_and_registers_nothing(workspace: Workspace) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from kfloop.components.deploy.exclusion import exclusive
 from kfloop.components.deploy.recovery import recover
-from kfloop.components.deploy.rollback import exclusive
 from kfloop.core.state import State, open_state
 from kfloop.core.state.anchor import anchor, verified
 from kfloop.core.state.database import HEAD

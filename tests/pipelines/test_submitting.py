@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,9 +20,12 @@ from click.testing import CliRunner
 
 from cluster_loops import IMAGE, QUICK, write_loop
 from kfloop.cli.submit import submit_command
+from kfloop.components.gate.overriding import overrides_in_force
 from kfloop.core.artifacts import write_report
-from kfloop.core.config import load_config
+from kfloop.core.config import load_config, parse_section
+from kfloop.core.sections import GateConfig
 from kfloop.core.state import open_state
+from kfloop.core.workspace import Workspace
 from kfloop.errors import ConfigError, InputError, ServerUnavailable
 from kfloop.pipelines.cluster.compiling import compile_pipelines
 from kfloop.pipelines.cluster.fetching import fetch
@@ -87,22 +91,36 @@ def test_a_run_says_all_a_cluster_needs(kfp: KfpServer, tmp_path: Path, compiled
     assert str(tmp_path) not in json.dumps(parameters)
 
 
-def test_the_password_of_state_is_no_parameter(
+def test_the_gate_of_a_cluster_asks_the_ledger_when_it_decides(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    """What was overridden after a run was submitted, or a schedule applied, holds all the same."""
+    submit(target_of(kfp, tmp_path), compiled=compiled)
+    gate = kfp.runs[0]["runtime_config"]["parameters"]["gate_config"]
+    database = f"sqlite:///{tmp_path / 'state.db'}"
+    workspace = Workspace(loop="digits", root=tmp_path, state=database, store="", mlflow="")
+    assert overrides_in_force(parse_section("gate", gate), workspace) == []
+    details = {"rule": "accuracy", "until": time.time() + 60.0}
+    open_state(database).ledger.note("digits", action="override", actor="ada", reason="known", details=details)
+    assert [override.rule for override in overrides_in_force(parse_section("gate", gate), workspace)] == ["accuracy"]
+    assert overrides_in_force(GateConfig(), workspace) == []
+
+
+def test_a_password_is_no_parameter(
     kfp: KfpServer, tmp_path: Path, compiled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is read here to look into the ledger, and stays here."""
     monkeypatch.setenv("STATE_URL", f"sqlite:///{tmp_path / 'hunter2.db'}")
     open_state(os.environ["STATE_URL"])
     target = target_of(kfp, tmp_path, state="${STATE_URL}")
-    submit(target, compiled=compiled)
-    assert "hunter2" not in json.dumps(kfp.runs)
-    assert target.notes == []
+    progress = finished(kfp, target, compiled, PROMOTED)
+    with_state(target, progress.run_id, "promote", "deploy", tmp_path)
+    record = fetch(target, progress)
+    assert record.decision is not None  # state was opened here, by the variable
+    assert "hunter2" not in json.dumps(kfp.runs) + json.dumps(record.as_dict())
 
 
 def test_state_that_cannot_be_reached_is_told(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
     target = target_of(kfp, tmp_path, state="postgresql+psycopg://kfloop:${NOT_SET}@postgres/kfloop")
-    submit(target, compiled=compiled)
-    assert "needs the environment variable NOT_SET, which is not set" in target.notes[0]
+    record = fetch(target, finished(kfp, target, compiled, KEPT))
+    assert "needs the environment variable NOT_SET, which is not set" in record.message
 
 
 def test_paths_are_those_of_the_cluster(tmp_path: Path) -> None:
@@ -127,6 +145,19 @@ def test_compiling_now_and_the_reviewed_ir_are_the_same(tmp_path: Path, compiled
     config = load_config(write_loop(tmp_path, "http://nobody"), on_cluster=True)
     assert pipeline_spec(config, "training") == pipeline_spec(config, "training", compiled)
     assert IMAGE in json.dumps(pipeline_spec(config, "training"))
+
+
+@pytest.mark.parametrize("pipeline", ["training", "monitoring"])
+def test_the_spec_means_what_kfps_own_client_would_send(pipeline: str, tmp_path: Path, compiled: Path) -> None:
+    from google.protobuf.json_format import ParseDict
+    from kfp.client.client import _extract_pipeline_yaml
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
+    ours = pipeline_spec(load_config(write_loop(tmp_path, "http://nobody"), on_cluster=True), pipeline, compiled)
+    theirs = _extract_pipeline_yaml(str(compiled / f"{pipeline}.yaml"))
+    assert set(ours) == set(theirs.to_dict())
+    assert ParseDict(ours["pipeline_spec"], pipeline_spec_pb2.PipelineSpec()) == theirs.pipeline_spec
+    assert ParseDict(ours["platform_spec"], pipeline_spec_pb2.PlatformSpec()) == theirs.platform_spec
 
 
 @pytest.mark.parametrize(
