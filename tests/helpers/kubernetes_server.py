@@ -70,6 +70,7 @@ class Cluster:
         pods: Pods by name.
         logs: Of each pod, (time, line).
         lingering: Whether a TrainJob that was deleted stays until ``vanish``: its pods take their time to end.
+        token: What a caller must show; empty as behind `kubectl proxy`, which shows its own.
         requests: Method and path of each request, in order.
         faults: What shall go wrong.
         created: Told of each new TrainJob.
@@ -80,6 +81,7 @@ class Cluster:
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     logs: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     lingering: bool = False
+    token: str = TOKEN
     requests: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     created: Callable[[dict[str, Any]], None] = lambda _: None
@@ -292,7 +294,7 @@ class Handler(BaseHTTPRequestHandler):
     def _admit(self, fault: int | str | None) -> None:
         if isinstance(fault, int):
             raise Refused(fault, "told by the test")
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if self.cluster.token and self.headers.get("Authorization") != f"Bearer {self.cluster.token}":
             raise Refused(401, "Unauthorized")
 
     def _send(self, status: int, data: bytes, *, cut: bool) -> None:
