@@ -25,6 +25,7 @@ from kfloop.components.train.trainjob.order import Order
 from kfloop.errors import ConfigError, StateError, TerminalError, TransientError
 
 PACE = Pace(poll=0.02, patience=5.0, settle=0.1)
+WEIGHTS = bytes(range(64))
 Cluster = kubernetes_server.Cluster
 
 
@@ -83,7 +84,7 @@ def finish(order: Order, **changed: Any) -> None:
     report = {"dataset_digest": order.dataset_digest, "labels_digest": order.labels_digest, "work": "w"} | changed
     (order.job.out / "report.json").write_text(json.dumps(report))
     (order.job.out / "train_content.txt").write_text("abc\n")
-    torch.save({"format": 2}, order.job.out / "model.ckpt")
+    torch.save({"weights": torch.frombuffer(bytearray(WEIGHTS), dtype=torch.uint8)}, order.job.out / "model.ckpt")
 
 
 def completing(cluster: Cluster, order: Order) -> Callable[[dict[str, Any]], None]:
@@ -444,6 +445,13 @@ def test_a_job_that_somebody_deletes_is_no_result(cluster: Cluster, api: Kuberne
     assert "was deleted while it trained" in error.message
 
 
+def flip(path: Path) -> None:
+    """Change one bit of a tensor, which nothing but its CRC would notice."""
+    content = bytearray(path.read_bytes())
+    content[content.index(WEIGHTS) + 5] ^= 1
+    path.write_bytes(content)
+
+
 SPOILED: dict[str, tuple[Callable[[Order], object], str]] = {
     "no report": (lambda order: (order.job.out / "report.json").unlink(), "report.*cannot be read.*No such file"),
     "half a report": (lambda order: (order.job.out / "report.json").write_text('{"a'), "report.*cannot be read"),
@@ -452,8 +460,9 @@ SPOILED: dict[str, tuple[Callable[[Order], object], str]] = {
     "no checkpoint": (lambda order: (order.job.out / "model.ckpt").unlink(), "there is no .*|cannot be read.*"),
     "half a checkpoint": (
         lambda order: (order.job.out / "model.ckpt").write_bytes((order.job.out / "model.ckpt").read_bytes()[:-40]),
-        "model.ckpt' cannot be read as a checkpoint",
+        "'model.ckpt' cannot be read: File is not a zip file",
     ),
+    "a flipped bit": (lambda order: flip(order.job.out / "model.ckpt"), "'model.ckpt' is damaged at record"),
     "no contents": (lambda order: (order.job.out / "train_content.txt").unlink(), "there is no '.*train_content.txt'"),
 }
 

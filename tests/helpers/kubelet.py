@@ -123,8 +123,10 @@ class Kubelet:
         return [codes[pod.pid] for pod in self.pods]
 
     def _keep(self, process: subprocess.Popen[str], pod: str) -> None:
-        for line in process.stdout or ():
-            self._cluster.write(pod, line.rstrip("\n"))
+        assert process.stdout is not None
+        with process.stdout as lines:
+            for line in lines:
+                self._cluster.write(pod, line.rstrip("\n"))
 
     def _end(self, pods: list[subprocess.Popen[str]]) -> None:
         for pod in pods:
