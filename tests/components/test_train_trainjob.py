@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -577,3 +580,26 @@ def test_the_cluster_is_found_by_what_kubernetes_tells_a_pod(account: Path, monk
     found = KubernetesApi.here(None, account)
     assert (found.url, found.namespace) == ("https://[fd00::1]:6443", "team")
     assert KubernetesApi.here("other", account).namespace == "other"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+def test_the_server_is_the_one_that_the_service_account_vouches_for(account: Path, job: Job) -> None:
+    key, certificate = account / "key.pem", account / "ca.crt"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key, "-out", certificate, "-days", "2",
+         "-subj", "/CN=kubernetes", "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with kubernetes_server.running(context) as cluster:
+        cluster.created = completing(cluster, Order.of(job))
+        api = KubernetesApi(url=cluster.url, namespace=kubernetes_server.NAMESPACE, account=account, seconds=5.0)
+        launch_train_job(job, api=api, pace=PACE)
+        assert len(cluster.jobs) == 1
+        asked = len(cluster.requests)
+        certificate.unlink()
+        with pytest.raises(TerminalError, match=r"is not the one that '.*ca\.crt' vouches for"):
+            launch_train_job(job, api=api, pace=PACE)
+        assert len(cluster.requests) == asked

@@ -98,7 +98,7 @@ def test_a_training_that_would_fail_again_fails_at_once_in_the_words_of_its_proc
 def test_pods_and_launchers_that_die_cost_no_more_than_a_few_batches(
     cluster: kubernetes_server.Cluster, pods: kubelet.Kubelet, data: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    told = {"epochs": 60, "batch_size": 10}
+    told = {"epochs": 24, "batch_size": 10}
     file, log = tmp_path / "job.json", tmp_path / "log.txt"
     ordered(tmp_path, data, checkpoint_minutes=trainings.OFTEN, **told).write(file)
     command = [sys.executable, "-m", "kfloop.components.train", "--config", str(file)]
@@ -148,6 +148,6 @@ def test_pods_and_launchers_that_die_cost_no_more_than_a_few_batches(
         third.wait()
     report = read_report(job.out)
     assert posts() == 2
-    assert len(report["history"]) == 60
+    assert len(report["history"]) == 24
     assert report["resumed_from_epoch"] is not None
     assert report["processes"] == 2

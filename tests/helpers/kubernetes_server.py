@@ -9,6 +9,7 @@ import contextlib
 import copy
 import json
 import re
+import ssl
 import threading
 import time
 import uuid
@@ -335,12 +336,14 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Cluster]:
+def running(tls: ssl.SSLContext | None = None) -> Iterator[Cluster]:
     """A server on a free port, which ends with the block."""
     cluster = Cluster()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("OwnHandler", (Handler,), {"cluster": cluster}))
     server.daemon_threads = True
-    cluster.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    cluster.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

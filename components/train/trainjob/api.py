@@ -154,6 +154,11 @@ class KubernetesApi:
             with error:
                 raise _refused(method, place, error.code, _words(error)) from error
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
+                raise TerminalError(
+                    f"the Kubernetes API at '{self.url}' is not the one that '{self.account / 'ca.crt'}' vouches for: {error}",
+                    hint="is the service account mounted, and nothing between this pod and the API server?",
+                ) from error
             raise TransientError(
                 f"the Kubernetes API at '{self.url}' did not answer {method} {place}: {str(error) or type(error).__name__}",
                 hint="run again: the launcher finds its TrainJob by name",
