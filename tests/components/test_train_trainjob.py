@@ -273,6 +273,15 @@ def test_what_the_server_refuses_is_told_in_its_words(cluster: Cluster, api: Kub
         launch_train_job(job, api=api, pace=PACE)
 
 
+def test_a_runtime_that_is_not_there_is_a_matter_of_the_config(
+    cluster: Cluster, api: KubernetesApi, tmp_path: Path, dataset: Path, labels: Path
+) -> None:
+    with pytest.raises(ConfigError, match="ClusterTrainingRuntime 'other' must be created before") as caught:
+        launch_train_job(ordered(tmp_path, dataset, labels, runtime="other"), api=api, pace=PACE)
+    assert "train.launcher" in caught.value.hint
+    assert cluster.jobs == {}
+
+
 def test_without_rights_to_the_logs_the_training_goes_on(
     cluster: Cluster, api: KubernetesApi, job: Job, caplog: pytest.LogCaptureFixture
 ) -> None:

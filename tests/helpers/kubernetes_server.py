@@ -156,6 +156,12 @@ class Cluster:
                 if item["name"].startswith("PET_")
             ]
         )
+        wanted = plain["spec"]["runtimeRef"]["name"]
+        if wanted != "kfloop-torch":
+            words = f"ClusterTrainingRuntime {wanted!r} must be created before"
+            raise Refused(
+                403, f'admission webhook "validator.trainjob.trainer.kubeflow.org" denied the request: {words}'
+            )
         name = plain["metadata"]["name"]
         if name in self.jobs:
             raise Refused(409, f'trainjobs.trainer.kubeflow.org "{name}" already exists')

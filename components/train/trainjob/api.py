@@ -30,6 +30,7 @@ NOT_THERE = 404
 ALREADY_THERE = 409
 WRONG = (400, 422)
 LATER = (408, 429)
+WEBHOOK = "admission webhook"
 RIGHTS = "trainjobs.trainer.kubeflow.org: get, create, patch, delete; pods: list; pods/log: get"
 
 
@@ -211,14 +212,14 @@ def _words(error: urllib.error.HTTPError) -> str:
 
 def _refused(method: str, place: str, status: int, words: str) -> TerminalError | TransientError:
     told = f"the Kubernetes API refused {method} {place} with {status}: {words}"
+    if status in WRONG or WEBHOOK in words:  # Trainer's webhook says 403 too, and means the TrainJob
+        return ConfigError(told, hint="section train.launcher is what the TrainJob is made from")
     if status in DENIED:
         return TerminalError(told, hint=f"the service account of this pod needs: {RIGHTS}")
     if status == NOT_THERE:
         return NotThere(told, hint="is Kubeflow Trainer v2 installed? kubectl get crd trainjobs.trainer.kubeflow.org")
     if status == ALREADY_THERE:
         return AlreadyThere(told)
-    if status in WRONG:
-        return ConfigError(told, hint="section train.launcher is what the TrainJob is made from")
     if status in LATER or status >= http.client.INTERNAL_SERVER_ERROR:
         return TransientError(told, hint="run again: the launcher finds its TrainJob by name")
     return TerminalError(told)

@@ -62,14 +62,14 @@ def launch_train_job(job: Job, *, api: KubernetesApi | None = None, pace: Pace |
     """
     order = Order.of(job)
     launcher = _Launcher(order, api or KubernetesApi.here(job.config.launcher.namespace), pace or Pace())
-    try:
-        with _raising_on_sigterm():
+    with _raising_on_sigterm():
+        try:
             launcher.run()
-    except (_Stopped, KeyboardInterrupt) as stop:
-        launcher.delete()
-        if isinstance(stop, KeyboardInterrupt):
-            raise
-        raise TransientError(f"told to stop (SIGTERM): TrainJob '{order.name}' was deleted", hint=AGAIN) from None
+        except (_Stopped, KeyboardInterrupt) as stop:
+            launcher.delete()
+            if isinstance(stop, KeyboardInterrupt):
+                raise
+            raise TransientError(f"told to stop (SIGTERM): TrainJob '{order.name}' was deleted", hint=AGAIN) from None
     order.deliver(job.out)
 
 
@@ -82,7 +82,7 @@ def _raising_on_sigterm() -> Iterator[None]:
 
     def stop(number: int, frame: object) -> NoReturn:
         del frame
-        signal.signal(number, signal.SIG_IGN)  # the pods are told once
+        signal.signal(number, signal.SIG_IGN)  # nothing shall break into the deletion
         raise _Stopped
 
     before = signal.signal(signal.SIGTERM, stop)
