@@ -22,7 +22,8 @@ import kubernetes_server
 import trainings
 from kfloop.components.train.launching import Job, write_error
 from kfloop.components.train.trainjob.api import KubernetesApi
-from kfloop.components.train.trainjob.launching import Pace, launch_train_job
+from kfloop.components.train.trainjob.attaching import Pace
+from kfloop.components.train.trainjob.launching import launch_train_job
 from kfloop.components.train.trainjob.manifest import DIGEST
 from kfloop.components.train.trainjob.order import Order
 from kfloop.errors import ConfigError, StateError, TerminalError, TransientError
