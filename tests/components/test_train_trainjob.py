@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,12 +22,14 @@ import kubernetes_server
 import trainings
 from kfloop.components.train.launching import Job, write_error
 from kfloop.components.train.trainjob.api import KubernetesApi
-from kfloop.components.train.trainjob.launching import Pace, launch_train_job
+from kfloop.components.train.trainjob.attaching import Pace
+from kfloop.components.train.trainjob.launching import launch_train_job
 from kfloop.components.train.trainjob.manifest import DIGEST
 from kfloop.components.train.trainjob.order import Order
 from kfloop.errors import ConfigError, StateError, TerminalError, TransientError
 
 PACE = Pace(poll=0.02, patience=5.0, settle=0.1)
+WEIGHTS = bytes(range(64))
 Cluster = kubernetes_server.Cluster
 
 
@@ -83,7 +88,7 @@ def finish(order: Order, **changed: Any) -> None:
     report = {"dataset_digest": order.dataset_digest, "labels_digest": order.labels_digest, "work": "w"} | changed
     (order.job.out / "report.json").write_text(json.dumps(report))
     (order.job.out / "train_content.txt").write_text("abc\n")
-    torch.save({"format": 2}, order.job.out / "model.ckpt")
+    torch.save({"weights": torch.frombuffer(bytearray(WEIGHTS), dtype=torch.uint8)}, order.job.out / "model.ckpt")
 
 
 def completing(cluster: Cluster, order: Order) -> Callable[[dict[str, Any]], None]:
@@ -269,6 +274,15 @@ def test_what_the_server_refuses_is_told_in_its_words(cluster: Cluster, api: Kub
         launch_train_job(job, api=api, pace=PACE)
 
 
+def test_a_runtime_that_is_not_there_is_a_matter_of_the_config(
+    cluster: Cluster, api: KubernetesApi, tmp_path: Path, dataset: Path, labels: Path
+) -> None:
+    with pytest.raises(ConfigError, match="ClusterTrainingRuntime 'other' must be created before") as caught:
+        launch_train_job(ordered(tmp_path, dataset, labels, runtime="other"), api=api, pace=PACE)
+    assert "train.launcher" in caught.value.hint
+    assert cluster.jobs == {}
+
+
 def test_without_rights_to_the_logs_the_training_goes_on(
     cluster: Cluster, api: KubernetesApi, job: Job, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -444,6 +458,13 @@ def test_a_job_that_somebody_deletes_is_no_result(cluster: Cluster, api: Kuberne
     assert "was deleted while it trained" in error.message
 
 
+def flip(path: Path) -> None:
+    """Change one bit of a tensor, which nothing but its CRC would notice."""
+    content = bytearray(path.read_bytes())
+    content[content.index(WEIGHTS) + 5] ^= 1
+    path.write_bytes(content)
+
+
 SPOILED: dict[str, tuple[Callable[[Order], object], str]] = {
     "no report": (lambda order: (order.job.out / "report.json").unlink(), "report.*cannot be read.*No such file"),
     "half a report": (lambda order: (order.job.out / "report.json").write_text('{"a'), "report.*cannot be read"),
@@ -452,8 +473,9 @@ SPOILED: dict[str, tuple[Callable[[Order], object], str]] = {
     "no checkpoint": (lambda order: (order.job.out / "model.ckpt").unlink(), "there is no .*|cannot be read.*"),
     "half a checkpoint": (
         lambda order: (order.job.out / "model.ckpt").write_bytes((order.job.out / "model.ckpt").read_bytes()[:-40]),
-        "model.ckpt' cannot be read as a checkpoint",
+        "'model.ckpt' cannot be read: File is not a zip file",
     ),
+    "a flipped bit": (lambda order: flip(order.job.out / "model.ckpt"), "'model.ckpt' is damaged at record"),
     "no contents": (lambda order: (order.job.out / "train_content.txt").unlink(), "there is no '.*train_content.txt'"),
 }
 
@@ -568,3 +590,26 @@ def test_the_cluster_is_found_by_what_kubernetes_tells_a_pod(account: Path, monk
     found = KubernetesApi.here(None, account)
     assert (found.url, found.namespace) == ("https://[fd00::1]:6443", "team")
     assert KubernetesApi.here("other", account).namespace == "other"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+def test_the_server_is_the_one_that_the_service_account_vouches_for(account: Path, job: Job) -> None:
+    key, certificate = account / "key.pem", account / "ca.crt"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key, "-out", certificate, "-days", "2",
+         "-subj", "/CN=kubernetes", "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with kubernetes_server.running(context) as cluster:
+        cluster.created = completing(cluster, Order.of(job))
+        api = KubernetesApi(url=cluster.url, namespace=kubernetes_server.NAMESPACE, account=account, seconds=5.0)
+        launch_train_job(job, api=api, pace=PACE)
+        assert len(cluster.jobs) == 1
+        asked = len(cluster.requests)
+        certificate.unlink()
+        with pytest.raises(TerminalError, match=r"is not the one that '.*ca\.crt' vouches for"):
+            launch_train_job(job, api=api, pace=PACE)
+        assert len(cluster.requests) == asked

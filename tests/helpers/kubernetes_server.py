@@ -9,6 +9,7 @@ import contextlib
 import copy
 import json
 import re
+import ssl
 import threading
 import time
 import uuid
@@ -70,6 +71,7 @@ class Cluster:
         pods: Pods by name.
         logs: Of each pod, (time, line).
         lingering: Whether a TrainJob that was deleted stays until ``vanish``: its pods take their time to end.
+        token: What a caller must show; empty as behind `kubectl proxy`, which shows its own.
         requests: Method and path of each request, in order.
         faults: What shall go wrong.
         created: Told of each new TrainJob.
@@ -80,6 +82,7 @@ class Cluster:
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     logs: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     lingering: bool = False
+    token: str = TOKEN
     requests: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     created: Callable[[dict[str, Any]], None] = lambda _: None
@@ -153,6 +156,12 @@ class Cluster:
                 if item["name"].startswith("PET_")
             ]
         )
+        wanted = plain["spec"]["runtimeRef"]["name"]
+        if wanted != "kfloop-torch":
+            words = f"ClusterTrainingRuntime {wanted!r} must be created before"
+            raise Refused(
+                403, f'admission webhook "validator.trainjob.trainer.kubeflow.org" denied the request: {words}'
+            )
         name = plain["metadata"]["name"]
         if name in self.jobs:
             raise Refused(409, f'trainjobs.trainer.kubeflow.org "{name}" already exists')
@@ -292,7 +301,7 @@ class Handler(BaseHTTPRequestHandler):
     def _admit(self, fault: int | str | None) -> None:
         if isinstance(fault, int):
             raise Refused(fault, "told by the test")
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if self.cluster.token and self.headers.get("Authorization") != f"Bearer {self.cluster.token}":
             raise Refused(401, "Unauthorized")
 
     def _send(self, status: int, data: bytes, *, cut: bool) -> None:
@@ -333,12 +342,14 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Cluster]:
+def running(tls: ssl.SSLContext | None = None) -> Iterator[Cluster]:
     """A server on a free port, which ends with the block."""
     cluster = Cluster()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("OwnHandler", (Handler,), {"cluster": cluster}))
     server.daemon_threads = True
-    cluster.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    cluster.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

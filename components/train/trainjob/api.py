@@ -30,6 +30,7 @@ NOT_THERE = 404
 ALREADY_THERE = 409
 WRONG = (400, 422)
 LATER = (408, 429)
+WEBHOOK = "admission webhook"
 RIGHTS = "trainjobs.trainer.kubeflow.org: get, create, patch, delete; pods: list; pods/log: get"
 
 
@@ -154,6 +155,11 @@ class KubernetesApi:
             with error:
                 raise _refused(method, place, error.code, _words(error)) from error
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
+                raise TerminalError(
+                    f"the Kubernetes API at '{self.url}' is not the one that '{self.account / 'ca.crt'}' vouches for: {error}",
+                    hint="is the service account mounted, and nothing between this pod and the API server?",
+                ) from error
             raise TransientError(
                 f"the Kubernetes API at '{self.url}' did not answer {method} {place}: {str(error) or type(error).__name__}",
                 hint="run again: the launcher finds its TrainJob by name",
@@ -206,14 +212,14 @@ def _words(error: urllib.error.HTTPError) -> str:
 
 def _refused(method: str, place: str, status: int, words: str) -> TerminalError | TransientError:
     told = f"the Kubernetes API refused {method} {place} with {status}: {words}"
+    if status in WRONG or WEBHOOK in words:  # Trainer's webhook says 403 too, and means the TrainJob
+        return ConfigError(told, hint="section train.launcher is what the TrainJob is made from")
     if status in DENIED:
         return TerminalError(told, hint=f"the service account of this pod needs: {RIGHTS}")
     if status == NOT_THERE:
         return NotThere(told, hint="is Kubeflow Trainer v2 installed? kubectl get crd trainjobs.trainer.kubeflow.org")
     if status == ALREADY_THERE:
         return AlreadyThere(told)
-    if status in WRONG:
-        return ConfigError(told, hint="section train.launcher is what the TrainJob is made from")
     if status in LATER or status >= http.client.INTERNAL_SERVER_ERROR:
         return TransientError(told, hint="run again: the launcher finds its TrainJob by name")
     return TerminalError(told)

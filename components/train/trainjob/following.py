@@ -80,8 +80,8 @@ class FirstPod:
         level, _, message = line.partition(" ")
         if level in LEVELS:
             logger.log(LEVELS[level], "%s", message)
-        else:
-            logger.debug("%s", line)
+        elif line.strip():
+            logger.info("%s", line)
         if line.strip():
             self.lines.append(line.strip())
 

@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from kfloop.components.train.launching import read_job, told_error
+from kfloop.components.train.launching import read_job, told_error, write_error
 from kfloop.errors import KfloopError
 
 FINAL = 13  # infra/base/trainer/clustertrainingruntime.yaml names it
@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         restarts = read_job(path).config.restarts
     except KfloopError as error:
+        write_error(path, int(os.environ.get("PET_NODE_RANK", "0")), error)
         print(f"ERROR {error.message} ({error.hint})", file=sys.stderr, flush=True)  # noqa: T201  # the log of the pod
         return FINAL
     if _final(path):  # the pods were started again all the same
