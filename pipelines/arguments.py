@@ -31,16 +31,25 @@ PIPELINE_SECTIONS = {
 }
 
 
-def pipeline_arguments(pipeline: str, config: LoopConfig, workspace: Workspace) -> dict[str, str]:
-    """Arguments of ``pipeline`` (``training``, ``monitoring`` or ``approval``), each section as one canonical JSON string.
+def pipeline_arguments(
+    pipeline: str, config: LoopConfig, workspace: Workspace, *, ledger: bool = True
+) -> dict[str, str]:
+    """Arguments of ``pipeline``, each section as one canonical JSON string.
 
     Of ``approval`` the evidence digest, the actor and the reason are still to be added.
+
+    Args:
+        pipeline: ``training``, ``monitoring`` or ``approval``.
+        config: The loop.
+        workspace: Its places.
+        ledger: Add what the ledger says now; without it the arguments are those of any later time too.
     """
     sections = PIPELINE_SECTIONS[pipeline]
     values = {name: canonical_json(config.section(key).model_dump(mode="json")) for name, key in sections.items()}
     if "validation" in values:
         values["validation"] = canonical_json(_with_requests(config.validation, workspace).model_dump(mode="json"))
-    values["gate_config"] = canonical_json(gate_section(config, workspace).model_dump(mode="json"))
+    if ledger:
+        values["gate_config"] = canonical_json(gate_section(config, workspace).model_dump(mode="json"))
     return {"workspace": workspace.to_json()} | values
 
 

@@ -1,4 +1,4 @@
-"""What a compiled pipeline will do: its tasks in order, each with the branch it stands in, and what an engine must honour."""
+"""What a compiled pipeline will do: its tasks in order, each with the branch it stands in."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ class PlannedTask:
         name: Name of the task, unique in the plan.
         branch: Conditions it stands behind, outermost first, as the IR writes them; empty outside every branch.
         final: Whether it is an exit handler.
+        executor: What runs it, by the IR's label.
     """
 
     name: str
     branch: tuple[str, ...]
     final: bool
+    executor: str
 
 
 def planned_tasks(ir: dict[str, Any]) -> list[PlannedTask]:
@@ -46,7 +48,8 @@ def _walk(dag: dict[str, Any], components: dict[str, Any], branch: tuple[str, ..
             found += _walk(component["dag"], components, inside)
         else:
             final = policy.get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED"
-            found.append(PlannedTask(name=name, branch=inside, final=final))
+            executor = component["executorLabel"]
+            found.append(PlannedTask(name=name, branch=inside, final=final, executor=executor))
     return found
 
 
@@ -98,29 +101,3 @@ def _as_dict(spec: Any) -> dict[str, Any]:
     from google.protobuf.json_format import MessageToDict
 
     return MessageToDict(spec)
-
-
-def refuse_unsupported(documents: list[dict[str, Any]]) -> None:
-    """Stop before a run whose settings the local runner would drop without a word.
-
-    Args:
-        documents: The documents of the compiled YAML: pipeline spec and, when there is one, platform spec.
-
-    Raises:
-        ConfigError: A secret, volume, timeout or other platform setting, a retry, or a container without Python stands in the IR.
-    """
-    for platform in (document["platforms"] for document in documents if "platforms" in document):
-        executors = platform.get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
-        for executor, settings in executors.items():
-            if settings:
-                raise ConfigError(
-                    f"task '{executor.removeprefix('exec-')}' asks for {', '.join(sorted(settings))}, "
-                    "which the local engine cannot honour",
-                    hint="run it on a cluster, or leave the setting out for local runs",
-                    task=executor,
-                    settings=sorted(settings),
-                )
-    for component in documents[0]["components"].values():
-        for name, task in component.get("dag", {}).get("tasks", {}).items():
-            if "iterator" in task or "parameterIterator" in task:
-                raise ConfigError(f"task '{name}' is a loop, which the local engine does not run")

@@ -289,8 +289,8 @@ def _round(
     record.digests = {step.name: step.artifact["digest"] for step in finished.steps if step.artifact}
     record.cost = {"cpu_seconds": sum(step.cpu_seconds for step in finished.steps)}
     record.champion["after"] = champion_dict(loop.state.ledger.champion(record.loop))
-    record.trigger = _conclusion(finished.steps, "monitor")
-    record.decision = _conclusion(finished.steps, "gate")
+    record.trigger = conclusion(finished.steps, "monitor")
+    record.decision = conclusion(finished.steps, "gate")
     failed = next((step for step in finished.steps if step.status == "failed"), None)
     if failed is not None or finished.returncode != 0:
         record.error = (failed.error if failed else None) or TerminalError(
@@ -301,11 +301,11 @@ def _round(
     if record.until:
         record.message = _found(record)
         return _close(loop, record, "succeeded", EXIT_DONE)
-    conclusion = record.decision or record.trigger or {"outcome": "", "reason": "every step succeeded"}
-    record.message = f"{conclusion['outcome']}: {conclusion['reason']}" + (
+    found = record.decision or record.trigger or {"outcome": "", "reason": "every step succeeded"}
+    record.message = f"{found['outcome']}: {found['reason']}" + (
         f" ({note}, so this was decided again)" if note else ""
     )
-    status, code = ENDINGS.get(conclusion["outcome"], ("succeeded", EXIT_DONE))
+    status, code = ENDINGS.get(found["outcome"], ("succeeded", EXIT_DONE))
     return _close(loop, record, status, code)
 
 
@@ -325,7 +325,7 @@ def _found(record: RunRecord) -> str:
     return ", ".join(parts) + ("; ask people: kfloop review export" if labels["n_flagged"] else "")
 
 
-def _conclusion(steps: list[StepRecord], name: str) -> dict[str, Any] | None:
+def conclusion(steps: list[StepRecord], name: str) -> dict[str, Any] | None:
     """Outcome and reason of a deciding step, from the report it wrote; of the gate also each verdict that forbade a promotion."""
     step = next((step for step in steps if step.name == name and step.artifact), None)
     if step is None or step.artifact is None:

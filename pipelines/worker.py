@@ -78,20 +78,13 @@ def task_name(step: str) -> str:
 
 
 def load_pipeline(name: str) -> Any:
-    """The KFP pipeline called ``name``; ``module:attribute`` names one of the user's."""
+    """The KFP pipeline called ``name``; ``module:attribute`` names one of the user's, and ``PATH.yaml`` a compiled one."""
+    if name.endswith(".yaml"):
+        from kfp.components import load_component_from_file
+
+        return load_component_from_file(name)
     module, _, attribute = PIPELINES.get(name, name).partition(":")
     return getattr(importlib.import_module(module), attribute)
-
-
-def compile_pipelines(out: Path) -> list[Path]:
-    """Write the IR of every pipeline of kfloop into ``out``."""
-    from kfp.compiler import Compiler
-
-    out.mkdir(parents=True, exist_ok=True)
-    files = [out / f"{name}.yaml" for name in PIPELINES]
-    for name, file in zip(PIPELINES, files, strict=True):
-        Compiler().compile(load_pipeline(name), str(file))
-    return files
 
 
 def compiled_documents(pipeline: Any) -> list[dict[str, Any]]:
@@ -111,7 +104,8 @@ def main(path: Path) -> int:
     from kfp import local
 
     from kfloop.core.state import open_state
-    from kfloop.pipelines.plan import planned_tasks, prune, refuse_unsupported
+    from kfloop.pipelines.honouring import TimeLimits, refuse_unsupported, time_limits
+    from kfloop.pipelines.plan import planned_tasks, prune
 
     pipeline = load_pipeline(order["pipeline"])
     try:
@@ -128,8 +122,14 @@ def main(path: Path) -> int:
     ]
     Path(order["plan"]).write_text(json.dumps(plan), encoding="utf-8")
     logging.basicConfig(level=logging.INFO, stream=sys.stdout)  # the runner says at INFO what it takes from the cache
-    watch = CacheWatch(open_state(order["state"]), order["run_id"], Path(order["cache"]))
+    state = open_state(order["state"])
+    watch = CacheWatch(state, order["run_id"], Path(order["cache"]))
+
+    def over(task: str, seconds: float, error: KfloopError) -> None:
+        state.runs.step(order["run_id"], step_name(task), "failed", {"seconds": seconds, "error": error.as_dict()})
+
     logging.getLogger().addFilter(watch)
+    logging.getLogger().addFilter(TimeLimits(time_limits(documents), over))
     private = Path(order["private"])
     local.init(
         runner=local.SubprocessRunner(use_venv=False),

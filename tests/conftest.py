@@ -11,6 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from postgres import Postgres
+
 pytest_plugins = ["kfloop.testing.plugin"]
 CHILDREN_WAIT_S = 10.0
 # These helpers of multiprocessing and joblib live as long as the interpreter by design.
@@ -56,3 +58,12 @@ def no_process_left_behind() -> Iterator[None]:
 def mlflow_db(tmp_path_factory: pytest.TempPathFactory) -> str:
     """One MLflow database for all tests that give their loops names of their own: making one takes seconds."""
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One PostgreSQL for all tests, each with a database of its own; skipped where it is not installed."""
+    from postgres import postgres_server
+
+    with postgres_server() as server:
+        yield server

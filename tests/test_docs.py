@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from pydantic import BaseModel
@@ -15,6 +16,7 @@ from kfloop.core.config import LoopConfig, load_config
 from kfloop.core.execution import TELEMETRY_OFF
 from kfloop.core.families import FAMILIES, family_module
 from kfloop.core.sections import AdapterConfig, ExternalConfig, FinetuneConfig, SearchConfig
+from kfloop.pipelines.cluster.schedules import load_schedules
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -95,7 +97,16 @@ def test_the_page_names_every_key_of_a_loop_file() -> None:
         | {f"gate.{name}" for name in OF_THE_LEDGER}
     )
     # These are null by default: a comment shows their keys.
-    null = ("data.dvc.", "train.finetune.", "train.search.", "train.external.", "gate.overrides.", "deploy.about.")
+    null = (
+        "data.dvc.",
+        "train.finetune.",
+        "train.search.",
+        "train.external.",
+        "gate.overrides.",
+        "deploy.about.",
+        "cluster.resources.",
+        "cluster.tolerations.",
+    )
     fields = {name for name in fields_of(LoopConfig) if not name.startswith(null)}
     assert keys_of(yaml.safe_load(block)) == fields - derived
 
@@ -119,6 +130,19 @@ def test_loop_files_of_external_models_load(tmp_path: Path) -> None:
     for block in found:
         (tmp_path / "loop.yaml").write_text(block, encoding="utf-8")
         assert load_config(tmp_path / "loop.yaml").train.external is not None
+
+
+def test_files_on_the_page_of_submit_load(tmp_path: Path) -> None:
+    loop, own, schedules = blocks(ROOT / "docs" / "submit.md", "yaml")
+    (tmp_path / "loop.yaml").write_text(loop, encoding="utf-8")
+    config = load_config(tmp_path / "loop.yaml", on_cluster=True)
+    assert config.workspace(config.cluster_root).state == "${KFLOOP_STATE_URL}"
+    (tmp_path / "own.yaml").write_text(
+        "name: own\n" + own.replace("sha256:...", f"sha256:{'0' * 64}"), encoding="utf-8"
+    )
+    assert load_config(tmp_path / "own.yaml").train.model == "my_model:Digits"
+    (tmp_path / "schedules.yaml").write_text(schedules, encoding="utf-8")
+    assert load_schedules(tmp_path / "schedules.yaml").schedules["digits-weekly"].pipeline == "training"
 
 
 def test_the_page_gives_the_defaults() -> None:
@@ -159,16 +183,23 @@ def test_one_example_shows_every_section_and_every_family_has_one() -> None:
     assert listed == set(loaded)
 
 
+def options_of(command: click.Command) -> set[str]:
+    """Options of a command, both ways of a switch, and of its subcommands."""
+    found = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    return found.union(*(options_of(one) for one in below))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_named_in_a_page_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     code = "\n".join([*blocks(page, "bash"), *blocks(page, "text"), *re.findall(r"`(kfloop [^`\n]+)`", text)])
     named = set(re.findall(r"(?<![\w./-])kfloop ([a-z]+)", code))
     assert named <= set(COMMANDS)
-    for name, options in re.findall(r"(?<![\w./-])kfloop ([a-z]+)([^\n#;]*)", code):
+    for name, options in re.findall(r"(?<![\w./-])kfloop ([a-z]+)([^\n#;&|]*)", code):
         command = cli.get_command(None, name)  # type: ignore[arg-type]  # the group does not look at the context
         assert command is not None
-        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        known = options_of(command) | {"--help"}
         assert set(re.findall(r"(?<!\S)--[a-z-]+", options)) <= known, f"kfloop {name}{options}"
 
 

@@ -32,7 +32,9 @@ COMMANDS = {
     "export": ("kfloop.cli.export", "Write the champion as a Triton repository for production."),
     "collect": ("kfloop.cli.collect", "Log what an exported repository's server answers."),
     "feedback": ("kfloop.cli.feedback", "Keep what turned out to be true of served requests."),
-    "compile": ("kfloop.cli.steps", "Compile the pipelines to KFP's IR."),
+    "compile": ("kfloop.cli.compiling", "Compile the pipelines to KFP's IR."),
+    "submit": ("kfloop.cli.submit", "Run a pipeline on Kubeflow Pipelines and follow it."),
+    "schedule": ("kfloop.cli.schedule", "Recurring runs on Kubeflow Pipelines, from a file in git."),
     "demo": ("kfloop.cli.demo", "The whole story on real data, end to end."),
 }
 

@@ -17,3 +17,9 @@ config_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 by_option = click.option("--by", default="", metavar="NAME", help="Who decides; your user name when left out.")
+ca_option = click.option(
+    "--ca",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="KFLOOP_CA",
+    help="PEM file with the certificates to trust, for a cluster with an authority of its own.",
+)

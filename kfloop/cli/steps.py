@@ -1,4 +1,4 @@
-"""``kfloop step`` and ``kfloop compile``."""
+"""``kfloop step``: one component alone."""
 
 from __future__ import annotations
 
@@ -145,30 +145,3 @@ def replace_folder(source: Path, out: Path) -> None:
     shutil.copytree(source, staging)
     shutil.rmtree(out, ignore_errors=True)
     staging.rename(out)
-
-
-@click.command("compile")
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("compiled"),
-    show_default=True,
-    help="Folder for the IR files.",
-)
-@json_option
-def compile_command(out: Path, *, as_json: bool) -> int:
-    """Compile the pipelines to the YAML that Kubeflow Pipelines runs.
-
-    \b
-    Example:
-      kfloop compile -o compiled/
-    """
-    from kfloop.pipelines.worker import compile_pipelines
-
-    files = [str(file) for file in compile_pipelines(out)]
-    if as_json:
-        print_json({"files": files})
-    else:
-        say("\n".join(files))
-    return EXIT_DONE

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Self, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from kfloop.core.artifacts import canonical_json, sha256_text
+from kfloop.core.cluster import ClusterConfig
 from kfloop.core.ground_truth import truth_file
 from kfloop.core.sections import (
     OF_TARGETS,
@@ -55,6 +56,7 @@ class LoopConfig(Section):
     serve: ServeConfig = ServeConfig()
     monitor: MonitorConfig = MonitorConfig()
     notify: NotifyConfig = NotifyConfig()
+    cluster: ClusterConfig = ClusterConfig()
     state: str = "sqlite:///.kfloop/state.db"
     """SQLAlchemy URL of state."""
     store: str = ".kfloop/store"
@@ -84,6 +86,11 @@ class LoopConfig(Section):
     def digest(self) -> str:
         """Content digest of the whole configuration."""
         return sha256_text(canonical_json(self.model_dump(mode="json")))
+
+    @property
+    def cluster_root(self) -> Path:
+        """The loop's folder on the shared volume of its cluster."""
+        return Path(self.cluster.root) / self.name
 
     def workspace(self, root: Path) -> Workspace:
         """The loop's places, with local paths made absolute under ``root``."""
@@ -137,14 +144,16 @@ def parse_section(step: str, config_json: str) -> Any:
     try:
         return section_model(step).model_validate_json(config_json)
     except ValidationError as error:
-        raise _config_error(error, f"the config of step {step!r}", section_model(step)) from error
+        raise first_problem(error, f"the config of step {step!r}", section_model(step)) from error
 
 
-def load_config(path: Path) -> LoopConfig:
+def load_config(path: Path, *, on_cluster: bool = False) -> LoopConfig:
     """Read and check a loop file.
 
     Args:
         path: The file; paths inside it are taken relative to its folder.
+        on_cluster: The loop as it is on its cluster: paths are relative to its folder there, and section ``cluster`` says where state,
+            store and MLflow are.
 
     Raises:
         ConfigError: No such file, not YAML, an unknown key, or a value out of range.
@@ -166,13 +175,17 @@ def load_config(path: Path) -> LoopConfig:
     try:
         config = LoopConfig.model_validate(content)
     except ValidationError as error:
-        found = _config_error(error, f"'{path}'", LoopConfig)
+        found = first_problem(error, f"'{path}'", LoopConfig)
         raise found from (None if found.data["problem"] == "secret" else error)
-    return _resolved(config, path.resolve().parent)
+    here = path.resolve().parent
+    if not on_cluster:
+        return _resolved(config, here, here)
+    places = {key: getattr(config.cluster, key) or getattr(config, key) for key in ("state", "store", "mlflow")}
+    return _resolved(config.model_copy(update=places), here, config.cluster_root)
 
 
-def _resolved(config: LoopConfig, root: Path) -> LoopConfig:
-    """The same configuration with data paths made absolute and derived fields filled."""
+def _resolved(config: LoopConfig, here: Path, root: Path) -> LoopConfig:
+    """The same configuration with data paths made absolute under ``root`` and derived fields filled; ``here`` is the folder to look into."""
     data = config.data
     changes: dict[str, Any] = {}
     if data.source != "digits" and data.dvc is None:
@@ -184,7 +197,7 @@ def _resolved(config: LoopConfig, root: Path) -> LoopConfig:
     if data.fresh == REQUESTS:
         feedback = str(truth_file(changes.get("feedback"), root))
         changes |= {"fresh": REQUESTS, "feedback": feedback, "places": config.workspace(root).to_json()}
-    if data.dvc is not None and (root / data.dvc.repo).is_dir():  # a repository on this disk
+    if data.dvc is not None and (here / data.dvc.repo).is_dir():  # a repository on this disk
         changes["dvc"] = data.dvc.model_copy(update={"repo": _absolute_path(data.dvc.repo, root)})
     suite, requests = config.validation.suite, config.validation.requests
     validation = {
@@ -192,7 +205,7 @@ def _resolved(config: LoopConfig, root: Path) -> LoopConfig:
         "requests": requests and _absolute_path(requests, root),
     }
     train, tuned = config.train, config.train.finetune
-    if tuned is not None and (root / tuned.model).is_dir():  # a folder, not a name on the hub
+    if tuned is not None and (here / tuned.model).is_dir():  # a folder, not a name on the hub
         local = tuned.model_copy(update={"model": _absolute_path(tuned.model, root)})
         train = train.model_copy(update={"finetune": local})
     target = config.deploy.target
@@ -238,7 +251,7 @@ def _absolute_url(url: str, root: Path) -> str:
     return url
 
 
-def _config_error(error: ValidationError, where: str, model: type[BaseModel]) -> ConfigError:
+def first_problem(error: ValidationError, where: str, model: type[BaseModel]) -> ConfigError:
     """The first problem pydantic found, in words, with the nearest valid key for an unknown one."""
     # A misspelt key also leaves the right one missing: the misspelling is what helps.
     problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")

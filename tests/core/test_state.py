@@ -7,10 +7,12 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
 from kfloop.components.deploy.recovery import recover
 from kfloop.components.deploy.rollback import exclusive
@@ -22,9 +24,25 @@ from kfloop.core.workspace import Workspace
 from kfloop.errors import LeaseHeldError, StateError
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind; that of the first also names the tests' place of it."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/state.db"
+    return str(request.getfixturevalue("postgres").database())
+
+
 @pytest.fixture
-def state(tmp_path: Path) -> State:
-    return open_state(f"sqlite:///{tmp_path}/state.db")
+def state(url: str) -> Iterator[State]:
+    opened = open_state(url)
+    yield opened
+    opened.engine.dispose()
+
+
+def vandal(state: State, statement: str, **values: Any) -> None:
+    """Change the database behind kfloop's back."""
+    with state.engine.begin() as connection:
+        connection.execute(text(statement), values)
 
 
 def promote(state: State, version: int, digest: str, expected: str | None, action: str = "promote") -> None:
@@ -85,39 +103,36 @@ def test_a_decision_made_against_another_champion_is_refused(state: State) -> No
         promote(state, 2, "d2", "d0")
 
 
-def test_a_changed_row_breaks_the_chain(state: State, tmp_path: Path) -> None:
+def test_a_changed_row_breaks_the_chain(state: State) -> None:
     promote(state, 1, "d1", None)
     promote(state, 2, "d2", "d1")
-    with sqlite3.connect(tmp_path / "state.db") as connection:
-        connection.execute("update ledger set body = replace(body, '\"d1\"', '\"dx\"') where seq = 2")
+    vandal(state, "update ledger set body = replace(body, '\"d1\"', '\"dx\"') where seq = 2")
     with pytest.raises(StateError, match="broken at row 2"):
         state.ledger.verify("a")
 
 
-def test_a_removed_row_breaks_the_chain(state: State, tmp_path: Path) -> None:
+def test_a_removed_row_breaks_the_chain(state: State) -> None:
     promote(state, 1, "d1", None)
     promote(state, 2, "d2", "d1")
-    with sqlite3.connect(tmp_path / "state.db") as connection:
-        connection.execute("delete from ledger where seq = 1")
+    vandal(state, "delete from ledger where seq = 1")
     with pytest.raises(StateError, match="broken at row 1"):
         state.ledger.verify("a")
 
 
-def looped(tmp_path: Path, state: str = "state.db") -> Workspace:
-    return Workspace(loop="a", root=tmp_path, state=f"sqlite:///{tmp_path}/{state}", store="", mlflow="")
+def looped(tmp_path: Path, url: str) -> Workspace:
+    return Workspace(loop="a", root=tmp_path, state=url, store="", mlflow="")
 
 
 @pytest.mark.parametrize("kept", [2, 0])
-def test_a_ledger_that_was_cut_off_is_noticed(state: State, tmp_path: Path, kept: int) -> None:
+def test_a_ledger_that_was_cut_off_is_noticed(state: State, url: str, tmp_path: Path, kept: int) -> None:
     """Its chain is whole: only the anchor knows that there were more rows."""
-    workspace = looped(tmp_path)
+    workspace = looped(tmp_path, url)
     promote(state, 1, "d1", None)
     promote(state, 2, "d2", "d1")
     assert verified(workspace) == 4
     anchor(workspace)
     assert verified(workspace) == 4
-    with sqlite3.connect(tmp_path / "state.db") as connection:
-        connection.execute("delete from ledger where seq > ?", (kept,))
+    vandal(state, "delete from ledger where seq > :kept", kept=kept)
     state.ledger.verify("a")
     with pytest.raises(StateError, match=r"it has \d rows, and 4 rows were seen") as caught:
         verified(workspace)
@@ -136,28 +151,28 @@ def test_a_ledger_that_was_cut_off_is_noticed(state: State, tmp_path: Path, kept
     assert verified(workspace) >= 5
 
 
-def test_a_state_that_is_gone_is_noticed_and_another_one_is_not_compared(state: State, tmp_path: Path) -> None:
-    promote(state, 1, "d1", None)
-    anchor(looped(tmp_path))
-    assert verified(looped(tmp_path, "other.db")) == 0
+def test_a_state_that_is_gone_is_noticed_and_another_one_is_not_compared(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    promote(open_state(url), 1, "d1", None)
+    anchor(looped(tmp_path, url))
+    assert verified(looped(tmp_path, f"sqlite:///{tmp_path}/other.db")) == 0
     (tmp_path / "state.db").unlink()
     with pytest.raises(StateError, match="it has 0 rows, and 2 rows were seen"):
-        verified(looped(tmp_path))
+        verified(looped(tmp_path, url))
 
 
-def test_a_pid_is_ours_on_our_host_only(state: State, tmp_path: Path) -> None:
+def test_a_pid_is_ours_on_our_host_only(state: State, url: str, tmp_path: Path) -> None:
     with state.leases.acquire("a", "r1"):
         holder = state.leases.holder("a")
         assert holder is not None
         assert holder.is_us("")
-        with sqlite3.connect(tmp_path / "state.db") as connection:
-            connection.execute("update leases set host = 'elsewhere'")
+        vandal(state, "update leases set host = 'elsewhere'")
         holder = state.leases.holder("a")
         assert holder is not None
         assert not holder.is_us("")
         assert not holder.is_us("r2")
         assert holder.is_us("r1")  # a step of that run, in another pod
-        with pytest.raises(LeaseHeldError), exclusive(state, looped(tmp_path), "approve"):
+        with pytest.raises(LeaseHeldError), exclusive(state, looped(tmp_path, url), "approve"):
             pass
 
 
@@ -173,29 +188,25 @@ def test_a_lease_keeps_a_second_run_out_and_is_free_afterwards(state: State) -> 
         pass
 
 
-def test_the_lease_of_a_killed_run_is_taken_over_at_once(state: State, tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/state.db"
+def test_the_lease_of_a_killed_run_is_taken_over_at_once(state: State, url: str) -> None:
     code = f"import os\nfrom kfloop.core.state import open_state\nopen_state({url!r}).leases.acquire('a', 'r1').__enter__()\nos._exit(9)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
     with state.leases.acquire("a", "r2") as lease:
         lease.check()
 
 
-def test_a_lease_that_was_taken_over_is_noticed(state: State, tmp_path: Path) -> None:
+def test_a_lease_that_was_taken_over_is_noticed(state: State) -> None:
     lease = state.leases.acquire("a", "r1")
-    with sqlite3.connect(tmp_path / "state.db") as connection:
-        connection.execute("update leases set token = 'other'")
+    vandal(state, "update leases set token = 'other'")
     with pytest.raises(StateError, match="took over"):
         lease.check()
 
 
-def test_a_silent_holder_on_another_host_is_dead_after_a_while(state: State, tmp_path: Path) -> None:
+def test_a_silent_holder_on_another_host_is_dead_after_a_while(state: State) -> None:
     state.leases.acquire("a", "r1")
-    with sqlite3.connect(tmp_path / "state.db") as connection:
-        connection.execute("update leases set host = 'elsewhere'")
+    vandal(state, "update leases set host = 'elsewhere'")
     assert state.leases.holder("a") is not None
-    with sqlite3.connect(tmp_path / "state.db") as connection:
-        connection.execute("update leases set heartbeat = heartbeat - 60")
+    vandal(state, "update leases set heartbeat = heartbeat - 60")
     assert state.leases.holder("a") is None
 
 
@@ -239,20 +250,21 @@ def test_a_corrupt_database_is_named_and_left_alone(tmp_path: Path) -> None:
     assert file.read_bytes() == before
 
 
-def test_a_database_of_a_newer_kfloop_is_refused(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/state.db"
-    open_state(url)
-    with create_engine(url).begin() as connection:
-        connection.execute(text("update alembic_version set version_num = '9999'"))
+@pytest.mark.parametrize(
+    ("version", "told"), [("9999", "schema 9999, this kfloop"), ("cfd24bdc0731", "another program")]
+)
+def test_a_database_of_a_newer_kfloop_or_of_mlflow_is_refused(url: str, version: str, told: str) -> None:
+    state = open_state(url)
+    vandal(state, "update alembic_version set version_num = :version", version=version)
+    state.engine.dispose()
     open_state.cache_clear()
-    with pytest.raises(StateError, match="9999"):
+    with pytest.raises(StateError, match=told):
         open_state(url)
 
 
-def test_the_migrations_give_the_schema_that_the_code_uses(tmp_path: Path) -> None:
+def test_the_migrations_give_the_schema_that_the_code_uses(state: State) -> None:
     from sqlalchemy import inspect
 
-    state = open_state(f"sqlite:///{tmp_path}/state.db")
     found = inspect(state.engine)
     for table in metadata.sorted_tables:
         assert {column["name"] for column in found.get_columns(table.name)} == set(table.columns.keys())
@@ -280,43 +292,21 @@ def test_what_is_noted_changes_no_champion_and_disturbs_no_change(state: State) 
     assert state.ledger.verify("a") == 5
 
 
-def test_rows_of_before_that_had_no_details_are_read_and_verified(state: State, tmp_path: Path) -> None:
+def test_rows_of_before_that_had_no_details_are_read_and_verified(state: State) -> None:
     promote(state, 1, "d1", None)
-    with sqlite3.connect(tmp_path / "state.db") as connection:
-        bodies = connection.execute("select seq, body from ledger order by seq").fetchall()
-        before = "0" * 64
-        for seq, body in bodies:
-            old = json.dumps(
-                {key: value for key, value in json.loads(body).items() if key != "details"}, sort_keys=True
-            )
-            digest = hashlib.sha256(f"{before}\n{old}".encode()).hexdigest()
-            row = (old, before, digest, seq)
-            connection.execute("update ledger set body = ?, previous_hash = ?, hash = ? where seq = ?", row)
-            before = digest
+    with state.engine.begin() as connection:
+        bodies = connection.execute(text("select seq, body from ledger order by seq")).all()
+    before = "0" * 64
+    for seq, body in bodies:
+        old = json.dumps({key: value for key, value in json.loads(body).items() if key != "details"}, sort_keys=True)
+        digest = hashlib.sha256(f"{before}\n{old}".encode()).hexdigest()
+        changed = "update ledger set body = :old, previous_hash = :before, hash = :digest where seq = :seq"
+        vandal(state, changed, old=old, before=before, digest=digest, seq=seq)
+        before = digest
     assert state.ledger.verify("a") == 2
     champion = state.ledger.champion("a")
     assert champion is not None
     assert champion.details == {}
-
-
-def test_a_database_of_the_first_schema_is_brought_to_the_present_one(tmp_path: Path) -> None:
-    from alembic import command
-    from alembic.config import Config
-
-    from kfloop.core.state import database
-
-    url = f"sqlite:///{tmp_path}/old.db"
-    config = Config()
-    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
-    with create_engine(url).begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-    state = open_state(url)
-    state.looks.add("a", challenger_digest="c", test_digest="t", sketch=("0",), evidence_digest="e")
-    state.looks.add("a", challenger_digest="c", test_digest="t", sketch=("0",), evidence_digest="f")
-    assert [look.evidence_digest for look in state.looks.before("a", "d", "t")] == ["e"]
-    assert state.looks.before("a", "c", "t") == []
-    assert state.looks.before("b", "d", "t") == []
 
 
 def test_runs_are_found_by_the_beginning_of_their_id(state: State) -> None:

@@ -62,7 +62,24 @@ def test_the_approval_takes_one_decision_and_always_tells_its_end(compiled: Path
 def test_compiling_again_gives_the_same_bytes(compiled: Path, shell: Any) -> None:
     assert shell.run("compile").returncode == 0
     for name in FILES:
-        assert (shell.folder / "compiled" / name).read_bytes() == (compiled / name).read_bytes()
+        assert (shell.folder / "pipelines" / "compiled" / name).read_bytes() == (compiled / name).read_bytes()
+
+
+def test_the_loop_file_says_what_steps_are_given(shell: Any, compiled: Path) -> None:
+    shell.write("name: x\ncluster: {labels: {team: vision}}\n")
+    assert shell.run("compile").returncode == 0
+    written = (shell.folder / "pipelines" / "compiled" / "approval.yaml").read_text()
+    assert written.count("team: vision") == 2
+    assert "team: vision" not in (compiled / "approval.yaml").read_text()
+
+
+def test_a_loop_file_that_is_asked_for_must_be_there_and_right(shell: Any) -> None:
+    missing = shell.run("compile", "-c", "other.yaml")
+    assert (missing.returncode, "no loop file at 'other.yaml'" in missing.stderr) == (2, True)
+    shell.write("name: x\ncluster: {labels: vision}\n")
+    wrong = shell.run("compile")
+    assert (wrong.returncode, "'cluster.labels' is 'vision'" in wrong.stderr) == (2, True)
+    assert not (shell.folder / "pipelines").exists()
 
 
 def test_no_place_of_this_machine_is_in_it(compiled: Path) -> None:

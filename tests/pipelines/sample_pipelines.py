@@ -86,3 +86,52 @@ def secretive(workspace: str) -> None:
     """A step that needs a secret of the cluster, which the local runner would drop without a word."""
     task = act(workspace=workspace, name="act")
     kubernetes.use_secret_as_env(task, secret_name="token", secret_key_to_env={"token": "TOKEN"})
+
+
+@dsl.pipeline
+def endless(workspace: str) -> None:
+    """A step that takes a minute and has a second, behind another that keeps within its time."""
+    first = act(workspace=workspace, name="act")
+    kubernetes.set_timeout(first, 60)
+    kubernetes.set_timeout(act(workspace=workspace, name="act", seconds=60.0).after(first), 2)
+
+
+@dsl.pipeline
+def borrowed(workspace: str) -> None:
+    """A step with all that has an equivalent on one machine."""
+    task = act(workspace=workspace, name="act")
+    kubernetes.use_secret_as_env(task, secret_name="s", secret_key_to_env={"key": "KFLOOP_TEST_SECRET"})
+    kubernetes.use_config_map_as_env(task, config_map_name="c", config_map_key_to_env={"key": "NOWHERE"}, optional=True)
+    kubernetes.mount_pvc(task, pvc_name="work", mount_path="/nowhere")
+    kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/usr", medium="Memory")
+    kubernetes.add_pod_label(task, label_key="team", label_value="vision")
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def idle() -> None:
+    """Do nothing."""
+
+
+@dsl.pipeline
+def mounted() -> None:
+    """A volume at a place that is not the workspace's."""
+    kubernetes.mount_pvc(idle(), pvc_name="work", mount_path="/nowhere")
+
+
+@dsl.pipeline
+def fielded(workspace: str) -> None:
+    """A field of the pod."""
+    kubernetes.use_field_path_as_env(act(workspace=workspace, name="act"), env_name="POD", field_path="metadata.name")
+
+
+@dsl.pipeline
+def secret_files(workspace: str) -> None:
+    """A secret as files."""
+    kubernetes.use_secret_as_volume(act(workspace=workspace, name="act"), secret_name="s", mount_path="/secret")
+
+
+@dsl.pipeline
+def looping(workspace: str) -> None:
+    """A step for each of two names."""
+    with dsl.ParallelFor(["a", "b"]) as name:
+        act(workspace=workspace, name=name)

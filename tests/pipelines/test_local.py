@@ -14,7 +14,9 @@ from kfloop.core.records import StepRecord
 from kfloop.core.state import State, open_state
 from kfloop.core.workspace import Workspace
 from kfloop.errors import ConfigError, StateError, TerminalError
+from kfloop.pipelines.honouring import refuse_unsupported
 from kfloop.pipelines.local import Finished, check_branches, run_pipeline
+from kfloop.pipelines.worker import compiled_documents, load_pipeline
 
 HERE = Path(__file__).parent
 
@@ -84,9 +86,43 @@ def test_a_failure_stops_what_stands_behind_it_and_keeps_its_error(workspace: Wo
 def test_a_setting_the_local_runner_would_drop_is_an_error_before_anything_runs(
     workspace: Workspace, state: State
 ) -> None:
-    with pytest.raises(ConfigError, match="secretAsEnv"):
+    with pytest.raises(ConfigError, match="secretAsEnv: TOKEN"):
         go(workspace, state, "secretive")
     assert state.runs.events("r1") == []
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "told"),
+    [
+        ("fielded", "fieldPathAsEnv: POD"),
+        ("secret_files", "secretAsVolume, which the local engine cannot honour"),
+        ("mounted", "volume at '/nowhere'"),
+        ("looping", "is a loop"),
+    ],
+)
+def test_so_is_what_has_no_equivalent_on_one_machine(monkeypatch: pytest.MonkeyPatch, pipeline: str, told: str) -> None:
+    monkeypatch.syspath_prepend(HERE)
+    with pytest.raises(ConfigError, match=told):
+        refuse_unsupported(compiled_documents(load_pipeline(f"sample_pipelines:{pipeline}")))
+
+
+def test_what_has_an_equivalent_on_one_machine_runs(
+    workspace: Workspace, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KFLOOP_TEST_SECRET", "s")
+    assert statuses(go(workspace, state, "borrowed")) == {"act": "succeeded"}
+
+
+def test_a_step_is_ended_when_its_time_is_over(workspace: Workspace, state: State) -> None:
+    finished = go(workspace, state, "endless")
+    assert finished.returncode != 0
+    *_, last = finished.steps
+    assert (last.status, last.seconds) == ("failed", 2.0)
+    assert last.error is not None
+    assert "longer than the 2 s it has" in last.error["message"]
+    processes = [event.payload["pid"] for event in state.runs.events("r1") if event.event == "started"]
+    assert processes
+    assert not [pid for pid in processes if psutil.pid_exists(pid) and _runs(psutil.Process(pid))]
 
 
 def test_a_pipeline_that_does_not_exist_fails_with_the_last_line_of_the_log(workspace: Workspace, state: State) -> None:
@@ -98,6 +134,7 @@ ENGINE = """
 import sys
 from kfloop.core.state import open_state
 from kfloop.core.workspace import Workspace
+from kfloop.pipelines.honouring import refuse_unsupported
 from kfloop.pipelines.local import run_pipeline
 workspace = Workspace.from_json(sys.argv[1])
 state = open_state(workspace.state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -11,14 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, event, inspect, text
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
 
+from kfloop.core.addresses import hidden, redacted, resolved
+from kfloop.core.state.failures import is_away, told
 from kfloop.core.state.leases import Leases
 from kfloop.core.state.ledger import Ledger
 from kfloop.core.state.looks import Looks
 from kfloop.core.state.monitors import Monitors, Triggers
 from kfloop.core.state.runs import Runs
-from kfloop.errors import StateError, TransientError
+from kfloop.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +31,24 @@ if TYPE_CHECKING:
 
 HEAD = "0003"
 SQLITE = "sqlite:///"
+POSTGRES = "postgresql"
 PATIENCE_S = 15
+SILENCE_S = 60  # a writer that stopped in the middle of a transaction loses it, so that it does not keep all others out
+PATIENCE = f"select set_config('lock_timeout', '{PATIENCE_S}s', true), set_config('idle_in_transaction_session_timeout', '{SILENCE_S}s', true)"
+LOCK = (
+    "select pg_advisory_xact_lock(hashtextextended(:name, 0))"  # ends with the transaction, also when its process dies
+)
+# Read committed, so that the first statement after the lock sees what its last holder wrote.
+POSTGRES_OPTIONS: dict[str, Any] = {
+    "isolation_level": "READ COMMITTED",
+    "pool_pre_ping": True,
+    "connect_args": {
+        "connect_timeout": 10,
+        "application_name": "kfloop",
+        "keepalives_idle": 30,
+        "tcp_user_timeout": 30_000,
+    },
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +75,8 @@ class State:
 
 def exists(url: str) -> bool:
     """Whether there is any state at ``url``; a local file that is not there has none, a server is taken to have."""
-    return not url.startswith(SQLITE) or Path(url.removeprefix(SQLITE)).is_file()
+    opened = resolved(url)
+    return not opened.startswith(SQLITE) or Path(opened.removeprefix(SQLITE)).is_file()
 
 
 @lru_cache(maxsize=8)
@@ -62,16 +84,17 @@ def open_state(url: str) -> State:
     """Open (and create or migrate) the state at ``url``.
 
     Raises:
-        StateError: The database is corrupt, or from a newer kfloop.
+        ConfigError: It is no URL of a database, its driver is not installed, or a variable that it refers to is not set.
+        StateError: The database is corrupt, from a newer kfloop, or refuses us.
         TransientError: The database cannot be reached or is locked for long.
     """
-    if url.startswith(SQLITE):
-        Path(url.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url)
-    if engine.dialect.name == "sqlite":
-        _prepare_sqlite(engine)
-    with translated(url):
-        _migrate(engine, url)
+    engine = _engine(url)
+    try:
+        with translated(url):
+            _migrate(engine, url)
+    except BaseException:
+        engine.dispose()
+        raise
     begin = _Begin(engine, url)
     return State(
         engine=engine,
@@ -84,40 +107,74 @@ def open_state(url: str) -> State:
     )
 
 
+def _engine(url: str) -> Engine:
+    """The engine, with what its kind of database needs; nothing is opened yet."""
+    opened = resolved(url)
+    if opened.startswith(SQLITE):
+        Path(opened.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        place = make_url(opened)
+        if place.drivername in {POSTGRES, "postgres"}:
+            place = place.set(drivername="postgresql+psycopg")
+        engine = create_engine(place, **(POSTGRES_OPTIONS if place.get_backend_name() == POSTGRES else {}))
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise ConfigError(
+            f"state '{redacted(url)}' cannot be opened: {hidden(str(error), url)}",
+            hint='expected sqlite:///FILE or postgresql://USER:${VARIABLE}@HOST/DATABASE (pip install "kfloop[postgres]")',
+        ) from None
+    if engine.dialect.name == "sqlite":
+        _prepare_sqlite(engine)
+    return engine
+
+
 class _Begin:
-    """Callable that opens one transaction, with driver errors turned into kfloop's."""
+    """Callable that opens one transaction, with driver errors turned into kfloop's.
+
+    A writer whose rows depend on rows that it read names a ``lock``, the loop or the run: those with the same one follow each other. On
+    SQLite every transaction excludes every other writer anyway.
+    """
 
     def __init__(self, engine: Engine, url: str) -> None:
         self._engine = engine
         self._url = url
 
     @contextlib.contextmanager
-    def __call__(self) -> Iterator[Connection]:
-        with translated(self._url), self._engine.begin() as connection:
+    def __call__(self, lock: str = "") -> Iterator[Connection]:
+        with translated(self._url), self._connect() as connection, connection.begin():
+            if lock and self._engine.dialect.name == POSTGRES:
+                _wait_for(connection, f"kfloop:{lock}")
             yield connection
+
+    def _connect(self) -> Connection:
+        """A connection; a server that restarts is waited for, because nothing was asked of it yet."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self._engine.connect()
+            except OperationalError as error:
+                if not is_away(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+
+
+def _wait_for(connection: Connection, name: str) -> None:
+    """Hold the lock called ``name`` until the end of the transaction (PostgreSQL)."""
+    connection.execute(text(PATIENCE))
+    connection.execute(text(LOCK), {"name": name})
 
 
 @contextlib.contextmanager
 def translated(url: str) -> Iterator[None]:
-    """Turn driver errors into kfloop's own, which say what to do."""
+    """Turn driver errors into kfloop's own, which say what to do and hold no secret of the URL.
+
+    A row that is there already is left to the caller, who knows what it means.
+    """
     try:
         yield
-    except OperationalError as error:
-        reason = str(error.orig)
-        if "disk is full" in reason or "disk I/O" in reason:
-            raise StateError(
-                f"no space left for state '{url}': {reason}", hint="free some space, then run the same command again"
-            ) from error
-        raise TransientError(
-            f"state '{url}' cannot be used now: {reason}", hint="is another program holding it? try again"
-        ) from error
-    except DatabaseError as error:
-        if "UNIQUE constraint" in str(error.orig) or "duplicate key" in str(error.orig):
-            raise
-        raise StateError(
-            f"state '{url}' is corrupt: {error.orig}",
-            hint="put the file aside and restore a backup; nothing was changed",
-        ) from error
+    except IntegrityError:
+        raise
+    except DBAPIError as error:
+        raise told(error, url) from error
 
 
 def _prepare_sqlite(engine: Engine) -> None:
@@ -152,22 +209,45 @@ def _write_ahead(cursor: Any) -> None:
 
 
 def _migrate(engine: Engine, url: str) -> None:
-    """Bring the schema to ``HEAD``; Alembic is imported only when there is something to do."""
+    """Bring the schema to ``HEAD``, all of it or nothing; Alembic is imported only when there is something to do."""
     with engine.begin() as connection:
-        found = None
-        if inspect(connection).has_table("alembic_version"):
-            found = connection.execute(text("select version_num from alembic_version")).scalar()
-        if found == HEAD:
+        if _found(connection, url) == HEAD:
             return
-        if found is not None and found > HEAD:
-            raise StateError(
-                f"state '{url}' has schema {found}, this kfloop knows {HEAD}",
-                hint="update kfloop, or point 'state:' at another database",
-            )
-        from alembic import command
-        from alembic.config import Config
+        if engine.dialect.name == POSTGRES:  # several processes may open an empty or an old database at once
+            _wait_for(connection, "kfloop schema")
+            if _found(connection, url) == HEAD:
+                return
+        upgrade(connection)
 
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, HEAD)
+
+def upgrade(connection: Connection, revision: str = HEAD) -> None:
+    """Run the migrations up to ``revision`` within the transaction of ``connection``."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+def _found(connection: Connection, url: str) -> str | None:
+    """The schema's version; null for an empty database.
+
+    Raises:
+        StateError: It is a newer one, or that of another program.
+    """
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.execute(text("select version_num from alembic_version")).scalar()
+    if found is not None and not re.fullmatch(r"[0-9]{4}", found):
+        raise StateError(
+            f"the database of state '{redacted(url)}' has the schema of another program ('{found}')",
+            hint="give state a database of its own: MLflow's tables have the same names",
+        )
+    if found is not None and found > HEAD:
+        raise StateError(
+            f"state '{redacted(url)}' has schema {found}, this kfloop knows {HEAD}",
+            hint="update kfloop, or point 'state:' at another database",
+        )
+    return None if found is None else str(found)

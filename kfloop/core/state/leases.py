@@ -9,11 +9,14 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from kfloop.core.artifacts import sha256_text
 from kfloop.core.state.schema import leases
 from kfloop.errors import KfloopError, LeaseHeldError, StateError
 
@@ -42,24 +45,25 @@ class Holder:
 
     def is_us(self, run_id: str) -> bool:
         """Whether it is this process, or the run it is a step of; on another host the same pid is another process."""
-        here = self.host == socket.gethostname() and self.pid == os.getpid()
+        here = self.host == this_host() and self.pid == os.getpid()
         return here or (bool(run_id) and self.run_id == run_id)
 
 
 class Leases:
     """Leases of all loops in one database."""
 
-    def __init__(self, begin: Callable[[], AbstractContextManager[Connection]]) -> None:
+    def __init__(self, begin: Callable[..., AbstractContextManager[Connection]]) -> None:
         self._begin = begin
 
     def holder(self, loop: str) -> Holder | None:
         """The live holder; a dead one (gone process on this host, silent for long elsewhere) counts as none."""
         with self._begin() as connection:
             row = connection.execute(select(leases).where(leases.c.loop == loop)).one_or_none()
+            now = _now(connection)
         if row is None:
             return None
         holder = Holder(run_id=row.run_id, host=row.host, pid=row.pid, acquired=row.acquired, heartbeat=row.heartbeat)
-        return holder if _alive(holder) else None
+        return holder if _alive(holder, now) else None
 
     def acquire(self, loop: str, run_id: str) -> Lease:
         """Take the lease, also over from a dead holder; one that is held for the end of a roll-out is waited for.
@@ -78,14 +82,14 @@ class Leases:
 
     def _take(self, loop: str, run_id: str) -> Lease:
         token = uuid.uuid4().hex
-        now = time.time()
-        with self._begin() as connection:
+        with self._begin(lock=loop) as connection:
+            now = _now(connection)
             row = connection.execute(select(leases).where(leases.c.loop == loop)).one_or_none()
             if row is not None:
                 holder = Holder(
                     run_id=row.run_id, host=row.host, pid=row.pid, acquired=row.acquired, heartbeat=row.heartbeat
                 )
-                if _alive(holder):
+                if _alive(holder, now):
                     raise LeaseHeldError(
                         f"run '{holder.run_id}' of loop '{loop}' is at work (pid {holder.pid} on {holder.host}, "
                         f"for {now - holder.acquired:.0f} s)",
@@ -99,7 +103,7 @@ class Leases:
                     loop=loop,
                     token=token,
                     run_id=run_id,
-                    host=socket.gethostname(),
+                    host=this_host(),
                     pid=os.getpid(),
                     acquired=now,
                     heartbeat=now,
@@ -111,7 +115,7 @@ class Leases:
 class Lease:
     """A held lease; a context manager that beats in the background and releases at the end."""
 
-    def __init__(self, begin: Callable[[], AbstractContextManager[Connection]], loop: str, token: str) -> None:
+    def __init__(self, begin: Callable[..., AbstractContextManager[Connection]], loop: str, token: str) -> None:
         self._begin = begin
         self._mine = (leases.c.loop == loop) & (leases.c.token == token)
         self._loop = loop
@@ -147,11 +151,30 @@ class Lease:
         while not self._stop.wait(BEAT_SECONDS):
             # A full disk, a locked database: the run itself says so when it matters, and the next beat may get through.
             with contextlib.suppress(KfloopError, SQLAlchemyError), self._begin() as connection:
-                connection.execute(update(leases).where(self._mine).values(heartbeat=time.time()))
+                connection.execute(update(leases).where(self._mine).values(heartbeat=_now(connection)))
 
 
-def _alive(holder: Holder) -> bool:
-    if holder.host == socket.gethostname():
+@lru_cache(maxsize=1)
+def this_host() -> str:
+    """Name of the machine on which a pid means something: two containers, or a pod that came back, may have one host name."""
+    parts = []
+    with contextlib.suppress(OSError):  # Linux only; elsewhere there are no namespaces of processes
+        parts = [
+            Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"),
+            str(Path("/proc/self/ns/pid").readlink()),
+        ]
+    return socket.gethostname() + (f":{sha256_text(''.join(parts))[:8]}" if parts else "")
+
+
+def _now(connection: Connection) -> float:
+    """Unix time in seconds by one clock for all: the server's; a file is used on one machine."""
+    if connection.dialect.name == "postgresql":
+        return float(connection.execute(text("select extract(epoch from clock_timestamp())")).scalar_one())
+    return time.time()
+
+
+def _alive(holder: Holder, now: float) -> bool:
+    if holder.host == this_host():
         try:
             os.kill(holder.pid, 0)
         except ProcessLookupError:
@@ -159,7 +182,7 @@ def _alive(holder: Holder) -> bool:
         except PermissionError:
             return True
         return not _is_zombie(holder.pid)
-    return time.time() - holder.heartbeat < STALE_SECONDS
+    return now - holder.heartbeat < STALE_SECONDS
 
 
 def _is_zombie(pid: int) -> bool:

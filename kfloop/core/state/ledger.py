@@ -2,7 +2,7 @@
 
 A change is two rows: an ``intent`` before anything is touched, and ``done`` or ``withdrawn`` after. The champion is the version of the last ``done``
 row. What people say without changing the champion (a hold, its rejection, an override of a rule and its end) is one row ``noted``. Two writers
-cannot both append the same row, because its number is part of the primary key.
+cannot both append the same row, because its number is part of the primary key; those of one loop follow each other, so that none has to try twice.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROOT_HASH = "0" * 64
 class Ledger:
     """Reads and appends; never updates."""
 
-    def __init__(self, begin: Callable[[], AbstractContextManager[Connection]]) -> None:
+    def __init__(self, begin: Callable[..., AbstractContextManager[Connection]]) -> None:
         self._begin = begin
 
     def history(self, loop: str) -> list[Entry]:
@@ -90,7 +90,7 @@ class Ledger:
         Raises:
             StateError: The champion is another one by now, or another change is under way.
         """
-        with self._begin() as connection:
+        with self._begin(lock=loop) as connection:
             entries = _entries(connection, loop)
             opened = open_intent_of(entries)
             if opened is not None:
@@ -149,7 +149,7 @@ class Ledger:
             run_id: The run, if any.
             details: More facts of the row.
         """
-        with self._begin() as connection:
+        with self._begin(lock=loop) as connection:
             entries = _entries(connection, loop)
             return _append(
                 connection,
@@ -174,7 +174,7 @@ class Ledger:
         Raises:
             StateError: The intent is not open (somebody else closed it).
         """
-        with self._begin() as connection:
+        with self._begin(lock=intent.loop) as connection:
             entries = _entries(connection, intent.loop)
             opened = open_intent_of(entries)
             if opened is None or opened.seq != intent.seq:

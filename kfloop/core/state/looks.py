@@ -43,7 +43,7 @@ class Look:
 class Looks:
     """Looks by loop; a repeated decision on the same challenger and rows is one look."""
 
-    def __init__(self, begin: Callable[[], AbstractContextManager[Connection]]) -> None:
+    def __init__(self, begin: Callable[..., AbstractContextManager[Connection]]) -> None:
         self._begin = begin
 
     def add(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Monitors:
     """Monitor state per loop and champion, saved by compare-and-set."""
 
-    def __init__(self, begin: Callable[[], AbstractContextManager[Connection]]) -> None:
+    def __init__(self, begin: Callable[..., AbstractContextManager[Connection]]) -> None:
         self._begin = begin
 
     def load(self, loop: str, champion_digest: str) -> tuple[dict[str, Any] | None, int]:
@@ -100,7 +100,7 @@ class Trigger:
 class Triggers:
     """Conclusions, oldest first."""
 
-    def __init__(self, begin: Callable[[], AbstractContextManager[Connection]]) -> None:
+    def __init__(self, begin: Callable[..., AbstractContextManager[Connection]]) -> None:
         self._begin = begin
 
     def add(

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from kfloop.core.state.schema import runs, steps
+from kfloop.errors import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,23 +36,32 @@ class StepEvent:
 class Runs:
     """Run records by id."""
 
-    def __init__(self, begin: Callable[[], AbstractContextManager[Connection]]) -> None:
+    def __init__(self, begin: Callable[..., AbstractContextManager[Connection]]) -> None:
         self._begin = begin
 
     def start(self, run_id: str, loop: str, pipeline: str, fingerprint: str, record: dict[str, Any]) -> None:
-        """Record that a run began."""
-        with self._begin() as connection:
-            connection.execute(
-                insert(runs).values(
-                    run_id=run_id,
-                    loop=loop,
-                    pipeline=pipeline,
-                    status=RUNNING,
-                    fingerprint=fingerprint,
-                    started=time.time(),
-                    record=json.dumps(record),
-                )
-            )
+        """Record that a run began.
+
+        Raises:
+            StateError: There is a run of that id, be it of another loop.
+        """
+        row = {
+            "run_id": run_id,
+            "loop": loop,
+            "pipeline": pipeline,
+            "status": RUNNING,
+            "fingerprint": fingerprint,
+            "started": time.time(),
+            "record": json.dumps(record),
+        }
+        try:
+            with self._begin() as connection:
+                connection.execute(insert(runs).values(**row))
+        except IntegrityError as error:  # loops that share a server share the ids of their runs
+            raise StateError(
+                f"there is a run '{run_id}' already, of this loop or of another one that shares this state",
+                hint="start it again under another id",
+            ) from error
 
     def finish(self, run_id: str, status: str, record: dict[str, Any]) -> None:
         """Record how a run ended."""
@@ -97,7 +108,7 @@ class Runs:
 
     def step(self, run_id: str, step: str, event: str, payload: dict[str, Any]) -> None:
         """Append a step event."""
-        with self._begin() as connection:
+        with self._begin(lock=f"run {run_id}") as connection:
             number = connection.execute(select(func.max(steps.c.number)).where(steps.c.run_id == run_id)).scalar() or 0
             connection.execute(
                 insert(steps).values(

@@ -1,0 +1,1 @@
+"""The cluster engine: pipelines compiled for, submitted to and scheduled on Kubeflow Pipelines."""

@@ -1,0 +1,74 @@
+"""Compiling for a cluster: the pipelines of the local engine, with the settings of each step's pod, as the two documents of KFP's IR."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import TYPE_CHECKING, Any
+
+from kfloop.pipelines.cluster.platform import container_settings, pod_settings, run_settings, task_settings
+from kfloop.pipelines.worker import PIPELINES, load_pipeline, step_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from kfloop.core.cluster import ClusterConfig
+
+
+def compile_pipelines(config: ClusterConfig, out: Path) -> list[Path]:
+    """Write the IR of every pipeline of kfloop; compiling again changes no byte.
+
+    Args:
+        config: Section ``cluster`` of the loop file.
+        out: Folder of the files, made when it is not there.
+
+    Returns:
+        ``training.yaml``, ``monitoring.yaml`` and ``approval.yaml``, each with a pipeline and a platform document.
+
+    Raises:
+        ConfigError: ``images.lock`` cannot be used.
+    """
+    from kfp.compiler import Compiler
+
+    out.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name in PIPELINES:
+        whole = out / f".{name}.{os.getpid()}.yaml"  # a file is replaced by a complete one or stays
+        try:
+            Compiler().compile(for_cluster(load_pipeline(name), config), str(whole))
+            files.append(whole.replace(out / f"{name}.yaml"))
+        finally:
+            whole.unlink(missing_ok=True)
+    return files
+
+
+def for_cluster(pipeline: Any, config: ClusterConfig) -> Any:
+    """A copy of a KFP pipeline with the settings of the cluster on each of its steps; the pipeline itself stays as it is."""
+    from google.protobuf.json_format import MessageToDict, ParseDict
+    from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
+
+    placed = copy.deepcopy(pipeline)
+    spec, platform = placed.pipeline_spec, placed.platform_spec.platforms["kubernetes"]
+    name = spec.pipeline_info.name
+    for task in _tasks(spec):
+        task.caching_options.Clear()  # that of a nested pipeline too: its steps say it each for themselves
+        label = spec.components[task.component_ref.name].executor_label
+        if not label:
+            continue
+        step = step_name(task.task_info.name)
+        ParseDict(task_settings(step), task)
+        spec.deployment_spec["executors"][label]["container"].update(container_settings(step, config))
+        # By way of the message: a setting that Kubeflow Pipelines does not know is an error here, and numbers keep its form.
+        pod = ParseDict(pod_settings(step, name, config), KubernetesExecutorConfig())
+        platform.deployment_spec.executors[label].update(MessageToDict(pod))
+    ParseDict({"pipelineConfig": run_settings(config)}, platform)
+    return placed
+
+
+def _tasks(spec: Any) -> Iterator[Any]:
+    """Every task of a pipeline spec, through nested DAGs, in the order of names."""
+    dags = [spec.root.dag, *(spec.components[name].dag for name in sorted(spec.components))]
+    for dag in dags:
+        for name in sorted(dag.tasks):
+            yield dag.tasks[name]

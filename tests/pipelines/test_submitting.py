@@ -1,0 +1,415 @@
+"""Submitting a loop, following it and fetching what it came to, against a server that is held to KFP's published API."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from cluster_loops import IMAGE, QUICK, write_loop
+from kfloop.cli.submit import submit_command
+from kfloop.core.artifacts import write_report
+from kfloop.core.config import load_config
+from kfloop.core.state import open_state
+from kfloop.errors import ConfigError, InputError, ServerUnavailable
+from kfloop.pipelines.cluster.compiling import compile_pipelines
+from kfloop.pipelines.cluster.fetching import fetch
+from kfloop.pipelines.cluster.following import Progress, follow
+from kfloop.pipelines.cluster.submitting import Target, open_target, pipeline_spec, submit
+from kfp_server import KfpServer, Step, Trouble, kfp_server
+
+BEFORE_THE_GATE = dict.fromkeys(
+    ("ingest", "validate-data", "check-labels", "train", "package", "evaluate", "bless"), "SUCCEEDED"
+)
+DECIDED = BEFORE_THE_GATE | {"gate": "SUCCEEDED"}
+PROMOTED = Step("SUCCEEDED", DECIDED | {"deploy": "SUCCEEDED", "keep": "SKIPPED", "notify": "SUCCEEDED"})
+KEPT = Step("SUCCEEDED", DECIDED | {"deploy": "SKIPPED", "keep": "SUCCEEDED", "notify": "SUCCEEDED"})
+
+
+@pytest.fixture
+def kfp() -> Iterator[KfpServer]:
+    with kfp_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The IR of a loop of the tests, compiled once."""
+    folder = tmp_path_factory.mktemp("compiled")
+    config = load_config(write_loop(folder, "http://nobody"), on_cluster=True)
+    compile_pipelines(config.cluster, folder)
+    return folder
+
+
+def target_of(kfp: KfpServer, folder: Path, **cluster: Any) -> Target:
+    return open_target(write_loop(folder, kfp.url, **cluster), patience=QUICK)
+
+
+def finished(kfp: KfpServer, target: Target, compiled: Path, *story: Step) -> Progress:
+    """Submit, follow to the end of the story."""
+    kfp.story = list(story)
+    submitted = submit(target, compiled=compiled)
+    return follow(target.server, submitted.run_id, lambda _: None, every=0.001)
+
+
+def test_a_run_says_all_a_cluster_needs(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    state = "postgresql+psycopg://kfloop:${STATE_PASSWORD}@postgres/kfloop"
+    target = target_of(kfp, tmp_path, state=state, store="s3://kfloop/digits", mlflow="http://mlflow:5000")
+    submitted = submit(target, name="nightly", experiment="trials", compiled=compiled)
+    (run,) = kfp.runs
+    assert run["run_id"] == submitted.run_id
+    assert run["service_account"] == "kfloop-runner"
+    assert run["display_name"].startswith("nightly-")
+    assert kfp.stored["experiments"][run["experiment_id"]]["display_name"] == "trials"
+    documents = list(yaml.safe_load_all((compiled / "training.yaml").read_text()))
+    assert run["pipeline_spec"] == {"pipeline_spec": documents[0], "platform_spec": documents[1]}
+    parameters = run["runtime_config"]["parameters"]
+    assert set(parameters) == set(documents[0]["root"]["inputDefinitions"]["parameters"])
+    workspace = json.loads(parameters["workspace"])
+    assert workspace == {
+        "loop": "digits",
+        "root": "/kfloop/digits",
+        "state": state,
+        "store": "s3://kfloop/digits",
+        "mlflow": "http://mlflow:5000",
+    }
+    assert str(tmp_path) not in json.dumps(parameters)
+
+
+def test_the_password_of_state_is_no_parameter(
+    kfp: KfpServer, tmp_path: Path, compiled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read here to look into the ledger, and stays here."""
+    monkeypatch.setenv("STATE_URL", f"sqlite:///{tmp_path / 'hunter2.db'}")
+    open_state(os.environ["STATE_URL"])
+    target = target_of(kfp, tmp_path, state="${STATE_URL}")
+    submit(target, compiled=compiled)
+    assert "hunter2" not in json.dumps(kfp.runs)
+    assert target.notes == []
+
+
+def test_state_that_cannot_be_reached_is_told(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    target = target_of(kfp, tmp_path, state="postgresql+psycopg://kfloop:${NOT_SET}@postgres/kfloop")
+    submit(target, compiled=compiled)
+    assert "needs the environment variable NOT_SET, which is not set" in target.notes[0]
+
+
+def test_paths_are_those_of_the_cluster(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    loop = {"name": "wine", "data": {"source": "data/wine.csv", "label": "kind"}, "cluster": {"root": "/work"}}
+    (tmp_path / "loop.yaml").write_text(yaml.safe_dump(loop))
+    config = load_config(tmp_path / "loop.yaml", on_cluster=True)
+    assert config.data.source == "/work/wine/data/wine.csv"
+    assert config.workspace(config.cluster_root).state == "sqlite:////work/wine/.kfloop/state.db"
+    assert load_config(tmp_path / "loop.yaml").data.source == str(tmp_path / "data" / "wine.csv")
+
+
+def test_no_image_that_is_not_released(kfp: KfpServer, tmp_path: Path) -> None:
+    target = target_of(kfp, tmp_path, image=None)
+    with pytest.raises(ConfigError, match=r"image '.*-unreleased' is not released") as told:
+        submit(target)
+    assert "docs/submit.md" in told.value.hint
+    assert kfp.requests == []
+
+
+def test_compiling_now_and_the_reviewed_ir_are_the_same(tmp_path: Path, compiled: Path) -> None:
+    config = load_config(write_loop(tmp_path, "http://nobody"), on_cluster=True)
+    assert pipeline_spec(config, "training") == pipeline_spec(config, "training", compiled)
+    assert IMAGE in json.dumps(pipeline_spec(config, "training"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no compiled pipeline at"),
+        ("a: [", "is not valid YAML"),
+        ("", "holds no compiled pipeline"),
+        ("just text", "holds no compiled pipeline"),
+        ("root: {inputDefinitions: {parameters: {workspace: {}, colour: {}}}}", "disagree about: .*colour.*"),
+    ],
+)
+def test_an_ir_that_is_none(text: str | None, message: str, kfp: KfpServer, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "training.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        submit(target_of(kfp, tmp_path), compiled=tmp_path)
+    assert kfp.count("POST runs") == 0
+
+
+def test_no_endpoint(tmp_path: Path) -> None:
+    (tmp_path / "loop.yaml").write_text("name: digits\n")
+    with pytest.raises(ConfigError, match="names no cluster"):
+        open_target(tmp_path / "loop.yaml")
+
+
+def test_the_same_again_attaches_while_it_is_at_work(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    target = target_of(kfp, tmp_path)
+    first = submit(target, compiled=compiled)
+    again = submit(target, name="another name", compiled=compiled)
+    other = submit(target, "monitoring", compiled=compiled)
+    assert (first.attached, again.attached, other.attached) == (False, True, False)
+    assert again.run_id == first.run_id
+    assert len(kfp.runs) == 2
+    kfp.runs[0]["state"] = "CANCELING"  # on its way out: somebody wants a new one
+    assert submit(target, compiled=compiled).attached is False
+
+
+def test_two_at_the_same_moment_end_as_one(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    """Both see nothing at work and both make a run: one of the two is cancelled, and both follow the other."""
+    target, meet = target_of(kfp, tmp_path), threading.Barrier(2)
+
+    def wait_for_each_other(asked: str) -> None:
+        if asked == "POST runs":
+            meet.wait(10)
+
+    kfp.trouble = wait_for_each_other  # type: ignore[assignment]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: submit(target, compiled=compiled), range(2)))
+    assert found[0].run_id == found[1].run_id
+    assert [one.attached for one in found].count(True) == 1
+    assert sorted(run["state"] for run in kfp.runs) == ["CANCELING", "PENDING"]
+
+
+@pytest.mark.parametrize(
+    "trouble", [Trouble(done=True), Trouble(502, b"bad gateway", done=True), Trouble(done=True, hang=True)]
+)
+def test_an_answer_that_is_lost_starts_no_second_run(
+    trouble: Trouble, kfp: KfpServer, tmp_path: Path, compiled: Path
+) -> None:
+    lost = [trouble]
+    kfp.trouble = lambda asked: lost.pop() if lost and asked == "POST runs" else None
+    submitted = submit(target_of(kfp, tmp_path), compiled=compiled)
+    assert [run["run_id"] for run in kfp.runs] == [submitted.run_id]
+    assert lost == []
+
+
+def test_a_request_that_is_lost_is_sent_again(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    lost = [Trouble(503), Trouble()]
+    kfp.trouble = lambda asked: lost.pop() if lost and asked == "POST runs" else None
+    submit(target_of(kfp, tmp_path), compiled=compiled)
+    assert len(kfp.runs) == 1
+    assert kfp.count("POST runs") == 3
+
+
+def test_each_step_is_told_when_it_changes(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    target = target_of(kfp, tmp_path)
+    kfp.story = [
+        Step("PENDING"),
+        Step("RUNNING", {"ingest-driver": "SUCCEEDED", "ingest": "RUNNING"}),
+        Step("RUNNING", {"ingest-driver": "SUCCEEDED", "ingest": "RUNNING"}),
+        Step("RUNNING", {"ingest": "SUCCEEDED", "validate-data": "RUNNING"}),
+        PROMOTED,
+    ]
+    told: list[list[tuple[str, str]]] = []
+    run_id = submit(target, compiled=compiled).run_id
+    end = follow(
+        target.server, run_id, lambda now: told.append([(task.name, task.state) for task in now.tasks]), every=0.001
+    )
+    assert told[:3] == [[], [("ingest", "running")], [("ingest", "succeeded"), ("validate_data", "running")]]
+    assert len(told) == 4
+    assert (end.state, end.pipeline, end.loop) == ("succeeded", "training", "digits")
+    assert end.tasks[0].seconds == 60.0
+
+
+def test_following_outlives_a_bad_hour(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    target = target_of(kfp, tmp_path)
+    run_id = submit(target, compiled=compiled).run_id
+    kfp.story = [Step("RUNNING"), PROMOTED]
+    troubles: list[Trouble | None] = [None, *[Trouble(), Trouble(503), Trouble(200, b"{", cut=True)] * 4, None]
+    kfp.trouble = lambda _: troubles.pop(0)
+    assert follow(target.server, run_id, lambda _: None, every=0.001).state == "succeeded"
+    assert troubles == []
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [(Trouble(503), "HTTP 503"), (Trouble(200, b'{"run_id": "x"}'), "does not say the state of the run")],
+)
+def test_following_ends_when_nobody_answers(
+    trouble: Trouble, message: str, kfp: KfpServer, tmp_path: Path, compiled: Path
+) -> None:
+    target = target_of(kfp, tmp_path)
+    run_id = submit(target, compiled=compiled).run_id
+    kfp.trouble = lambda _: trouble
+    with pytest.raises(ServerUnavailable, match=f"may go on: .*{message}") as told:
+        follow(target.server, run_id, lambda _: None, every=0.001, blindness=0.05)
+    assert f"--attach {run_id}" in told.value.hint
+
+
+def test_a_run_that_is_deleted_meanwhile(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    target = target_of(kfp, tmp_path)
+    kfp.story = [Step("RUNNING")]
+    run_id = submit(target, compiled=compiled).run_id
+    with pytest.raises(InputError, match=f"{run_id} not found"):
+        follow(target.server, run_id, lambda _: kfp.stored["runs"].clear(), every=0.001)
+
+
+# -- what it came to ---------------------------------------------------------------------------------
+
+
+def with_state(target: Target, run_id: str, outcome: str, branch: str, folder: Path) -> None:
+    """State as the steps of a run on the cluster leave it, and the report of the gate in the store."""
+    state, store = target.reachable_state(), folder / "store"
+    place = store / "decisions" / "d1"
+    place.mkdir(parents=True, exist_ok=True)
+    verdict = {
+        "rule": "accuracy",
+        "mode": "enforce",
+        "verdict": "fail",
+        "overridden_by": None,
+        "sentence": "accuracy is 0.5",
+    }
+    report = {"outcome": outcome, "reason": "accuracy is 0.5, at least 0.9 is asked", "blocking": ["accuracy"]}
+    more = {"verdicts": [verdict], "notes": [], "holdout": "", "code": "rules_failed", "evidence_digest": "e1"}
+    write_report(place, report | more)
+    gate = {"kind": "decisions", "digest": "d1", "path": "/kfloop/elsewhere", "outcome": outcome, "seconds": 2.0}
+    for step, payload in (("gate", gate), (branch, {"seconds": 1.0})):
+        state.runs.step(run_id, step, "started", {})
+        state.runs.step(run_id, step, "succeeded", payload)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "branch", "story", "status", "code"),
+    [
+        ("promote", "deploy", PROMOTED, "succeeded", 0),
+        ("reject", "keep", KEPT, "rejected", 3),
+        ("hold", "keep", KEPT, "held", 4),
+        ("promote", "keep", KEPT, "failed", 1),  # the branch that ran is not the one that was decided
+    ],
+)
+def test_the_decision_is_fetched_from_state_and_store(
+    outcome: str, branch: str, story: Step, status: str, code: int, kfp: KfpServer, tmp_path: Path, compiled: Path
+) -> None:
+    database = tmp_path / "state.db"
+    open_state(f"sqlite:///{database}")
+    target = target_of(kfp, tmp_path, state=f"sqlite:///{database}", store=str(tmp_path / "store"))
+    progress = finished(kfp, target, compiled, story)
+    with_state(target, progress.run_id, outcome, branch, tmp_path)
+    record = fetch(target, progress)
+    assert (record.status, record.exit_code) == (status, code)
+    assert status == "failed" or "accuracy is 0.5, at least 0.9 is asked" in record.message
+    written = json.loads((tmp_path / ".kfloop" / "runs" / progress.run_id / "record.json").read_text())
+    assert written == record.as_dict()
+    assert written["engine"] == "cluster"
+    assert {step.name: step.status for step in record.steps}["train"] == "cached"  # state knows gate and branch only
+
+
+def test_a_rejection_whose_reason_is_out_of_reach(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    target = target_of(kfp, tmp_path)
+    record = fetch(target, finished(kfp, target, compiled, KEPT))
+    assert (record.status, record.exit_code) == ("not_promoted", 3)
+    assert "on volume 'kfloop-work' of namespace 'kubeflow'" in record.message
+    assert "store '/kfloop/digits/.kfloop/store'" in record.message
+
+
+def test_a_promotion_without_state(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    target = target_of(kfp, tmp_path)
+    record = fetch(target, finished(kfp, target, compiled, PROMOTED))
+    assert (record.status, record.exit_code) == ("succeeded", 0)
+
+
+@pytest.mark.parametrize("tasks", [{}, DECIDED, DECIDED | {"deploy": "SKIPPED", "keep": "SKIPPED"}])
+def test_a_success_that_decided_nothing_is_none(
+    tasks: dict[str, str], kfp: KfpServer, tmp_path: Path, compiled: Path
+) -> None:
+    target = target_of(kfp, tmp_path)
+    record = fetch(target, finished(kfp, target, compiled, Step("SUCCEEDED", tasks)))
+    assert (record.status, record.exit_code) == ("not_evaluated", 1)
+
+
+def test_a_failed_step_is_named_with_its_log(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    target = target_of(kfp, tmp_path)
+    story = Step("FAILED", {"ingest": "SUCCEEDED", "train": "FAILED"}, {"train": "OOMKilled", "": "run failed"})
+    progress = finished(kfp, target, compiled, Step("RUNNING"), story)
+    record = fetch(target, progress)
+    assert (record.status, record.exit_code) == ("failed", 1)
+    assert "step 'train': OOMKilled" in record.message
+    assert f"kubectl -n kubeflow logs {progress.run_id}-train -c main" in record.message
+
+
+def test_a_run_that_failed_before_any_step(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    target = target_of(kfp, tmp_path)
+    record = fetch(target, finished(kfp, target, compiled, Step("FAILED", {}, {"": "ImagePullBackOff"})))
+    assert (record.status, record.exit_code) == ("failed", 1)
+    assert record.message.startswith("ImagePullBackOff")
+
+
+def test_a_run_of_another_loop(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    progress = finished(kfp, target_of(kfp, tmp_path), compiled, PROMOTED)
+    (tmp_path / "other").mkdir()
+    other = open_target(write_loop(tmp_path / "other", kfp.url, name="wine"), patience=QUICK)
+    with pytest.raises(ConfigError, match="is of loop 'digits', not of 'wine'"):
+        fetch(other, progress)
+
+
+# -- the command -------------------------------------------------------------------------------------
+
+
+def command(path: Path, *arguments: str) -> Any:
+    return CliRunner().invoke(submit_command, ["-c", str(path), *arguments], standalone_mode=False)
+
+
+@pytest.mark.parametrize(("story", "code"), [(PROMOTED, 0), (KEPT, 3), (Step("FAILED"), 1), (Step("CANCELED"), 1)])
+def test_the_exit_status(story: Step, code: int, kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    kfp.story = [Step("RUNNING", {"ingest": "RUNNING"}), story]
+    path = write_loop(tmp_path, kfp.url)
+    told = command(path, "--compiled", str(compiled), "--every", "0.01", "--json")
+    assert told.return_value == code, told.output
+    record = json.loads(told.stdout)
+    assert record["exit_code"] == code
+    assert record["url"] == f"{kfp.url}/#/runs/details/{record['run_id']}"
+    assert "  running    ingest" in told.stderr
+    assert Path(record["report"]).is_file()
+
+
+def test_submit_attach_and_cancel(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    kfp.story = [Step("RUNNING")]
+    path = write_loop(tmp_path, kfp.url)
+    told = command(path, "--compiled", str(compiled), "--no-follow", "--json")
+    run_id = json.loads(told.stdout)["run_id"]
+    assert f"kfloop submit --attach {run_id}" in told.stderr
+    again = command(path, "--compiled", str(compiled), "--no-follow")
+    assert "the same run is at work already" in again.stderr
+    assert command(path, "--cancel", run_id).return_value == 0
+    told = command(path, "--attach", run_id, "--every", "0.01")
+    assert told.return_value == 1
+    assert "cancelled: the run was cancelled" in told.stderr
+    assert "has ended already: canceled" in command(path, "--cancel", run_id).stderr
+    assert kfp.count(f"POST runs/{run_id}:terminate") == 1
+
+
+def test_an_interrupt_leaves_the_run_alone(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    kfp.story = [Step("RUNNING", {"train": "RUNNING"})]
+    path = write_loop(tmp_path, kfp.url)
+    arguments = ["submit", "-c", str(path), "--compiled", str(compiled), "--every", "0.05"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "kfloop", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env=os.environ,
+    ) as child:
+        assert child.stderr is not None
+        lines = []
+        for line in child.stderr:
+            lines.append(line)
+            if "running    train" in line:
+                child.send_signal(signal.SIGINT)
+    text = "".join(lines)
+    run_id = kfp.runs[0]["run_id"]
+    assert child.returncode == 1, text
+    assert f"kfloop submit --attach {run_id}" in text
+    assert f"kfloop submit --cancel {run_id}" in text
+    assert "Traceback" not in text
+    assert kfp.count("POST runs/") == 0
