@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kfloop.errors import ConfigError
 from kfloop.pipelines.cluster.platform import container_settings, pod_settings, run_settings, task_settings
 from kfloop.pipelines.worker import PIPELINES, load_pipeline, step_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from kfloop.core.cluster import ClusterConfig
 
@@ -27,20 +30,23 @@ def compile_pipelines(config: ClusterConfig, out: Path) -> list[Path]:
         ``training.yaml``, ``monitoring.yaml`` and ``approval.yaml``, each with a pipeline and a platform document.
 
     Raises:
-        ConfigError: ``images.lock`` cannot be used.
+        ConfigError: ``images.lock`` cannot be used, or the folder not be written.
     """
     from kfp.compiler import Compiler
 
-    out.mkdir(parents=True, exist_ok=True)
-    files = []
-    for name in PIPELINES:
-        whole = out / f".{name}.{os.getpid()}.yaml"  # a file is replaced by a complete one or stays
+    with tempfile.TemporaryDirectory(prefix="kfloop-ir-") as folder:
+        made = [Path(folder) / f"{name}.yaml" for name in PIPELINES]
+        for name, file in zip(PIPELINES, made, strict=True):
+            Compiler().compile(for_cluster(load_pipeline(name), config), str(file))
+        # All compiled: either every file is new or none is.
         try:
-            Compiler().compile(for_cluster(load_pipeline(name), config), str(whole))
-            files.append(whole.replace(out / f"{name}.yaml"))
-        finally:
-            whole.unlink(missing_ok=True)
-    return files
+            out.mkdir(parents=True, exist_ok=True)
+            return [_put(file, out / file.name) for file in made]
+        except OSError as error:
+            raise ConfigError(
+                f"'{out}' cannot be written: {error.strerror}",
+                hint="name another folder with: kfloop compile -o FOLDER",
+            ) from error
 
 
 def for_cluster(pipeline: Any, config: ClusterConfig) -> Any:
@@ -72,3 +78,13 @@ def _tasks(spec: Any) -> Iterator[Any]:
     for dag in dags:
         for name in sorted(dag.tasks):
             yield dag.tasks[name]
+
+
+def _put(made: Path, place: Path) -> Path:
+    """Put a finished file in its place, where a reader finds the old one or the new one, whole."""
+    beside = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(made, beside)
+        return beside.replace(place)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
 
 from kfloop.core.cluster import CLUSTER_STEPS, ClusterConfig
 from kfloop.core.image import locked_images
+from kfloop.errors import ConfigError
 from kfloop.pipelines.arguments import pipeline_arguments
 from kfloop.pipelines.cluster.compiling import compile_pipelines, for_cluster
 from kfloop.pipelines.cluster.platform import NEEDS
@@ -88,6 +89,13 @@ def test_a_compile_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: p
         compile_pipelines(ClusterConfig(labels={"team": "a"}), tmp_path)
     assert [file.read_bytes() for file in files] == before
     assert len(list(tmp_path.iterdir())) == len(files)
+
+
+@pytest.mark.parametrize("place", ["taken", "taken/below"])
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(ConfigError, match=f"{place}' cannot be written"):
+        compile_pipelines(ClusterConfig(), tmp_path / place)
 
 
 def test_every_step_has_needs_and_every_need_a_step() -> None:
