@@ -33,6 +33,8 @@ COMMANDS = {
     "collect": ("kfloop.cli.collect", "Log what an exported repository's server answers."),
     "feedback": ("kfloop.cli.feedback", "Keep what turned out to be true of served requests."),
     "compile": ("kfloop.cli.compiling", "Compile the pipelines to KFP's IR."),
+    "check": ("kfloop.cli.check", "CI: every component, loop file and compiled pipeline."),
+    "new": ("kfloop.cli.new", "The files of a new component, or the CI of a project."),
     "submit": ("kfloop.cli.submit", "Run a pipeline on Kubeflow Pipelines and follow it."),
     "schedule": ("kfloop.cli.schedule", "Recurring runs on Kubeflow Pipelines, from a file in git."),
     "demo": ("kfloop.cli.demo", "The whole story on real data, end to end."),

@@ -1,0 +1,124 @@
+"""kfloop's own pipelines in a project: which files they are, what the code compiles to now, and how to bring the files up to date."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kfloop.pipelines.checks.differences import differences
+from kfloop.pipelines.checks.gathering import LOOP
+from kfloop.pipelines.checks.reading import Ir, read_ir
+from kfloop.pipelines.checks.rules import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Committed:
+    """A folder of committed pipelines.
+
+    Attributes:
+        folder: The folder.
+        pipelines: Those of kfloop among its files, by name.
+        fresh: What the code compiles to with the settings of the project, by name.
+        texts: The same as it would be written.
+        whole: Whether the folder was checked as such, so that each pipeline must be there.
+    """
+
+    folder: Path
+    pipelines: dict[str, Ir]
+    fresh: dict[str, Ir]
+    texts: dict[str, bytes]
+    whole: bool
+
+
+def is_kfloops(ir: Ir) -> bool:
+    """Whether a pipeline is one that kfloop defines."""
+    from kfloop.pipelines.worker import PIPELINES
+
+    return ir.name in PIPELINES and any(ir.own_step(task) for task in ir.tasks())
+
+
+def committed(pipelines: Sequence[Ir], named: frozenset[Path], expected: Sequence[Path]) -> list[Committed]:
+    """Compile what the folders of kfloop's pipelines should hold.
+
+    Args:
+        pipelines: Everything compiled that was found.
+        named: Files that were named one by one: of their folders nothing else is asked.
+        expected: Folders that must hold kfloop's pipelines even though none was found there.
+    """
+    folders: dict[Path, dict[str, Ir]] = {folder: {} for folder in expected}
+    for ir in pipelines:
+        if is_kfloops(ir):
+            folders.setdefault(ir.file.parent, {})[ir.name] = ir
+    found = []
+    for folder, own in sorted(folders.items()):
+        texts, fresh = _compile(_loop_above(folder))
+        whole = not own or any(ir.file.resolve() not in named for ir in own.values())
+        found.append(Committed(folder=folder, pipelines=own, fresh=fresh, texts=texts, whole=whole))
+    return found
+
+
+def check_committed(folder: Committed) -> Iterator[Finding]:
+    """Compare the files with what the code compiles to."""
+    for name, fresh in folder.fresh.items():
+        if name in folder.pipelines:
+            yield from differences(folder.pipelines[name], fresh)
+        elif folder.whole and not (folder.folder / f"{name}.yaml").exists():
+            yield Finding(folder.folder, 1, "ir-missing", f"'{folder.folder}' has no {name}.yaml")
+
+
+def rewrite(folder: Committed) -> list[Path]:
+    """Write each pipeline that is missing, or is not what the code compiles to; all of a file or nothing."""
+    written = []
+    for name, fresh in folder.fresh.items():
+        old = folder.pipelines.get(name)
+        file = old.file if old else folder.folder / f"{name}.yaml"
+        if any(differences(old, fresh)) if old else folder.whole and not file.exists():
+            folder.folder.mkdir(parents=True, exist_ok=True)
+            staging = file.with_name(f".{file.name}.tmp")
+            staging.write_bytes(folder.texts[name])
+            staging.replace(file)
+            written.append(file)
+    return written
+
+
+def installed() -> dict[str, Ir]:
+    """The pipelines of the kfloop that is installed, with the defaults of a cluster."""
+    return _compile(None)[1]
+
+
+def _compile(loop: Path | None) -> tuple[dict[str, bytes], dict[str, Ir]]:
+    """Texts and pipelines by name, with the section ``cluster`` of a loop file."""
+    from kfloop.core.cluster import ClusterConfig
+    from kfloop.core.config import load_config
+
+    cluster = load_config(loop).cluster if loop else ClusterConfig()
+    return _compiled_with(cluster.model_dump_json())
+
+
+@functools.cache
+def _compiled_with(cluster_json: str) -> tuple[dict[str, bytes], dict[str, Ir]]:
+    """Once for each set of settings: within one process the code does not change."""
+    from kfloop.core.cluster import ClusterConfig
+    from kfloop.pipelines.cluster.compiling import compile_pipelines
+
+    cluster = ClusterConfig.model_validate_json(cluster_json)
+    with tempfile.TemporaryDirectory(prefix="kfloop-check-") as temporary:
+        fresh = [read_ir(file) for file in compile_pipelines(cluster, Path(temporary))]
+        return {ir.name: ir.file.read_bytes() for ir in fresh}, {ir.name: ir for ir in fresh}
+
+
+def _loop_above(folder: Path) -> Path | None:
+    """The nearest loop file above a folder, within the working directory: its section ``cluster`` says how to compile."""
+    here = Path.cwd().resolve()
+    for place in (folder.resolve(), *folder.resolve().parents):
+        if (place / LOOP).is_file():
+            return place / LOOP
+        if place == here:
+            break
+    return None
