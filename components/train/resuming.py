@@ -25,6 +25,7 @@ FORMAT = 2  # raise it when a checkpoint of the older code must not be continued
 # How a training is computed, not what comes out of it: it may go on with other values of these.
 NOT_IDENTITY = {
     "accelerator",
+    "launcher",
     "processes",
     "strategy",
     "restarts",

@@ -92,7 +92,7 @@ class TrainReport:
 def run(config: TrainConfig, *, dataset: Path, labels: Path, out: Path, workspace: Workspace) -> TrainReport:
     """Train the challenger; after a kill the same call goes on from the last good checkpoint. A model that somebody else serves is described.
 
-    Several processes are started by torchrun, unless this is already one of them.
+    Several processes are started by torchrun, or by a TrainJob in pods of their own, unless this is already one of them.
 
     Args:
         config: Section ``train``.
@@ -117,6 +117,12 @@ def run(config: TrainConfig, *, dataset: Path, labels: Path, out: Path, workspac
 
         return describe(config, config.external, dataset, labels, out, workspace)
     group = Group.here()
+    if not group.launched and config.launcher.kind == "trainjob":
+        from kfloop.components.train.launching import Job
+        from kfloop.components.train.trainjob.launching import launch_train_job
+
+        launch_train_job(Job(config=config, dataset=dataset, labels=labels, out=out, workspace=workspace))
+        return TrainReport(**read_report(out))
     if not group.launched and (config.processes > 1 or config.strategy == "fsdp"):
         from kfloop.components.train.launching import Job, launch
 
