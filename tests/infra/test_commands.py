@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -178,3 +179,38 @@ def test_triton_starts_and_wants_the_key(tmp_path: Path) -> None:
         assert status(index, "POST", kfloop_key=key) == 200
         assert status(f"{here}/v2/repository/models/x/load", "POST") == 403
         assert status(f"{here}/v2/models/x/config") == 403
+
+
+@pytest.mark.parametrize(
+    ("pod", "folder"), [("kfloop-triton-0", "requests"), ("kfloop-triton-1", "requests-of-kfloop-triton-1")]
+)
+def test_the_collector_and_the_exporter_read_the_placed_loop_file(tmp_path: Path, pod: str, folder: str) -> None:
+    """The init container's script, then what runs beside Triton, then one scrape, on one volume."""
+    loop, run = tmp_path / "loop", Path(tempfile.mkdtemp(prefix="kfloop-"))  # a socket's path is short
+    given = tmp_path / "given.yaml"
+    given.write_text(
+        f"name: tumours\ndata: {{source: 'sample:breast_cancer', label: label}}\ncluster: {{root: {tmp_path / 'volume'}}}\n"
+    )
+    script = INFRA / "base" / "loop" / "place_loop.py"
+    subprocess.run([sys.executable, str(script), str(given), str(loop)], check=True)
+    *words, text = arguments(container("StatefulSet kfloop-triton", "collect"), {})
+    text = (
+        text.replace("/loop/", f"{loop}/")
+        .replace("/run/kfloop", str(run))
+        .replace("kfloop collect", f"{sys.executable} -m kfloop collect")
+    )
+    collecting = subprocess.Popen([*words, text], env=os.environ | {"POD_NAME": pod})
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not (run / "log.sock").is_socket():  # what the probe asks
+            assert collecting.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        collecting.terminate()
+        assert collecting.wait(60) == 0
+        shutil.rmtree(run)
+    assert (tmp_path / "volume" / "tumours" / ".kfloop" / folder).is_dir()
+    asked = [sys.executable, "-m", "kfloop", "metrics", "-c", str(loop / "loop.yaml")]
+    told = subprocess.run(asked, capture_output=True, text=True, check=True)
+    assert 'kfloop_scrape_ok{loop="tumours"} 1.0' in told.stdout
