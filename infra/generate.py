@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - a script, part of no package
 """Write the rules and the dashboard for Kubernetes from the files that ``kfloop metrics`` prints: ``python infra/generate.py``.
 
 kustomize reads nothing from outside its own folders, so these are copies; tests/infra checks that they are equal to their sources.
