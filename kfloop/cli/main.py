@@ -32,6 +32,9 @@ COMMANDS = {
     "export": ("kfloop.cli.export", "Write the champion as a Triton repository for production."),
     "collect": ("kfloop.cli.collect", "Log what an exported repository's server answers."),
     "feedback": ("kfloop.cli.feedback", "Keep what turned out to be true of served requests."),
+    "gc": ("kfloop.cli.housekeeping", "Remove from the store what nothing names any more."),
+    "backup": ("kfloop.cli.housekeeping", "Copy state and store to another place."),
+    "restore": ("kfloop.cli.housekeeping", "Bring state and store back from a backup."),
     "compile": ("kfloop.cli.steps", "Compile the pipelines to KFP's IR."),
     "demo": ("kfloop.cli.demo", "The whole story on real data, end to end."),
 }

@@ -14,9 +14,9 @@ import contextlib
 import json
 import os
 import posixpath
+import re
 import shutil
 import uuid
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,22 +30,8 @@ if TYPE_CHECKING:
 
 LIST = ".blob.json"
 FORMAT = 1
+UPLOAD = re.compile(r"(.+?)/up-[0-9a-f]{12}/")
 EXTRAS = {"s3": 'pip install "kfloop[s3]"', "gs": "pip install gcsfs", "abfs": "pip install adlfs"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """One file of the object store.
-
-    Attributes:
-        key: Its path below the store's URL.
-        size: Bytes.
-        at: When it was written, unix time in seconds; 0 where the file system does not say.
-    """
-
-    key: str
-    size: int
-    at: float
 
 
 class Blobs:
@@ -111,7 +97,7 @@ class Blobs:
         """
         if self.contents(kind, digest) is not None:
             return False
-        upload = uuid.uuid4().hex[:12]
+        upload = f"up-{uuid.uuid4().hex[:12]}"
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         names = [path.relative_to(folder).as_posix() for path in paths]
         files = {
@@ -183,16 +169,46 @@ class Blobs:
                     digest=digest,
                 ) from lost
 
-    def everything(self) -> list[Found]:
-        """Every file below the URL."""
+    def sizes(self) -> dict[tuple[str, str], int]:
+        """Bytes of each complete blob, by kind and digest."""
+        files = self._files()
+        lists = {key.removesuffix(LIST): size for key, (size, _) in files.items() if key.endswith(LIST)}
+        for key, (size, _) in files.items():
+            upload = UPLOAD.match(key)
+            if upload and upload.group(1) in lists:
+                lists[upload.group(1)] += size
+        return {(name.rpartition("/")[0], name.rpartition("/")[2]): size for name, size in sorted(lists.items())}
+
+    def leftovers(self, before: float) -> dict[str, int]:
+        """Bytes of each upload that no list names and that had no file put since ``before`` (unix time)."""
+        found: dict[str, list[tuple[int, float]]] = {}
+        for key, facts in self._files().items():
+            if upload := UPLOAD.match(key):
+                found.setdefault(upload.group(0).rstrip("/"), []).append(facts)
+        named = {
+            f"{kind}/{digest}/{(self.contents(kind, digest) or {}).get('upload')}" for kind, digest in self.sizes()
+        }
+        return {
+            name: sum(size for size, _ in files)
+            for name, files in sorted(found.items())
+            if name not in named and max(at for _, at in files) < before
+        }
+
+    def drop(self, kind: str, digest: str) -> None:
+        """Remove a blob, its list first, so that a kill leaves none that reads as complete."""
+        self.remove(f"{kind}/{digest}{LIST}")
+        self.remove(f"{kind}/{digest}")
+
+    def _files(self) -> dict[str, tuple[int, float]]:
+        """Size and time of every file, by its path below the URL."""
         with self._told("listed"):
             found = self._fs.find(self._root, detail=True)
-        start = len(self._root.rstrip("/")) + 1
-        return [
-            Found(key=str(name)[start:], size=int(line.get("size") or 0), at=_time(line))
-            for name, line in sorted(found.items())
+        start = len(self._root) + 1
+        return {
+            str(name)[start:]: (int(line.get("size") or 0), _time(line))
+            for name, line in found.items()
             if line["type"] == "file"
-        ]
+        }
 
     def read(self, key: str) -> str | None:
         """Text of one file; null where there is none."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kfloop.core.workspace import Workspace
 
 MIRRORS = "mirror"
+NESTED = "cards"  # the one kind that has kinds of its own below it, one for each version
 
 
 class Store:
@@ -72,6 +73,43 @@ class Store:
             return self.blobs.digests(kind)
         places = [path for path in (self.root / kind).glob("[!.]*") if path.is_dir()]
         return [path.name for path in sorted(places, key=lambda path: (path.stat().st_mtime_ns, path.name))]
+
+    def everything(self) -> dict[tuple[str, str], int]:
+        """Bytes of each complete blob, by kind and digest; not those of the mirror."""
+        if self.blobs is not None:
+            return self.blobs.sizes()
+        folders = [path for path in self.root.glob("[!.]*") if path.is_dir()]
+        kinds = [kind for path in folders for kind in (path.glob("[!.]*") if path.name == NESTED else [path])]
+        return {
+            (kind.relative_to(self.root).as_posix(), path.name): _bytes(path)
+            for kind in sorted(kinds)
+            for path in sorted(kind.glob("[!.]*"))
+            if path.is_dir()
+        }
+
+    def leftovers(self, before: float) -> dict[str, int]:
+        """Bytes of each upload or copy that was begun before ``before`` (unix time) and never ended, by its name in the store."""
+        if self.blobs is not None:
+            return self.blobs.leftovers(before)
+        staged = [path for path in self.root.rglob(".tmp-*") if path.is_dir() and path.stat().st_mtime < before]
+        return {path.relative_to(self.root).as_posix(): _bytes(path) for path in staged}
+
+    def remove(self, kind: str, digest: str) -> None:
+        """Remove a blob, and its copy in the mirror; a kill leaves it whole or gone."""
+        if self.blobs is not None:
+            self.blobs.drop(kind, digest)
+        place = self.root / kind / digest
+        if place.is_dir():
+            gone = place.with_name(f".tmp-{digest}-{uuid.uuid4().hex[:8]}")
+            place.rename(gone)
+            shutil.rmtree(gone)
+
+    def remove_leftover(self, name: str) -> None:
+        """Remove what ``leftovers`` named."""
+        if self.blobs is not None:
+            self.blobs.remove(name)
+        else:
+            shutil.rmtree(self.root / name, ignore_errors=True)
 
     def require(self, kind: str, digest: str) -> Path:
         """Place of a blob that must be there.
@@ -129,6 +167,10 @@ def _publish(folder: Path, place: Path) -> Path:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return place
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _sync(path: Path) -> None:

@@ -82,11 +82,7 @@ def test_many_at_once_leave_one_blob_and_no_litter(url: str, tmp_path: Path) -> 
     assert digests == {folder_digest(fresh)}
     found = stores[0].blobs
     assert found is not None
-    assert sorted(item.key.rpartition("/")[2] for item in found.everything()) == [
-        "again.txt",
-        "same.blob.json",
-        "who.txt",
-    ]
+    assert sorted(key.rpartition("/")[2] for key in found._files()) == ["again.txt", "same.blob.json", "who.txt"]
 
 
 def test_an_upload_that_is_killed_leaves_nothing_that_reads_as_complete(url: str, tmp_path: Path, folder: Path) -> None:
@@ -99,12 +95,22 @@ def test_an_upload_that_is_killed_leaves_nothing_that_reads_as_complete(url: str
     )
     assert subprocess.run([sys.executable, "-c", code, url, str(folder)], check=False).returncode == 9
     blobs, store = Blobs(url), Store(url, tmp_path / "mirror")
-    assert len(blobs.everything()) == 3
+    assert len(blobs._files()) == 3
+    assert blobs.sizes() == {}
+    assert blobs.leftovers(time.time() - 3600) == {}  # it may still be at work
+    (left,) = blobs.leftovers(time.time() + 3600)
     assert not store.has("models", "whole")
     assert store.digests("models") == []
     with pytest.raises(StateError, match="models 'whole' is not in the store"):
         store.require("models", "whole")
     assert folder_digest(store.publish(folder, "models", "whole")) == folder_digest(folder)
+    assert list(blobs.leftovers(time.time() + 3600)) == [left]
+    store.remove_leftover(left)
+    assert len(blobs._files()) == 4
+    assert list(store.everything()) == [("models", "whole")]
+    store.remove("models", "whole")
+    assert blobs._files() == {}
+    assert not store.path("models", "whole").exists()
 
 
 @pytest.mark.slow
@@ -139,7 +145,7 @@ def test_a_damaged_blob_is_told_and_never_given(url: str, tmp_path: Path, folder
 
     Store(url, tmp_path / "mirror").publish(folder, "models", "d")
     server, blobs = s3fs.S3FileSystem(skip_instance_cache=True), Blobs(url)
-    victim = next(item.key for item in blobs.everything() if item.key.endswith("b?.txt"))
+    victim = next(key for key in blobs._files() if key.endswith("b?.txt"))
     listing = f"{url}/models/d.blob.json"
     if damage == "another content":
         server.pipe_file(f"{url}/{victim}", b"c" * 100_000)

@@ -25,7 +25,8 @@ from kfloop.core.state.runs import Runs
 from kfloop.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import Connection, Engine
 
@@ -56,6 +57,8 @@ class State:
     """The parts of state, over one engine.
 
     Attributes:
+        engine: The database.
+        begin: Opens one transaction; a ``lock`` that it is given keeps out whoever names the same.
         runs: Run records and step events.
         ledger: Promotions, rollbacks, holds and overrides: the authority over which version is champion.
         leases: Who may run a loop now.
@@ -65,6 +68,7 @@ class State:
     """
 
     engine: Engine
+    begin: Callable[..., AbstractContextManager[Connection]]
     runs: Runs
     ledger: Ledger
     leases: Leases
@@ -98,6 +102,7 @@ def open_state(url: str) -> State:
     begin = _Begin(engine, url)
     return State(
         engine=engine,
+        begin=begin,
         runs=Runs(begin),
         ledger=Ledger(begin),
         leases=Leases(begin),
