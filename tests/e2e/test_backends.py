@@ -83,6 +83,9 @@ def test_a_round_makes_a_champion_and_nothing_of_it_stands_only_here(
     for step in record["steps"]:
         if step["artifact"]:
             assert blobs.contents(step["artifact"]["kind"], step["artifact"]["digest"]) is not None, step
+    kept = blobs.contents("runs", record["run_id"])
+    assert kept is not None
+    assert set(kept["files"]) == {"record.json", "report.html"}
     everything = [path for path in shell.folder.rglob("*") if path.is_file()]
     assert everything
     for path in everything:

@@ -46,6 +46,7 @@ POSTGRES_OPTIONS: dict[str, Any] = {
     "connect_args": {
         "connect_timeout": 10,
         "application_name": "kfloop",
+        "prepare_threshold": None,  # a pooler in transaction mode hands each transaction to another session
         "keepalives_idle": 30,
         "tcp_user_timeout": 30_000,
     },
