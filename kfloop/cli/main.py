@@ -37,6 +37,9 @@ COMMANDS = {
     "new": ("kfloop.cli.new", "The files of a new component, or the CI of a project."),
     "submit": ("kfloop.cli.submit", "Run a pipeline on Kubeflow Pipelines and follow it."),
     "schedule": ("kfloop.cli.schedule", "Recurring runs on Kubeflow Pipelines, from a file in git."),
+    "gc": ("kfloop.cli.housekeeping", "Remove from the store what nothing names any more."),
+    "backup": ("kfloop.cli.housekeeping", "Copy state and store to another place."),
+    "restore": ("kfloop.cli.housekeeping", "Bring state and store back from a backup."),
     "demo": ("kfloop.cli.demo", "The whole story on real data, end to end."),
 }
 

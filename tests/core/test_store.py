@@ -49,6 +49,6 @@ def test_many_at_once_leave_one_blob_and_no_litter(tmp_path: Path, folder: Path)
     assert [path.name for path in (tmp_path / "store" / "models").iterdir()] == ["same"]
 
 
-def test_a_store_elsewhere_is_refused_rather_than_taken_for_a_folder() -> None:
+def test_a_store_elsewhere_needs_a_mirror_rather_than_being_taken_for_a_folder() -> None:
     with pytest.raises(ConfigError, match="s3://"):
         Store("s3://bucket/blobs")
