@@ -30,6 +30,7 @@ from kfloop.core.sections import (
     Rule,
     Section,
     ServeConfig,
+    SparkConfig,
     TrainConfig,
     ValidationConfig,
 )
@@ -55,6 +56,7 @@ class LoopConfig(Section):
     serve: ServeConfig = ServeConfig()
     monitor: MonitorConfig = MonitorConfig()
     notify: NotifyConfig = NotifyConfig()
+    spark: SparkConfig = SparkConfig()
     state: str = "sqlite:///.kfloop/state.db"
     """SQLAlchemy URL of state."""
     store: str = ".kfloop/store"
@@ -187,10 +189,15 @@ def _resolved(config: LoopConfig, root: Path) -> LoopConfig:
     if data.dvc is not None and (root / data.dvc.repo).is_dir():  # a repository on this disk
         changes["dvc"] = data.dvc.model_copy(update={"repo": _absolute_path(data.dvc.repo, root)})
     suite, requests = config.validation.suite, config.validation.requests
-    validation = {
+    validation: dict[str, Any] = {
         "suite": suite and _absolute_path(suite, root),
         "requests": requests and _absolute_path(requests, root),
     }
+    spark = config.spark
+    if spark.folder is not None:
+        spark = spark.model_copy(update={"folder": _absolute_path(spark.folder, root)})
+    if config.validation.engine == "spark":
+        validation["spark"] = spark
     train, tuned = config.train, config.train.finetune
     if tuned is not None and (root / tuned.model).is_dir():  # a folder, not a name on the hub
         local = tuned.model_copy(update={"model": _absolute_path(tuned.model, root)})
@@ -204,6 +211,7 @@ def _resolved(config: LoopConfig, root: Path) -> LoopConfig:
     return config.model_copy(
         update={
             "train": train,
+            "spark": spark,
             "data": data.model_copy(update=changes),
             "validation": config.validation.model_copy(update=validation),
             "monitor": config.monitor.model_copy(
