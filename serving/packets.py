@@ -1,8 +1,8 @@
 """Packets of the request log: what the served model sends to the collector, and the rows that are made of it.
 
 Columns: request_id string, ts_ns int64, model string, version int64, route string (``stable``, ``canary``, ``shadow``), the tensors, each row
-flat, review bool where the model tells, latency_us int64. For image classifiers the tensors are image (its bytes, see ``core/request_cells.py``),
-probabilities and embedding (lists of float32), for all others ``input.NAME`` and ``output.NAME``; ``hash.NAME`` holds digests in hex.
+flat, review bool where the model tells, latency_us int64. For image classifiers the tensors are image,
+probabilities and embedding, for all others ``input.NAME`` and ``output.NAME``: lists, or bytes where a row of an input is large (``core/request_cells.py``); ``hash.NAME`` holds digests in hex.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kfloop.core.request_cells import PACKED, pack
+from kfloop.core.request_cells import is_large, pack
 
 TYPES = frozenset({"uint8", "int16", "int32", "int64", "float32", "float64", "bool"})
 STABLE = "stable"
@@ -97,7 +97,7 @@ def as_table(rows: Rows) -> Any:
     }
     told: dict[str, dict[bytes, bytes]] = {}
     for name, tensor in zip(names, tensors, strict=True):
-        if tensor.dtype.name in PACKED and tensor.size and (name == "image" or name.startswith("input.")):
+        if is_large(tensor) and (name == "image" or name.startswith("input.")):
             columns[name], told[name] = pack(tensor)
         else:
             columns[name] = _lists(name, tensor)

@@ -1,4 +1,4 @@
-"""Pixels as bytes in a cell: what is read is what was written, whatever is done to the rows in between."""
+"""Large rows as bytes in a cell: what is read is what was written, whatever is done to the rows in between."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kfloop.core.request_cells import PACKED, cell_length, pack, read_rows, unpack
+from kfloop.core.request_cells import LEAST_VALUES, PACKED, cell_length, is_large, pack, read_rows, unpack
 
 
 def packed_table(tensor: np.ndarray) -> pa.Table:
@@ -22,7 +22,7 @@ def as_array(column: pa.ChunkedArray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", sorted(PACKED))
 def test_every_value_of_a_type_comes_back_from_a_file(tmp_path: Path, name: str) -> None:
-    bounds = np.iinfo(name)
+    bounds = np.finfo(name) if name.startswith("float") else np.iinfo(name)
     values = np.linspace(bounds.min, bounds.max, 5 * 6, dtype=name).reshape(5, 2, 3)
     pq.write_table(packed_table(values), tmp_path / "rows.parquet")
     found = read_rows(tmp_path / "rows.parquet")
@@ -30,6 +30,13 @@ def test_every_value_of_a_type_comes_back_from_a_file(tmp_path: Path, name: str)
     np.testing.assert_array_equal(as_array(found["image"]), values.reshape(5, 6))
     with pq.ParquetFile(tmp_path / "rows.parquet") as opened:
         assert cell_length(opened.schema_arrow.field("image")) == 6
+
+
+def test_only_large_rows_of_numbers_become_bytes() -> None:
+    assert is_large(np.zeros((3, 16, LEAST_VALUES // 16), np.uint8))
+    assert not is_large(np.zeros((3, LEAST_VALUES - 1), np.float32))
+    assert not is_large(np.zeros((3, LEAST_VALUES), bool))
+    assert not is_large(np.zeros((0, LEAST_VALUES), np.float32))
 
 
 def test_slices_filters_and_batches_keep_rows_with_their_values() -> None:

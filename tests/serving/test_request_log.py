@@ -11,15 +11,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from kfloop.core.request_cells import read_rows
 from kfloop.serving.collector import Collector
 from kfloop.serving.packets import parse
 from logged_requests import read_requests
 
 
-def packet(ids: list[str], *, model: str = "m", version: int = 1, width: int = 4) -> bytes:
+def packet(ids: list[str], *, model: str = "m", version: int = 1, width: int = 4, side: int = 2) -> bytes:
     count = len(ids)
     arrays = [
-        np.arange(count * 4, dtype=np.uint8).reshape(count, 2, 2, 1),
+        np.arange(count * side * side).astype(np.uint8).reshape(count, side, side, 1),
         np.full((count, 3), 1 / 3, np.float32),
         np.full((count, width), 0.5, np.float32),
     ]
@@ -72,10 +73,17 @@ def test_rows_land_in_parquet_with_their_ids(collector: Collector, tmp_path: Pat
     assert log.images.dtype == np.uint8
     assert log.embeddings.shape == (3, 4)
     assert collector.written == 3
-    for file in tmp_path.glob("m/*/*.parquet"):
-        assert (
-            str(pq.read_schema(file).field("image").type) == "fixed_size_binary[4]"
-        )  # its bytes, not a list of numbers
+
+
+def test_large_pictures_stand_as_bytes_and_come_back_as_they_were(collector: Collector, tmp_path: Path) -> None:
+    send(collector, packet(["a", "b"], side=32), packet(["c"]))
+    kinds = [str(pq.read_schema(file).field("image").type) for file in sorted(tmp_path.glob("m/*/*.parquet"))]
+    assert sorted(kinds) == ["fixed_size_binary[1024]", "fixed_size_list<element: uint8>[4]"]
+    (file,) = (path for path in tmp_path.glob("m/*/*.parquet") if "binary" in str(pq.read_schema(path).field("image")))
+    found = read_rows(file)
+    assert found["request_id"].to_pylist() == ["a", "b"]
+    pixels = found["image"].combine_chunks().flatten().to_numpy().reshape(2, -1)
+    np.testing.assert_array_equal(pixels, np.arange(2048).astype(np.uint8).reshape(2, 1024))
 
 
 def test_golden_requests_are_not_traffic(collector: Collector, tmp_path: Path) -> None:
