@@ -196,7 +196,7 @@ def _resolved(config: LoopConfig, root: Path) -> LoopConfig:
     spark = config.spark
     if spark.folder is not None:
         spark = spark.model_copy(update={"folder": _absolute_path(spark.folder, root)})
-    if config.validation.engine == "spark":
+    if config.validation.engine == "spark":  # otherwise another master would be another validation
         validation["spark"] = spark
     train, tuned = config.train, config.train.finetune
     if tuned is not None and (root / tuned.model).is_dir():  # a folder, not a name on the hub
@@ -220,6 +220,7 @@ def _resolved(config: LoopConfig, root: Path) -> LoopConfig:
                     "feedback": str(truth_file(changes.get("feedback"), root)),
                     "unlogged": tuple(sorted({*config.serve.log.hash, *config.serve.log.drop})),
                     "window_days": data.recipe.window_days,
+                    "spark": spark if config.monitor.engine == "spark" else config.monitor.spark,
                 }
             ),
             "deploy": config.deploy.model_copy(

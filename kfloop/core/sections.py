@@ -967,6 +967,8 @@ class ServeConfig(Section):
 class MonitorConfig(Section):
     """What the monitor looks for and when it starts a retraining."""
 
+    engine: Literal["pyarrow", "spark"] = "pyarrow"
+    """What reads the request log and brings it into the order of time: this process, or Spark (section ``spark``). The conclusions are the same."""
     min_rows: Positive = 50
     """Fewer logged rows than this give ``not_evaluated``."""
     materiality: Annotated[float, Field(ge=0.5, le=1)] = 0.6
@@ -1019,6 +1021,8 @@ class MonitorConfig(Section):
     """Fall of the quality found by labels that is worth a retraining; null: it is told and starts nothing."""
     window_days: float | None = None
     """Filled from ``data.recipe``."""
+    spark: SparkConfig = SparkConfig()
+    """Filled from section ``spark``."""
 
 
 class NotifyConfig(Section):

@@ -11,6 +11,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -41,6 +42,7 @@ _QUIET = {
     "spark.eventLog.enabled": "false",
     "spark.python.sql.dataFrameDebugging.enabled": "false",
 }
+_LOCAL = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
 # What the meaning of our own queries rests on, in whatever session they run.
 _MEANING = {
     "spark.sql.session.timeZone": "UTC",
@@ -109,7 +111,7 @@ def _ours(spark: SparkSession) -> SparkSession:
 @contextlib.contextmanager
 def _started(config: SparkConfig) -> Iterator[SparkSession]:
     """A session with a Java process of its own; both end with the body."""
-    from py4j.protocol import Py4JError
+    from py4j.protocol import Py4JError  # type: ignore[import-untyped]
     from pyspark import SparkConf, SparkContext
     from pyspark.errors import PySparkException
     from pyspark.java_gateway import launch_gateway
@@ -117,25 +119,29 @@ def _started(config: SparkConfig) -> Iterator[SparkSession]:
 
     master = master_of(config)
     _answers(master)
-    local = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
-    told = _QUIET | (local if master.startswith("local") else {}) | dict(config.settings)
+    local = re.match(r"local($|\[)", master) is not None
+    told = _QUIET | (_LOCAL if local else {}) | dict(config.settings)
     settings = SparkConf(loadDefaults=False).setMaster(master).setAll(list(told.items()))
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as log:
         gateway = context = spark = None
         try:
-            gateway = launch_gateway(settings, {"stdout": said, "stderr": said})
+            gateway = launch_gateway(settings, {"stdout": log, "stderr": log})
             context = SparkContext(conf=settings, gateway=gateway)
+            if local:  # workers beside this process are of its own Python, whatever is first on PATH
+                context.pythonExec = os.environ.get("PYSPARK_PYTHON", sys.executable)
             spark = SparkSession(context)
             yield spark
         except (Py4JError, PySparkException, OSError, EOFError) as error:
             gone = gateway is None or gateway.proc is None or gateway.proc.poll() is not None
-            raise _told(error, master, said, started=spark is not None, gone=gone) from error
+            raise _told(error, master, log, started=spark is not None, gone=gone) from error
         finally:
             _end(gateway, context, spark)
 
 
 def _answers(master: str) -> None:
-    """Look whether a standalone master is there: Spark itself would try for minutes."""
+    """Look whether the master is one, and a standalone one is there: Spark itself would try for minutes."""
+    if re.match(r"(local($|\[)|spark://|k8s://|yarn$)", master) is None:
+        raise _no_master(master)
     found = re.fullmatch(r"spark://(.+)", master)
     if found is None:
         return
@@ -156,22 +162,34 @@ def _answers(master: str) -> None:
     )
 
 
-def _told(error: Exception, master: str, said: Any, *, started: bool, gone: bool) -> Exception:
+def said(error: Exception) -> str:
+    """What an error of Spark says, without the traces of its Java."""
+    told = [line.strip(" :") for line in str(error).splitlines() if line.strip(" :")] or [type(error).__name__]
+    return next((line for line in told if not line.startswith("An error occurred while calling")), told[0])
+
+
+def _no_master(master: str) -> ConfigError:
+    return ConfigError(
+        f"spark.master '{master}' is no master that Spark knows",
+        hint="local[*], local[N], spark://HOST:PORT, k8s://https://HOST:PORT or yarn",
+    )
+
+
+def _told(error: Exception, master: str, log: Any, *, started: bool, gone: bool) -> Exception:
     """The error in kfloop's words, with what Spark's process said last."""
-    said.seek(0)
-    lines = [line for line in said.read().decode(errors="replace").splitlines() if line.strip()]
+    log.seek(0)
+    whole = log.read().decode(errors="replace") + str(error)
+    traces = ("\tat ", "Exception in thread", "Using ", "WARNING: Using")
+    lines = [line for line in whole.splitlines() if line.strip() and not line.startswith(traces)]
     last = " | ".join(lines[-SAID_LINES:])
-    message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    message = said(error)
     if gone and started:
         return TransientError(
             f"Spark's process ended in the middle: {message}",
             hint=f"run it again; if it was killed for memory, give it less or more with spark.settings. It said: {last or 'nothing'}",
         )
-    if "Could not parse Master URL" in str(error) or "Could not parse Master URL" in last or "Master must" in last:
-        return ConfigError(
-            f"spark.master '{master}' is no master that Spark knows",
-            hint="local[*], local[N], spark://HOST:PORT, k8s://https://HOST:PORT or yarn",
-        )
+    if "Could not parse Master URL" in whole:
+        return _no_master(master)
     start = "Spark failed" if started else f"Spark did not start on '{master}'"
     return TerminalError(f"{start}: {message}", hint=f"it said: {last or 'nothing'}")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from kfloop.core.expectations import outcomes
 from kfloop.core.expectations.expressions import ORDERS, plan_of
 from kfloop.core.expectations.plans import EXAMPLES, ROWS, most
+from kfloop.core.spark import said
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from kfloop.core.expectations.checks import Check
 
 ROW = "row_number"
+SUM = "expect_column_sum_to_be_between"
 QUANTILES = "expect_column_quantile_values_to_be_between"
 PATTERNS = ("expect_column_values_to_match_regex", "expect_column_values_to_not_match_regex")
 PAIRS = ("expect_column_pair_values_a_to_be_greater_than_b", "expect_column_pair_values_to_be_equal")
@@ -23,7 +26,7 @@ PAIRS = ("expect_column_pair_values_a_to_be_greater_than_b", "expect_column_pair
 
 def counts(check: Check) -> bool:
     """Whether the check is judged here."""
-    return check.kind in {QUANTILES, *PATTERNS, *PAIRS, *ORDERS}
+    return check.kind in {SUM, QUANTILES, *PATTERNS, *PAIRS, *ORDERS}
 
 
 def count(frame: DataFrame, check: Check, held: Mapping[str, str]) -> dict[str, Any]:
@@ -34,11 +37,19 @@ def count(frame: DataFrame, check: Check, held: Mapping[str, str]) -> dict[str, 
         check: The check, not broken.
         held: Kind of each column.
     """
-    if check.kind == QUANTILES:
-        return _quantiles(frame, check, held)
-    if check.kind in PATTERNS:
-        return _patterns(frame, check)
-    return _order(frame, check) if check.kind in ORDERS else _pairs(frame, check)
+    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+    from pyspark.errors import PySparkException
+
+    try:
+        if check.kind in {SUM, QUANTILES}:
+            numbers = _sum(frame, check) if check.kind == SUM else _quantiles(frame, check)
+            passed, observed = plan_of(check, held).judge(numbers)
+            return outcomes.outcome(check, passed=passed, observed=observed)
+        if check.kind in PATTERNS:
+            return _patterns(frame, check)
+        return _order(frame, check) if check.kind in ORDERS else _pairs(frame, check)
+    except (Py4JJavaError, PySparkException) as error:
+        return outcomes.broken(check, said(error))
 
 
 def _verdict(
@@ -46,11 +57,13 @@ def _verdict(
 ) -> dict[str, Any]:
     from pyspark.sql import functions as f
 
-    wrong = judged & f.coalesce(wrong, f.lit(value=False))
+    wrong = judged & f.coalesce(wrong, f.lit(col=False))
     found = frame.agg(f.count_if(judged).alias("rows"), f.count_if(wrong).alias("wrong")).first()
     rows, unexpected = (found["rows"], found["wrong"]) if found else (0, 0)
     passed = most(rows, unexpected, check.fitted.get("mostly", 1))
-    examples = [] if passed or shown is None else frame.where(wrong).orderBy(ROW).limit(EXAMPLES).select(shown).collect()
+    examples = (
+        [] if passed or shown is None else frame.where(wrong).orderBy(ROW).limit(EXAMPLES).select(shown).collect()
+    )
     return outcomes.outcome(check, passed=passed, observed=unexpected, unexpected=[row[0] for row in examples])
 
 
@@ -63,13 +76,13 @@ def _pairs(frame: DataFrame, check: Check) -> dict[str, Any]:
     judged = {
         "both_values_are_missing": left.isNotNull() | right.isNotNull(),
         "either_value_is_missing": left.isNotNull() & right.isNotNull(),
-        "neither": f.lit(value=True),
+        "neither": f.lit(col=True),
     }[how]
     if check.kind.endswith("_equal"):
         fine = left == right
     else:
         fine = left >= right if check.fitted.get("or_equal") else left > right
-    return _verdict(frame, check, judged, ~f.coalesce(fine, f.lit(value=False)))
+    return _verdict(frame, check, judged, ~f.coalesce(fine, f.lit(col=False)))
 
 
 def _order(frame: DataFrame, check: Check) -> dict[str, Any]:
@@ -82,7 +95,7 @@ def _order(frame: DataFrame, check: Check) -> dict[str, Any]:
     before = f.lag(value).over(Window.orderBy(ROW))
     low, high = (f.col("before"), value) if ORDERS[check.kind] > 0 else (value, f.col("before"))
     wrong = high <= low if check.fitted.get("strictly") else high < low
-    return _verdict(present.withColumn("before", before), check, f.lit(value=True), wrong, value)
+    return _verdict(present.withColumn("before", before), check, f.lit(col=True), wrong, value)
 
 
 def _patterns(frame: DataFrame, check: Check) -> dict[str, Any]:
@@ -97,13 +110,22 @@ def _patterns(frame: DataFrame, check: Check) -> dict[str, Any]:
 
         return None if text is None else re.search(pattern, text) is not None
 
-    found = f.udf(matches, "boolean")(value)
+    found = f.udf(matches, "boolean", useArrow=False)(value)
     wrong = found if "_not_match_" in check.kind else ~found
     return _verdict(frame, check, value.isNotNull(), wrong, value)
 
 
-def _quantiles(frame: DataFrame, check: Check, held: Mapping[str, str]) -> dict[str, Any]:
-    """Exact neighbours of each quantile; the judgement is that of the other engine."""
+def _sum(frame: DataFrame, check: Check) -> dict[str, Any]:
+    """The sum of nothing is 0, as it is for pandas."""
+    from pyspark.sql import functions as f
+
+    name = check.columns[0]
+    found = frame.agg(f.sum(name)).first()
+    return {f"sum:{name}": (found[0] if found else None) or 0}
+
+
+def _quantiles(frame: DataFrame, check: Check) -> dict[str, Any]:
+    """Exact neighbours of each quantile, under the names of the other engine's numbers."""
     from pyspark.sql import functions as f
 
     name, shares = check.columns[0], check.fitted["quantile_ranges"]["quantiles"]
@@ -118,11 +140,8 @@ def _quantiles(frame: DataFrame, check: Check, held: Mapping[str, str]) -> dict[
     for share in shares:
         for word, end in zip(("lower", "higher"), _ends(last * share), strict=True):
             numbers[f"{word}:{share}:{name}"] = None if values is None else values[f"at{end}"]
-    passed, observed = plan_of(check, held).judge(numbers)
-    return outcomes.outcome(check, passed=passed, observed=observed)
+    return numbers
 
 
 def _ends(place: float) -> tuple[int, int]:
-    import math
-
     return math.floor(place), math.ceil(place)

@@ -95,7 +95,9 @@ def _judged(spark: SparkSession, frame: DataFrame, table: pa.Table, checks: list
     results = []
     for check in checks:
         named = _renamed(check, {name: _alias(table, name) for name in table.schema.names})
-        result = counting.count(frame, named, held) if counting.counts(check) else judge(named, expectation_of(named), batch)
+        result = (
+            counting.count(frame, named, held) if counting.counts(check) else judge(named, expectation_of(named), batch)
+        )
         if result["word"] == ERROR:  # Great Expectations takes a process that is gone for a broken check
             spark.range(1).count()
         results.append(_told(result, check, table))
