@@ -111,16 +111,24 @@ def test_what_is_missing_is_named_with_what_to_install(
     assert "Java 17" in caught.value.hint
 
 
-def test_a_master_that_does_not_answer_is_told_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("master", "message"),
+    [("lokal[2]", "is no master that Spark knows"), ("spark://127.0.0.1", "names no port")],
+)
+def test_a_master_that_is_none(master: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message), session(SparkConfig(master=master)):
+        pass
+
+
+def test_a_master_that_does_not_answer_is_told_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    with pytest.raises(TransientError, match=f"no Spark master answers at 'spark://127.0.0.1:{port}'"):
-        evaluate(TABLE, SUITE, "spark", cluster=SparkConfig(master=f"spark://127.0.0.1:{port}"), folder=tmp_path)
-    with pytest.raises(ConfigError, match=r"'lokal\[2\]' is no master that Spark knows"):
-        evaluate(TABLE, SUITE, "spark", cluster=SparkConfig(master="lokal[2]"), folder=tmp_path)
-    with pytest.raises(ConfigError, match="names no port"):
-        evaluate(TABLE, SUITE, "spark", cluster=SparkConfig(master="spark://127.0.0.1"), folder=tmp_path)
-    assert not list(tmp_path.iterdir())
+    master = f"spark://127.0.0.1:{port}"
+    with (
+        pytest.raises(TransientError, match=f"no Spark master answers at '{master}'"),
+        session(SparkConfig(master=master)),
+    ):
+        pass
 
 
 @pytest.mark.slow
