@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ MASTER_ENV = "KFLOOP_SPARK_MASTER"
 LOCAL = "local[*]"
 MASTER_WAIT_S = 5.0
 ENDING_WAIT_S = 20.0
+KEPT_S = 86_400.0
 SAID_LINES = 5
 INSTALL = "pip install 'kfloop[spark]'; it needs Java 17 or later (JAVA_HOME, or java on PATH)"
 
@@ -75,6 +77,25 @@ def require() -> None:
     if java is None:
         where = f"JAVA_HOME '{home}' holds no bin/java" if home else "there is no java on PATH"
         raise ConfigError(f"engine 'spark' needs Java: {where}", hint=INSTALL)
+
+
+@contextlib.contextmanager
+def handover(folder: Path, what: str) -> Iterator[Path]:
+    """A folder of one task, through which rows go to Spark or come from it; deleted after the body.
+
+    What a task that was killed left behind more than a day ago is deleted as well.
+
+    Args:
+        folder: Where it is made; the executors must see it, and run as the same user.
+        what: Beginning of its name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f"{what}-*"):
+        with contextlib.suppress(FileNotFoundError):  # another task was faster
+            if left.stat().st_mtime < time.time() - KEPT_S:
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f"{what}-") as place:
+        yield Path(place)
 
 
 @contextlib.contextmanager

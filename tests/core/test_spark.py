@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ import pytest
 from kfloop.components.validate_data.engines.choosing import choose, evaluate
 from kfloop.core.config import load_config, parse_section, section_json
 from kfloop.core.sections import SparkConfig
-from kfloop.core.spark import MASTER_ENV, master_of, session
+from kfloop.core.spark import MASTER_ENV, handover, master_of, session
 from kfloop.errors import ConfigError, TransientError
 
 if TYPE_CHECKING:
@@ -129,6 +131,16 @@ def test_a_master_that_does_not_answer_is_told_at_once() -> None:
         session(SparkConfig(master=master)),
     ):
         pass
+
+
+def test_what_a_killed_task_left_is_deleted_a_day_later(tmp_path: Path) -> None:
+    for name, age in (("rows-old", 90_000), ("rows-new", 60), ("mine", 90_000)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").touch()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    with handover(tmp_path, "rows") as place:
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["mine", "rows-new", place.name])
+    assert not place.exists()
 
 
 @pytest.mark.slow

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import functools
 import re
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from kfloop.components.monitor.log.reading import LATEST, arrays_of, columns_of
 from kfloop.components.monitor.log.traffic import CHUNK_ROWS, Reader
-from kfloop.core.spark import session
+from kfloop.core.spark import handover, session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,10 +68,9 @@ class SparkReader(Reader):
         kinds = self._kinds(paths)
         if not kinds:
             return
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._scratch, prefix="requests-") as place:
+        with handover(self._scratch, "requests") as place:
             with session(self._config) as spark:
-                sources = self._write(spark, kinds, since, f"{place}/sorted")
+                sources = self._write(spark, kinds, since, (place / "sorted").as_posix())
             for path in sorted(
                 Path(place, "sorted").glob("*.parquet")
             ):  # Spark numbers them in the order of their rows

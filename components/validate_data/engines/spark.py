@@ -7,7 +7,6 @@ rows, Java's regular expressions), Spark's own aggregates count what the other e
 from __future__ import annotations
 
 import re
-import tempfile
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from kfloop.components.validate_data.engines.great_expectations import (
 )
 from kfloop.core.expectations.kinds import FLOAT, kind_of
 from kfloop.core.expectations.outcomes import ERROR
-from kfloop.core.spark import session
+from kfloop.core.spark import handover, session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,14 +57,13 @@ def evaluate(table: pa.Table, checks: list[Check], config: SparkConfig, folder: 
     found = [schema.result(check, expectation) for check, expectation in zip(checks, expectations, strict=True)]
     left = [check for check, result in zip(checks, found, strict=True) if result is None]
     if left:
-        folder.mkdir(parents=True, exist_ok=True)
-        with session(config) as spark, tempfile.TemporaryDirectory(dir=folder, prefix="manifest-") as place:
+        with session(config) as spark, handover(folder, "manifest") as place:
             results = iter(_judged(spark, _handed(spark, table, left, place), table, left))
         found = [next(results) if result is None else result for result in found]
     return [result for result in found if result is not None]
 
 
-def _handed(spark: SparkSession, table: pa.Table, checks: list[Check], place: str) -> DataFrame:
+def _handed(spark: SparkSession, table: pa.Table, checks: list[Check], place: Path) -> DataFrame:
     """The columns that checks look at, as Spark reads them: under plain names (a dot in a name would be a path to Spark), NaN as missing, rows numbered."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -74,7 +72,7 @@ def _handed(spark: SparkSession, table: pa.Table, checks: list[Check], place: st
     names = columns_named(table, checks)
     light = table.select(names).rename_columns([_alias(table, name) for name in names])
     kinds = {field.name: kind_of(field.type) for field in light.schema}
-    path, start = f"{place}/rows.parquet", 0
+    path, start = (place / "rows.parquet").as_posix(), 0
     with pq.ParquetWriter(path, light.schema.append(pa.field(counting.ROW, pa.int64()))) as writer:
         for batch in light.to_batches(max_chunksize=ROWS_PER_BATCH):
             numbers = pa.array(range(start, start + batch.num_rows), pa.int64())
