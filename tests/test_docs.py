@@ -59,7 +59,7 @@ def keys_of(content: Any, prefix: str = "") -> set[str]:
     return found
 
 
-FILLED_IN_MONITOR = ("fresh", "feedback", "window_days", "retrain", "unlogged")
+FILLED_IN_MONITOR = ("fresh", "feedback", "window_days", "retrain", "unlogged", "spark")
 OF_THE_LEDGER = ("overrides", "champion_row", "turned_down")
 
 
@@ -107,7 +107,8 @@ def test_the_page_names_every_key_of_a_loop_file() -> None:
         "cluster.resources.",
         "cluster.tolerations.",
     )
-    fields = {name for name in fields_of(LoopConfig) if not name.startswith(null)}
+    of_spark = ("validation.spark", "monitor.spark.")  # from section spark
+    fields = {name for name in fields_of(LoopConfig) if not name.startswith((*null, *of_spark))}
     assert keys_of(yaml.safe_load(block)) == fields - derived
 
 
@@ -149,7 +150,7 @@ def test_the_page_gives_the_defaults() -> None:
     (block,) = loop_blocks()
     written = yaml.safe_load(block)
     defaults = LoopConfig(name="photos").model_dump(mode="json")
-    del defaults["data"]["places"], defaults["validation"]["requests_digest"]
+    del defaults["data"]["places"], defaults["validation"]["requests_digest"], defaults["validation"]["spark"]
     for name in FILLED_IN_MONITOR:
         del defaults["monitor"][name]
     del defaults["deploy"]["about"], defaults["deploy"]["feedback"]

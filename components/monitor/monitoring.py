@@ -15,7 +15,7 @@ from kfloop.components.monitor.judgeable import left_out, quality_of, unwatched
 from kfloop.components.monitor.log.ahead import ahead
 from kfloop.components.monitor.log.layout import layout_of
 from kfloop.components.monitor.log.sampling import write_samples
-from kfloop.components.monitor.log.traffic import Reader
+from kfloop.components.monitor.log.spark import open_reader
 from kfloop.components.monitor.memory import Memory
 from kfloop.components.monitor.policy.asking import ask
 from kfloop.components.monitor.policy.causes import DRIFT, Cause
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kfloop.components.monitor.log.layout import Layout
-    from kfloop.components.monitor.log.traffic import Traffic
+    from kfloop.components.monitor.log.traffic import Reader, Traffic
     from kfloop.core.sections import MonitorConfig
     from kfloop.core.signature import Signature
     from kfloop.core.state import State
@@ -157,7 +157,7 @@ def _watch(this: Round, out: Path) -> MonitorReport:
     layout = layout_of(this.signature, encoder, reference.answers.shape[1], reference.embedding.shape[1])
     payload, row_version = state.monitors.load(workspace.loop, this.champion.model_digest)
     before = Memory.from_dict(payload)
-    reader = Reader(workspace.request_log, workspace.loop, this.champion.version, layout, this.now)
+    reader = open_reader(config, workspace, this.champion.version, layout, this.now)
     memory, watched, beside = _advanced(this, before, reader, reference, layout)
     kept = memory.to_dict()
     if kept != payload:

@@ -32,7 +32,7 @@ class ValidationReport:
         dataset_digest: Dataset version that was judged.
         outcome_word: ``pass``, ``fail`` (bad data) or ``error`` (a broken check), over the critical expectations.
         n_rows: Rows judged.
-        engine: ``great_expectations`` or ``polars``.
+        engine: ``great_expectations``, ``polars`` or ``spark``.
         results: One entry for each expectation, and a warning for each pair of sets that was compared (``skew:train/test``).
         suite_digest: Digest of the suite.
         suite_source: Path of the suite, or ``default``.
@@ -71,7 +71,8 @@ def run(config: ValidationConfig, *, dataset: Path, out: Path, workspace: Worksp
     manifest = build_manifest(version)
     suite = load_suite(Path(config.suite)) if config.suite else default_suite(version, manifest)
     engine = choose(config.engine, manifest.num_rows, config.polars_above)
-    results = evaluate(manifest, suite, engine)
+    folder = Path(config.spark.folder) if config.spark.folder else workspace.kfloop_dir / "spark"
+    results = evaluate(manifest, suite, engine, cluster=config.spark, folder=folder)
     skew, notes = compare(version, manifest, config, workspace)
     critical = [result for result in results if result["severity"] == CRITICAL]
     word = next((word for word in WORST_FIRST if any(result["word"] == word for result in critical)), PASS)

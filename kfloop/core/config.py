@@ -33,6 +33,7 @@ from kfloop.core.sections import (
     Rule,
     Section,
     ServeConfig,
+    SparkConfig,
     TrainConfig,
     ValidationConfig,
 )
@@ -59,6 +60,7 @@ class LoopConfig(Section):
     monitor: MonitorConfig = MonitorConfig()
     notify: NotifyConfig = NotifyConfig()
     cluster: ClusterConfig = ClusterConfig()
+    spark: SparkConfig = SparkConfig()
     state: str = "sqlite:///.kfloop/state.db"
     """SQLAlchemy URL of state: ``sqlite:///FILE`` or ``postgresql://USER:${VARIABLE}@HOST/DATABASE`` (of its own, not MLflow's)."""
     store: str = ".kfloop/store"
@@ -211,10 +213,15 @@ def _resolved(config: LoopConfig, here: Path, root: Path) -> LoopConfig:
     if data.dvc is not None and (here / data.dvc.repo).is_dir():  # a repository on this disk
         changes["dvc"] = data.dvc.model_copy(update={"repo": _absolute_path(data.dvc.repo, root)})
     suite, requests = config.validation.suite, config.validation.requests
-    validation = {
+    validation: dict[str, Any] = {
         "suite": suite and _absolute_path(suite, root),
         "requests": requests and _absolute_path(requests, root),
     }
+    spark = config.spark
+    if spark.folder is not None:
+        spark = spark.model_copy(update={"folder": _absolute_path(spark.folder, root)})
+    if config.validation.engine == "spark":  # otherwise another master would be another validation
+        validation["spark"] = spark
     train, tuned = config.train, config.train.finetune
     if tuned is not None and (here / tuned.model).is_dir():  # a folder, not a name on the hub
         local = tuned.model_copy(update={"model": _absolute_path(tuned.model, root)})
@@ -228,6 +235,7 @@ def _resolved(config: LoopConfig, here: Path, root: Path) -> LoopConfig:
     return config.model_copy(
         update={
             "train": train,
+            "spark": spark,
             "data": data.model_copy(update=changes),
             "validation": config.validation.model_copy(update=validation),
             "monitor": config.monitor.model_copy(
@@ -236,6 +244,7 @@ def _resolved(config: LoopConfig, here: Path, root: Path) -> LoopConfig:
                     "feedback": str(truth_file(changes.get("feedback"), root)),
                     "unlogged": tuple(sorted({*config.serve.log.hash, *config.serve.log.drop})),
                     "window_days": data.recipe.window_days,
+                    "spark": spark if config.monitor.engine == "spark" else config.monitor.spark,
                 }
             ),
             "deploy": config.deploy.model_copy(

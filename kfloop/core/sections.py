@@ -156,13 +156,43 @@ class DataConfig(Section):
     """Share of unreadable or unlabelled rows above which ingest stops."""
 
 
+class SparkConfig(Section):
+    """Where Spark runs, for the steps whose ``engine`` is ``spark``."""
+
+    master: str | None = None
+    """Spark's master: ``local[*]``, ``spark://HOST:PORT``, ``k8s://https://HOST:PORT`` or ``yarn``; null: ``KFLOOP_SPARK_MASTER``, or all cores of this machine."""
+    folder: str | None = None
+    """Folder for the tables that Spark is given, which this process and all executors see; null: ``.kfloop/spark`` of the loop. A table is deleted when it was judged."""
+    settings: dict[str, str] = {}
+    """Properties of Spark, such as ``spark.driver.memory: 4g``. Credentials do not belong here: Spark takes those of S3 from the environment."""
+
+    @field_validator("folder")
+    @classmethod
+    def _a_folder(cls, folder: str | None) -> str | None:
+        if folder is not None and "://" in folder:
+            message = f"'{folder}' is an address: expected a folder, on a shared volume where executors are elsewhere"
+            raise ValueError(message)
+        return folder
+
+    @field_validator("settings")
+    @classmethod
+    def _no_secrets(cls, settings: dict[str, str]) -> dict[str, str]:
+        for name in settings:
+            if not name.startswith("spark."):
+                message = f"'{name}' is no property of Spark: they begin with spark."
+                raise ValueError(message)
+            if re.search(r"(secret|password|token|access\.key|credential(?!s\.provider))", name, re.IGNORECASE):
+                raise PydanticCustomError("secret", "credentials are no settings; give them by the environment")
+        return settings
+
+
 class ValidationConfig(Section):
     """Checks on the dataset version before anything is learned from it."""
 
     suite: str | None = None
     """Path of a Great Expectations suite (JSON); null means the default suite. ``kfloop step validate_data --propose`` writes one."""
-    engine: Literal["auto", "great_expectations", "polars"] = "auto"
-    """What evaluates the suite; both give the same verdicts. ``auto`` takes polars for big tables."""
+    engine: Literal["auto", "great_expectations", "polars", "spark"] = "auto"
+    """What evaluates the suite; all give the same verdicts. ``auto`` takes polars for big tables; ``spark`` is taken only where it is named (section ``spark``)."""
     polars_above: Positive = 2_000_000
     """Rows above which ``auto`` takes polars."""
     skew_level: Annotated[float, Field(gt=0, lt=1)] = 0.01
@@ -173,6 +203,8 @@ class ValidationConfig(Section):
     """Folder of the request log to compare with; a run fills in the loop's own."""
     requests_digest: str | None = None
     """State of that log; filled in by a run, so that no cached answer is older than the log."""
+    spark: SparkConfig = SparkConfig()
+    """Filled from section ``spark``."""
 
 
 class LabelsConfig(Section):
@@ -1008,6 +1040,8 @@ class ServeConfig(Section):
 class MonitorConfig(Section):
     """What the monitor looks for and when it starts a retraining."""
 
+    engine: Literal["pyarrow", "spark"] = "pyarrow"
+    """What reads the request log and brings it into the order of time: this process, or Spark (section ``spark``). The conclusions are the same."""
     min_rows: Positive = 50
     """Fewer logged rows than this give ``not_evaluated``."""
     materiality: Annotated[float, Field(ge=0.5, le=1)] = 0.6
@@ -1060,6 +1094,8 @@ class MonitorConfig(Section):
     """Fall of the quality found by labels that is worth a retraining; null: it is told and starts nothing."""
     window_days: float | None = None
     """Filled from ``data.recipe``."""
+    spark: SparkConfig = SparkConfig()
+    """Filled from section ``spark``."""
 
 
 class NotifyConfig(Section):

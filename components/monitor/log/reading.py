@@ -125,38 +125,73 @@ def read_part(part: Part, layout: Layout, rows: int) -> Iterator[dict[str, NDArr
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(part.path) as opened:
-        names = set(opened.schema_arrow.names)
-        told = (f"output.{layout.answer}", "output.embedding", "input.image")
-        answer, embedding, image = _SHORT if "probabilities" in names else told
-        tensors = {f"input.{name}": size for name, size in layout.tensors if f"input.{name}" in names}
-        wanted = ["request_id", "ts_ns", "version", "latency_us", answer]
-        if missing := [name for name in wanted if name not in names]:
-            raise KeyError(missing[0])
-        extra = ["review", *([embedding] if layout.embedding else []), *([image] if layout.images else [])]
-        columns = [*wanted, *(name for name in extra if name in names), *tensors]
-        for batch in opened.iter_batches(rows, row_groups=[part.group], columns=columns):
-            lists = unpack(batch)
-            found = {name: lists.column(name) for name in columns}
-            yield _arrays(found, layout, tensors, answer, embedding, image)
+        columns = columns_of(set(opened.schema_arrow.names), layout)
+        for batch in opened.iter_batches(rows, row_groups=[part.group], columns=list(columns.names)):
+            yield arrays_of(batch, columns, layout)
 
 
-def _arrays(
-    found: dict[str, Any], layout: Layout, tensors: dict[str, int], answer: str, embedding: str, image: str
-) -> dict[str, NDArray[Any]]:
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The columns of one file that hold what a layout names.
+
+    Attributes:
+        names: All that are read.
+        answer: Name of the answer's.
+        embedding: Name of the embedding's, which the file may lack.
+        image: Name of the image's, likewise.
+        tensors: Length of a row of each input tensor, by the column's name.
+    """
+
+    names: tuple[str, ...]
+    answer: str
+    embedding: str
+    image: str
+    tensors: dict[str, int]
+
+
+def columns_of(names: set[str], layout: Layout) -> Columns:
+    """Find the columns of a file.
+
+    Args:
+        names: All columns of the file.
+        layout: How the champion's rows stand in the log.
+
+    Raises:
+        KeyError: One that must be there is missing.
+    """
+    told = (f"output.{layout.answer}", "output.embedding", "input.image")
+    answer, embedding, image = _SHORT if "probabilities" in names else told
+    tensors = {f"input.{name}": size for name, size in layout.tensors if f"input.{name}" in names}
+    wanted = ["request_id", "ts_ns", "version", "latency_us", answer]
+    if missing := [name for name in wanted if name not in names]:
+        raise KeyError(missing[0])
+    extra = ["review", *([embedding] if layout.embedding else []), *([image] if layout.images else [])]
+    found = (*wanted, *(name for name in extra if name in names), *tensors)
+    return Columns(names=found, answer=answer, embedding=embedding, image=image, tensors=tensors)
+
+
+def arrays_of(batch: Any, columns: Columns, layout: Layout) -> dict[str, NDArray[Any]]:
+    """The rows of a record batch of the log, as `read_part` gives them.
+
+    Raises:
+        ValueError: Its columns are of other types than a log's.
+    """
+    lists = unpack(batch)
+    found = {name: lists.column(name) for name in columns.names}
     rows: dict[str, Any] = {
         "ids": np.asarray(found["request_id"].to_numpy(zero_copy_only=False), dtype=object),
         "ts_ns": _whole(found["ts_ns"]),
         "version": _whole(found["version"]),
         "latency_us": _whole(found["latency_us"]),
-        "answers": _fitted(found[answer], layout.answers),
+        "answers": _fitted(found[columns.answer], layout.answers),
     }
-    if embedding in found:
-        rows["embedding"] = _fitted(found[embedding], layout.embedding)
-    if image in found:
-        rows["images"] = _lists(found[image])
+    if columns.embedding in found:
+        rows["embedding"] = _fitted(found[columns.embedding], layout.embedding)
+    if columns.image in found:
+        rows["images"] = _lists(found[columns.image])
     if "review" in found:
         rows["review"] = np.asarray(found["review"].to_numpy(zero_copy_only=False), dtype=bool)
-    for name, size in tensors.items():
+    for name, size in columns.tensors.items():
         cells = _lists(found[name])
         if cells.shape[1] == size:  # a version with other columns is no version of this champion
             rows[name] = cells

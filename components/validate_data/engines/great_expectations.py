@@ -1,4 +1,4 @@
-"""Great Expectations on pandas: the engine for small tables, and the reference for the other one."""
+"""Great Expectations on pandas: the engine for small tables, and the reference for the others."""
 
 from __future__ import annotations
 
@@ -33,25 +33,43 @@ def evaluate(table: pa.Table, checks: list[Check]) -> list[dict[str, Any]]:
     """
     quiet()
     # A broken check of a kind that kfloop knows was looked at already; any other must at least be one that exists.
-    expectations = [None if check.broken and check.supported else _expectation(check) for check in checks]
-    rows, columns = _batch("rows", frame_of(table, checks)), None
-    results = []
-    for check, expectation in zip(checks, expectations, strict=True):
+    expectations = [None if check.broken and check.supported else expectation_of(check) for check in checks]
+    rows = _batch("rows", frame_of(table, checks))
+    schema = SchemaJudge(table)
+    return [
+        schema.result(check, expectation) or judge(check, expectation, rows)
+        for check, expectation in zip(checks, expectations, strict=True)
+    ]
+
+
+class SchemaJudge:
+    """Judges what needs no rows: broken checks, types, and expectations about the columns themselves.
+
+    Args:
+        table: The table; only its schema is looked at.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._empty = table.slice(0, 0)
+        self._batch: Any = None
+
+    def result(self, check: Check, expectation: Any) -> dict[str, Any] | None:
+        """The result of the check; null where it needs the rows."""
         if check.broken:
-            results.append(outcomes.broken(check, check.broken))
-        elif check.kind == OF_TYPE:
-            results.append(outcomes.type_outcome(check, table.schema))
-        elif _about_columns(check):
-            columns = columns or _batch("columns", table.slice(0, 0).to_pandas())
-            results.append(_judge(check, expectation, columns))
-        else:
-            results.append(_judge(check, expectation, rows))
-    return results
+            return outcomes.broken(check, check.broken)
+        if check.kind == OF_TYPE:
+            return outcomes.type_outcome(check, self._empty.schema)
+        if not _about_columns(check):
+            return None
+        self._batch = self._batch or _batch("columns", self._empty.to_pandas())
+        return judge(check, expectation, self._batch)
 
 
 def quiet() -> None:
     """Keep Great Expectations from telling about its registries and temporary folders; what matters comes back as results."""
-    import great_expectations  # noqa: F401 - sets the levels that are mended below
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it imports pyspark where there is one, which warns of pandas
+        import great_expectations  # noqa: F401 - sets the levels that are mended below
 
     for name in ("great_expectations", "great_expectations.data_context.types.base"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -59,8 +77,7 @@ def quiet() -> None:
 
 def frame_of(table: pa.Table, checks: Iterable[Check]) -> pd.DataFrame:
     """The rows as pandas, only the columns that a check looks at (one at least, to be counted)."""
-    wanted = {name for check in checks for name in (*check.columns, *_named(check.kwargs))}
-    names = [name for name in table.schema.names if name in wanted] or table.schema.names[:1]
+    names = columns_named(table, checks)
     frame: pd.DataFrame = table.select(names).to_pandas()
     for name in names:
         if _loses_digits(table[name]):
@@ -68,6 +85,12 @@ def frame_of(table: pa.Table, checks: Iterable[Check]) -> pd.DataFrame:
         elif kind_of(table.schema.field(name).type) == STR:
             frame[name] = frame[name].astype("str")
     return frame
+
+
+def columns_named(table: pa.Table, checks: Iterable[Check]) -> list[str]:
+    """The columns that a check looks at, one at least."""
+    wanted = {name for check in checks for name in (*check.columns, *_named(check.kwargs))}
+    return [name for name in table.schema.names if name in wanted] or table.schema.names[:1]
 
 
 def _named(value: Any) -> set[str]:
@@ -101,17 +124,27 @@ def _about_columns(check: Check) -> bool:
     return rule is not None and rule.about_schema and not check.kind.startswith(ROW_COUNT)
 
 
-def _batch(name: str, frame: pd.DataFrame) -> Any:
+def new_context() -> Any:
+    """A context of Great Expectations in memory, without progress bars."""
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    asset = context.data_sources.add_pandas("kfloop").add_dataframe_asset(name)
+    return context
+
+
+def _batch(name: str, frame: pd.DataFrame) -> Any:
+    asset = new_context().data_sources.add_pandas("kfloop").add_dataframe_asset(name)
     return asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
 
 
-def _expectation(check: Check) -> Any:
+def expectation_of(check: Check) -> Any:
+    """The check as an expectation of Great Expectations.
+
+    Raises:
+        ConfigError: It knows no such expectation, or does not take its arguments.
+    """
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
     kwargs = dict(check.kwargs if check.broken else check.fitted)
@@ -127,7 +160,8 @@ def _expectation(check: Check) -> Any:
         ) from error
 
 
-def _judge(check: Check, expectation: Any, batch: Any) -> dict[str, Any]:
+def judge(check: Check, expectation: Any, batch: Any) -> dict[str, Any]:
+    """The result of one expectation on a batch."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about deprecations of pandas inside Great Expectations
         found = batch.validate(expectation, result_format="SUMMARY").to_json_dict()
