@@ -70,8 +70,8 @@ def delays(seed: int, n_reference: int, batch: int, levels: dict[str, float]) ->
     found: dict[tuple[str, str], int] = {}
     watch = watch_on(table(known, codes[0]), batch, CHECKS)
     start, highest = followed(watch, before, codes[1])
-    windows = Windows(COLUMNS, levels["ADWIN"])
-    early = any(windows.check(part) for part in before.reshape(CHANGE_AT, CHECK, -1))
+    windows = Windows(COLUMNS, levels["ADWIN"]) if "ADWIN" in levels else None
+    early = windows is not None and any(windows.check(part) for part in before.reshape(CHANGE_AT, CHECK, -1))
     statistics = {name: make(known) for name, make in STATISTICS.items()}
     too_soon = {n: any(s(p) > levels[n] for p in before.reshape(CHANGE_AT, CHECK, -1)) for n, s in statistics.items()}
     for change, apply in CHANGES.items():
@@ -91,6 +91,8 @@ def delays(seed: int, n_reference: int, batch: int, levels: dict[str, float]) ->
         for name, statistic in statistics.items():
             hits = (i + 1 for i, part in enumerate(parts) if statistic(part) > levels[name])
             found[change, name] = NEVER if too_soon[name] else next(hits, NEVER)
+        if windows is None:
+            continue
         copied = windows.copy()
         hits = (i + 1 for i, part in enumerate(parts) if copied.check(part))
         found[change, "ADWIN"] = NEVER if early else next(hits, NEVER)
@@ -123,9 +125,11 @@ def equal_level(n_reference: int, batch: int, runs: int) -> float:
     return float(np.quantile(largest, 1 - LEVEL))
 
 
-def power(runs: int, n_reference: int, batch: int) -> None:
+def power(runs: int, n_reference: int, batch: int, adwin: bool) -> None:
     """Print for each change the share found within 50 checks and the median delay, kfloop first."""
-    levels = calibrated(iid, checks=CHECKS, rows=CHECK, reference=n_reference, level=LEVEL, runs=CALIBRATION)
+    levels = calibrated(
+        iid, checks=CHECKS, rows=CHECK, reference=n_reference, level=LEVEL, runs=CALIBRATION, adwin=adwin
+    )
     levels["equal"] = equal_level(n_reference, batch, CALIBRATION)
     print(
         f"reference {n_reference} rows, tolerance 0, blocks of {batch}, {runs} runs, chance over 100 checks at most {LEVEL}"
@@ -236,11 +240,14 @@ def main() -> None:
     parser.add_argument(
         "--evidently", metavar="PYTHON", help="Python of an environment with Evidently, a peer in `power`"
     )
+    parser.add_argument("--peers", nargs="*", help="only these peers in `power`: KS, Hotelling, MMD, ADWIN, Evidently")
     given = parser.parse_args()
     if given.part == "power":
         if given.evidently:
             add_evidently(given.evidently)
-        power(given.runs, given.reference, given.batch)
+        for name in [name for name in STATISTICS if given.peers is not None and name not in given.peers]:
+            del STATISTICS[name]
+        power(given.runs, given.reference, given.batch, given.peers is None or "ADWIN" in given.peers)
     elif given.part == "quiet":
         quiet(given.runs, given.reference, given.checks, given.stream)
     else:

@@ -167,7 +167,7 @@ class Windows:
 
 
 def calibrated(
-    draw: Callable[[Any, int], Array], *, checks: int, rows: int, reference: int, level: float, runs: int
+    draw: Callable[[Any, int], Array], *, checks: int, rows: int, reference: int, level: float, runs: int, adwin: bool
 ) -> dict[str, float]:
     """Thresholds, and for ADWIN a delta, at which a share `level` of schedules without drift alarms.
 
@@ -178,6 +178,7 @@ def calibrated(
         reference: Rows of the reference.
         level: Share of schedules that may alarm.
         runs: Schedules to simulate.
+        adwin: Whether ADWIN is among the peers.
     """
     largest: dict[str, list[float]] = {name: [] for name in STATISTICS}
     deltas = {0.002: 0, 0.005: 0, 0.01: 0, 0.02: 0, 0.05: 0}
@@ -187,9 +188,12 @@ def calibrated(
         for name, make in STATISTICS.items():
             statistic = make(known)
             largest[name].append(max(statistic(part) for part in stream))
-        for delta in deltas:
+        for delta in deltas if adwin else ():
             windows = Windows(known.shape[1], delta)
             deltas[delta] += any(windows.check(part) for part in stream)
+    thresholds = {name: float(np.quantile(values, 1 - level)) for name, values in largest.items()}
+    if not adwin:
+        return thresholds
     chosen = max((delta for delta, alarms in deltas.items() if alarms <= level * runs), default=min(deltas))
     print(f"  ADWIN's false alarms in {runs} schedules by delta: {deltas}; {chosen} is used")
-    return {name: float(np.quantile(values, 1 - level)) for name, values in largest.items()} | {"ADWIN": chosen}
+    return thresholds | {"ADWIN": chosen}

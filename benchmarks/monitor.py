@@ -1,12 +1,13 @@
 """A round of the monitor over a long request log: rows a second and peak memory, beside Evidently's preset on the same rows. Seeded.
 
     python benchmarks/monitor.py                          250 thousand and 1 million requests with 20 columns, each in one round of `run`
-    python benchmarks/monitor.py --peer PYTHON            and Evidently (DataDriftPreset, HTML not rendered) in an environment of its own
+    python benchmarks/monitor.py --peer PYTHON            and Evidently (DataDriftPreset) in an environment of its own, with the same reference of
+                                                          5000 rows, and with one as large as the traffic; seconds of its numbers, and with its page
     python benchmarks/monitor.py --profile                where the time of the largest round goes
 
 The log is written by the collector's own code: parts of 1000 rows by the hour, and all hours but the last merged as the collector does it. Requests are spread over a
 day. Each measurement is a process of its own; its memory is that of the whole process (ru_maxrss). kfloop watches the 20 columns, the answer, and 16 components of an embedding of 32
-numbers; Evidently is given the 20 columns alone, as two data frames in memory.
+numbers (not with --columns-alone); Evidently is given the 20 columns alone, as two data frames in memory.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ def drawn(seed: int, n: int) -> tuple[NDArray[np.float32], NDArray[np.float32], 
     return rows, np.stack([1 - one, one], axis=1).astype(np.float32), hidden
 
 
-def prepare(root: Path, n: int) -> Workspace:
-    """A workspace with a champion and `n` logged requests."""
+def prepare(root: Path, n: int, *, embedded: bool = True) -> Workspace:
+    """A workspace with a champion and `n` logged requests, with or without the embedding of each."""
     from kfloop.core.artifacts import write_report
     from kfloop.core.encoding.table import Encoder
     from kfloop.core.scoring import ENCODER
@@ -110,18 +111,18 @@ def prepare(root: Path, n: int) -> Workspace:
         reason="bench",
     )
     ledger.close(intent, done=True)
-    write_log(workspace.request_log / LOOP, n)
+    write_log(workspace.request_log / LOOP, n, embedded=embedded)
     return workspace
 
 
-def write_log(folder: Path, n: int) -> None:
+def write_log(folder: Path, n: int, *, embedded: bool) -> None:
     """`n` requests over a day, as the collector writes them."""
     import pyarrow.parquet as pq
 
     from kfloop.serving.compaction import merge_hour
     from kfloop.serving.packets import as_table, parquet_options
 
-    names = ["input.number", "output.probabilities", "output.embedding"]
+    names = ["input.number", "output.probabilities", "output.embedding"][: 3 if embedded else 2]
     for number, start in enumerate(range(0, n, PART)):
         count = min(PART, n - start)
         times = [int((BEGIN + DAY * (start + i) / n) * 1e9) for i in range(count)]
@@ -133,7 +134,7 @@ def write_log(folder: Path, n: int) -> None:
             "ts_ns": times,
         }
         head |= {"latency_us": [900] * count}
-        table = as_table([(head, list(drawn(1000 + number, count)))])
+        table = as_table([(head, list(drawn(1000 + number, count)[: len(names)]))])
         hour = folder / time.strftime("%Y%m%dT%H", time.gmtime(times[-1] / 1e9))
         hour.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, hour / f"{times[-1]:020d}-1-{number:06d}.parquet", **parquet_options(table))
@@ -201,9 +202,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[250_000, 1_000_000])
     parser.add_argument("--peer", help="Python of an environment with Evidently")
     parser.add_argument(
-        "--peer-reference", type=int, default=REFERENCE, help="rows of the reference that Evidently is given"
+        "--peer-reference", type=int, nargs="+", help="rows of the reference that Evidently is given, once for each"
     )
     parser.add_argument("--peer-alone", action="store_true", help="only Evidently")
+    parser.add_argument(
+        "--columns-alone", action="store_true", help="the log holds no embedding, as Evidently is given none"
+    )
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--round", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -213,7 +217,7 @@ def main() -> None:
     for n in () if args.peer_alone else args.rows:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
-            prepare(root, n)
+            prepare(root, n, embedded=not args.columns_alone)
             if args.profile and n == max(args.rows):
                 import cProfile
                 import pstats
@@ -227,12 +231,9 @@ def main() -> None:
                 [sys.executable, __file__, "--round", folder], capture_output=True, text=True, check=True
             )
             print(f"load {load:.1f}", done.stdout.strip(), flush=True)
-    if args.peer:
-        print(
-            f"load {os.getloadavg()[0]:.1f}",
-            "evidently",
-            json.dumps(peer(args.peer, max(args.rows), args.peer_reference)),
-        )
+    for n_reference in (args.peer_reference or [REFERENCE, max(args.rows)]) if args.peer else ():
+        found = peer(args.peer, max(args.rows), n_reference)
+        print(f"load {os.getloadavg()[0]:.1f}", "evidently", json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def measure(watched: Watched, reference: Reference, latest: Traffic | None) -> S
 def _values(watched: Watched, table: dict[str, NDArray[Any]]) -> tuple[Array, Array]:
     """Standardised values, NaN where a cell is missing, [n, values], and which cells are, [n, columns]."""
     columns = watched.watch.columns
-    rows, width = columns.encode(table), len(columns.owners)
+    rows, width = columns.encode(table).astype(float), len(columns.owners)
     missing = rows[:, width : width + len(columns.items)]
     return np.where(missing[:, columns.owners] == 0, rows[:, :width], np.nan), missing
 

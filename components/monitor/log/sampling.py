@@ -42,7 +42,7 @@ def write_samples(out: Path, package: Path, latest: Traffic) -> int:
     np.savez_compressed(
         out / SAMPLES,
         images=latest.images[picked].astype(np.uint8).reshape(-1, *shape),
-        ids=latest.ids[picked],
+        ids=latest.ids[picked].astype(str),
         predicted=probabilities.argmax(axis=1),
         confidence=probabilities.max(axis=1),
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kfloop.components.monitor.log.layout import Layout
     from kfloop.components.monitor.log.reading import Part
 
-CHUNK_ROWS = 8192
+CHUNK_ROWS = 4096
 CHUNK_BYTES = 16_000_000
 MOST_HELD = 4
 """Chunks that wait for earlier rows at most: of more files that overlap in time the order is kept no longer."""
@@ -176,7 +176,7 @@ class Reader:
     def _traffic(self, rows: dict[str, NDArray[Any]]) -> Traffic:
         tensors = {name: rows[f"input.{name}"] for name, _ in self._layout.tensors if f"input.{name}" in rows}
         return Traffic(
-            ids=rows["ids"].astype(str),
+            ids=rows["ids"],
             ts_ns=rows["ts_ns"],
             embedding=rows["embedding"].astype(np.float64)
             if "embedding" in rows

@@ -33,7 +33,6 @@ QUADRATIC_BASE = 20
 _RARELY_MISSING = 0.05
 _SMALLEST_VARIANCE = 1e-4
 _FEATURE_CLIP = 8.0
-_SLAB = 512  # rows at a time, that stay in the cache
 GROUPS = ("mean", "spread", "linear", "quadratic")
 
 
@@ -105,26 +104,22 @@ class Features:
         there = gone[self.columns.owners] == 0 if gone.any() else None
         marginal = None if there is None else np.concatenate([there, there[self.columns.numeric]])
         whole = None if there is None else there[self.joint].all(axis=0)[None, :]
-        features = np.empty((self.slices["quadratic"].stop, count), dtype=np.float32)
-        step = -(-_SLAB // unit)
-        for start in range(0, count, step):
-            of = slice(start * unit, (start + step) * unit)
-            raw = self._raw(rows[:width, of], seasons[of], None if there is None else there[:, of])
-            raw -= self.means[:, seasons[of]] if self.means.shape[1] > 1 else self.means
-            if marginal is not None and whole is not None:
-                raw[: len(marginal)][~marginal[:, of]] = 0.0
-                raw[len(marginal) :, ~whole[0, of]] = 0.0
-            if unit > 1:
-                raw = raw.reshape(len(raw), -1, unit).mean(axis=2)
-            raw *= self._scale
-            np.clip(raw, -_FEATURE_CLIP, _FEATURE_CLIP, out=features[:, start : start + step])
+        raw = self._raw(rows[:width], seasons, there)
+        raw -= self.means[:, seasons] if self.means.shape[1] > 1 else self.means
+        if marginal is not None and whole is not None:
+            raw[: len(marginal)][~marginal] = 0.0
+            raw[len(marginal) :, ~whole[0]] = 0.0
+        if unit > 1:
+            raw = raw.reshape(len(raw), count, unit).mean(axis=2)
+        raw *= self._scale
+        np.clip(raw, -_FEATURE_CLIP, _FEATURE_CLIP, out=raw)
         if unit > 1:
             shares = shares.reshape(len(shares), count, unit).mean(axis=2)
             if marginal is not None and whole is not None:
                 marginal = np.asarray(marginal.reshape(len(marginal), count, unit).any(axis=2))
                 whole = np.asarray(whole.reshape(1, count, unit).any(axis=2))
         return Units(
-            features=features, slices=self.slices, there=marginal, whole=whole, shares=shares, seasons=seasons[::unit]
+            features=raw, slices=self.slices, there=marginal, whole=whole, shares=shares, seasons=seasons[::unit]
         )
 
     @cached_property

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kfloop.core.drift.block import Block, fixed_counts
 from kfloop.core.drift.features import Features, Units
 from kfloop.core.drift.levels import SCORES, SHARES, counted, counted_shares, gains, moments, score
 from kfloop.core.drift.payment import (
@@ -78,19 +79,23 @@ class Fixed:
         found = np.concatenate([up, -up, gains(SHARES, self.centre[2 * sides :])])
         return growth(found, np.concatenate([self.stake, -self.share], axis=1))
 
-    def grown(self, units: Units) -> tuple[Array, Array]:
-        """Sums over units of log(1 + stake * gain), [f, j], and of log(1 - share * gain), [f, k]."""
-        counts = _counts(units)
-        every = np.concatenate([counts, counts, counted_shares(units.shares)])
+    def grown(self, counts: Array) -> tuple[Array, Array]:
+        """Sums over units of log(1 + stake * gain), [f, j], and of log(1 - share * gain), [f, k].
+
+        Args:
+            counts: `kfloop.core.drift.block.fixed_counts` of the units.
+        """
+        sides = len(self.names) - len(counts)
+        every = np.concatenate([counts[:sides], counts])
         total = np.matmul(every[:, None, :], self._growth)[:, 0, :]
         return total[:, : self.stake.shape[1]], total[:, self.stake.shape[1] :]
 
-    def advance(self, books: Books, units: Units, weight: float, discount: float) -> Books:
+    def advance(self, books: Books, block: Block, weight: float, discount: float) -> Books:
         """Open bets, and bet one block.
 
         Args:
             books: Before it.
-            units: The block.
+            block: The block.
             weight: Logarithm of the weight of the bets that open now, shared by the first and the last book.
             discount: Half of the sum over seasons of units squared over the season's learning units.
         """
@@ -99,9 +104,9 @@ class Fixed:
         opening = np.array([weight - np.log(2), -np.inf, weight - np.log(2)])[:, None, None, None]
         total = np.logaddexp(books.log_wealth, opening)
         kept = np.exp(books.log_wealth - np.where(np.isfinite(total), total, 0.0))
-        n = units.shares.shape[1]
+        n = block.units
         held = books.held * kept + n
-        won, taken = self.grown(units)
+        won, taken = self.grown(block.fixed)
         won = won - discount * self.stake**2 * self.variance[:, None]
         cost = n * (self._tilt(books) + self.tolerance[:, None])
         total = total + won[:, :, None] - self.stake[:, :, None] * cost[:, :, None, :]
@@ -153,7 +158,7 @@ def fit_fixed(features: Features, learn: Units, pay: Units, tolerance: float) ->
         pay: Paying half.
         tolerance: Shift that is borne, in standard deviations; shares have none.
     """
-    centre, variance = moments(_counts(learn), SCORES)
+    centre, variance = moments(counted(learn.marginal, learn.there), SCORES)
     seen = np.ones(learn.marginal.shape) if learn.there is None else learn.there.astype(float)
     moved = (score(learn.marginal + tolerance) - score(learn.marginal)) * seen
     borne = moved.sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
@@ -176,8 +181,4 @@ def fit_fixed(features: Features, learn: Units, pay: Units, tolerance: float) ->
         values=np.zeros(0),
         tolerance=np.concatenate([borne, borne, np.zeros(len(rates))]),
     )
-    return replace(draft, values=draft.grown(pay)[1] + np.log(KNOT_WEIGHTS))
-
-
-def _counts(units: Units) -> Array:
-    return counted(units.marginal, units.there)
+    return replace(draft, values=draft.grown(fixed_counts(pay))[1] + np.log(KNOT_WEIGHTS))

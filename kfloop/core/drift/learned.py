@@ -77,16 +77,17 @@ class Learned:
         return joined(last_bets(bets, kept), fresh)
 
     @staticmethod
-    def played(bets: Bets, features: Single, observed: NDArray[np.bool_] | None, discount: float) -> Bets:
-        """Bet one block, [p, n], of which some units may not be observed, [1, n]."""
+    def directions(bets: Bets) -> Single:
+        """The directions that are bet on, along which features of the learning half have unit variance, [B, p]."""
+        return np.asarray(bets.directions / bets.scales[:, None], dtype=np.float32)
+
+    @staticmethod
+    def played(bets: Bets, counts: Array, units: int, discount: float) -> Bets:
+        """Bet one block of so many units, which had these levels along each direction, [B, levels]."""
         if not len(bets.units):
             return bets
-        directions = (bets.directions / bets.scales[:, None]).astype(np.float32)
-        counts = counted(directions @ features, observed)
         won = log_growth(counts, gains(SCORES, bets.centres), bets.stakes)
-        return replace(
-            bets, won=bets.won + won, units=bets.units + features.shape[1], discounts=bets.discounts + discount
-        )
+        return replace(bets, won=bets.won + won, units=bets.units + units, discounts=bets.discounts + discount)
 
     @staticmethod
     def evidence(bets: Bets) -> Array:

@@ -24,7 +24,6 @@ SCORES = np.append((1.0 + np.tanh(np.arange(-MOST, MOST + 1) / FINENESS)) / 2.0,
 """The score of each level; that of what was not observed is no number."""
 SHARES = np.append(np.arange(2 * MOST + 1) / (2.0 * MOST), np.nan)
 """The same for shares, which are rounded up: a share above 0 stays above 0."""
-_CELLS = 32_768  # at a time, that stay in the cache
 
 
 def counted(values: Single, there: NDArray[np.bool_] | None = None) -> Array:
@@ -47,20 +46,16 @@ def counted_shares(shares: Single) -> Array:
 
 
 def _counted(values: Single, there: NDArray[np.bool_] | None, fineness: float, most: float, shift: float) -> Array:
-    width, n = values.shape
+    width = len(values)
     first = (np.arange(width) * LEVELS)[:, None]
-    found = np.zeros(width * LEVELS, dtype=np.intp)
-    step = _CELLS // max(width, 1) + 1
-    for start in range(0, n, step):
-        steps = np.clip(values[:, start : start + step], np.float32(-most), np.float32(most))
-        steps *= np.float32(fineness)
-        steps += np.float32(shift)
-        at = steps.astype(np.intp)
-        at += first
-        if there is not None:
-            at = np.where(there[:, start : start + step], at, first + (LEVELS - 1))
-        found += np.bincount(at.ravel(), minlength=width * LEVELS)
-    return found.reshape(width, LEVELS).astype(float)
+    steps = np.clip(values, np.float32(-most), np.float32(most))
+    steps *= np.float32(fineness)
+    steps += np.float32(shift)
+    at = steps.astype(np.intp)
+    at += first
+    if there is not None:
+        at = np.where(there, at, first + (LEVELS - 1))
+    return np.bincount(at.ravel(), minlength=width * LEVELS).reshape(width, LEVELS).astype(float)
 
 
 def gains(scores: Array, centre: Array) -> Array:

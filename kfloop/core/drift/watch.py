@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kfloop.core.drift.block import count_block
 from kfloop.core.drift.budget import Budget
 from kfloop.core.drift.columns import Columns, Table
-from kfloop.core.drift.features import Features, Units
+from kfloop.core.drift.features import Features
 from kfloop.core.drift.fixed import Fixed
 from kfloop.core.drift.learned import Learned
 from kfloop.core.drift.settings import Settings, checked_seasons
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+
     Array = NDArray[np.float64]
+    Single = NDArray[np.float32]
+    Ints = NDArray[np.int64]
 
 WEIGHTS = {"mean": 0.35, "spread": 0.2, "linear": 0.25, "quadratic": 0.2}
 """How the wealth of the drift family is shared out; the streams of a group share evenly. Quality streams share theirs evenly."""
@@ -114,8 +118,8 @@ class Watch:
         marks = np.concatenate([state.seasons.astype(np.int64), marks])
         start = 0
         while (stop := start + state.size * self.settings.unit) <= queue.shape[1]:
-            units = self.features.units(queue[:, start:stop], marks[start:stop])
-            state = self._bet(state, units, first + stop, float(at[stop - held - 1]))
+            end = float(at[stop - held - 1])
+            state = self._bet(state, queue[:, start:stop], marks[start:stop], first + stop, end)
             start = stop
             yield replace(state, rows=first + stop, pending=state.pending[:0], seasons=np.zeros(0))
         left = queue[:, start:].T.astype(float)
@@ -129,6 +133,10 @@ class Watch:
             raise InputError(f"{len(at)} times for {n} rows", hint="Give each row its time, in seconds.")
         return at
 
+    @property
+    def _learned(self) -> dict[str, Learned]:
+        return {"linear": self.linear, "quadratic": self.quadratic}
+
     def streams(self, state: State) -> dict[str, float]:
         """Logarithm of the evidence of every fixed stream, by name, and of the best bet on a learned direction."""
         values = self.fixed.evidence(state.books)
@@ -137,21 +145,21 @@ class Watch:
             found[name] = float(Learned.evidence(bets).max(initial=-np.inf))
         return found
 
-    def _bet(self, state: State, units: Units, row: int, end: float) -> State:
+    def _bet(self, state: State, rows: Single, seasons: Ints, row: int, end: float) -> State:
         passed = float(np.nan_to_num(state.ends[1] - state.ends[0]))
         weight = self.budget.log_weight(state.blocks, passed)
-        discount, visits = self._discount(state.visits, units)
-        books = self.fixed.advance(state.books, units, weight, discount)
-        groups = {}
-        for name, learned in (("linear", self.linear), ("quadratic", self.quadratic)):
-            part = self.features.slices[name]
-            bets: Any = getattr(state, name)
+        groups = {"linear": state.linear, "quadratic": state.quadratic}
+        for name, learned in self._learned.items():
             if state.blocks and len(learned.learn):
-                bets = self._open(learned, bets, state, part, weight)
-            groups[name] = learned.played(bets, units.features[part], units.whole, discount)
+                groups[name] = self._open(learned, groups[name], state, self.features.slices[name], weight)
+        block = count_block(
+            self.features, rows, seasons, {name: Learned.directions(bets) for name, bets in groups.items()}
+        )
+        discount, visits = self._discount(state.visits, block.seasons)
+        books = self.fixed.advance(state.books, block, weight, discount)
+        for name, bets in groups.items():
+            groups[name] = Learned.played(bets, block.learned[name], block.units, discount)
         log_drift, log_quality = self._evidence(self.fixed.evidence(books), groups)
-        count = units.features.shape[1]
-        mean = (units.features @ np.full(count, 1 / count, dtype=np.float32)).astype(float)
         size = self.settings.next_size(state.size, end - float(state.ends[1]), row // self.settings.unit)
         keep = 1 - np.array([_SHORT, _LONG]) if state.blocks else np.zeros(2)
         return replace(
@@ -159,7 +167,7 @@ class Watch:
             blocks=state.blocks + 1,
             books=books,
             visits=visits,
-            memory=keep[:, None] * state.memory + (1 - keep)[:, None] * mean,
+            memory=keep[:, None] * state.memory + (1 - keep)[:, None] * block.mean,
             linear=groups["linear"],
             quadratic=groups["quadratic"],
             size=size,
@@ -178,12 +186,11 @@ class Watch:
         past = state.memory[int(long)][part]
         return learned.opened(bets, past, blocks * state.size, state.blocks % 2 == 1, weight, state.blocks)
 
-    def _discount(self, visits: Array, units: Units) -> tuple[float, Array]:
+    def _discount(self, visits: Array, counts: Array) -> tuple[float, Array]:
         """Half the variance that the errors of the seasons' means add to a sum over this block, and the visits after it.
 
         Over one visit to a season its error is one and the same, so that its variance grows with the square of the units.
         """
-        counts = np.bincount(units.seasons, minlength=len(visits)).astype(float)
         added = ((visits + counts) ** 2 - visits**2) / np.maximum(self.season_units, 1.0)
         seasonal = self.settings.n_seasons > 1
         return float(added[counts > 0].sum() / 2) if seasonal else 0.0, np.where(counts > 0, visits + counts, 0.0)
