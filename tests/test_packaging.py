@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOT_IMPORTABLE = ("kfloop.serving.model.", "kfloop.core.state.migrations.env")
 DATA = (
     "kfloop/py.typed",
+    "kfloop/core/images.lock",
     "kfloop/report/templates/*",
     "kfloop/serving/model/*.py",
     "kfloop/core/state/migrations/*",

@@ -335,13 +335,31 @@ def test_apart_from_the_pods_a_file_is_what_the_local_engine_runs(name: str) -> 
     assert compiled == local
 
 
-def test_the_local_engine_runs_a_committed_file_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "loop.yaml").write_text("name: small\n")
-    loop = open_loop(tmp_path / "loop.yaml")
-    loop.state.runs.start("r1", "small", "monitoring", "", {})
-    arguments = pipeline_arguments("monitoring", loop.config, loop.workspace)
-    finished = run_pipeline(str(COMMITTED / "monitoring.yaml"), arguments, loop.workspace, loop.state, "r1")
+def run_committed(folder: Path, pipeline: str, loop_file: str) -> dict[str, str | None]:
+    """Run a committed file on the local engine; outcomes of the steps that succeeded."""
+    (folder / "loop.yaml").write_text(loop_file)
+    loop = open_loop(folder / "loop.yaml")
+    loop.state.runs.start("r1", "small", pipeline, "", {})
+    arguments = pipeline_arguments(pipeline, loop.config, loop.workspace)
+    finished = run_pipeline(str(COMMITTED / f"{pipeline}.yaml"), arguments, loop.workspace, loop.state, "r1")
     assert finished.returncode == 0, finished.log.read_text()
-    ran = {step.name: step.outcome for step in finished.steps if step.status == "succeeded"}
+    return {step.name: step.outcome for step in finished.steps if step.status == "succeeded"}
+
+
+def test_the_local_engine_runs_a_committed_file_as_it_is(tmp_path: Path) -> None:
+    ran = run_committed(tmp_path, "monitoring", "name: small\n")
     assert set(ran) == {"monitor", "stand_by", "notify"}
     assert ran["monitor"] == "not_evaluated", "nothing was promoted yet"
+
+
+@pytest.mark.slow
+@pytest.mark.triton
+@pytest.mark.timeout(900)
+def test_a_round_of_the_committed_training_promotes_on_the_local_engine(tmp_path: Path) -> None:
+    ran = run_committed(
+        tmp_path,
+        "training",
+        "name: small\ndata: {limit: 700}\ntrain: {epochs: 8}\nevaluate: {bootstrap: 300}\nbless: {requests: 40}\n",
+    )
+    assert (ran["gate"], ran["deploy"]) == ("promote", "promoted")
+    assert "keep" not in ran
