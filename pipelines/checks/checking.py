@@ -71,7 +71,7 @@ def check(paths: Sequence[Path], *, ignore: frozenset[str] = frozenset(), fix: b
         fix: Write the committed IR, the missing ``__init__.py`` and the list of components, then look again.
 
     Raises:
-        ConfigError: A path does not exist, or the loop file that says how to compile is wrong.
+        ConfigError: A path does not exist.
     """
     report, targets, folders = _look(paths, ignore)
     if not fix:
@@ -104,7 +104,7 @@ def _look(paths: Sequence[Path], ignore: frozenset[str]) -> tuple[CheckReport, T
         findings += check_committed(compiled)
     if targets.loops:
         own = {name: ir for folder in folders for name, ir in folder.pipelines.items()}
-        own = (folders[0].fresh if folders else installed()) | own
+        own = ((folders[0].fresh if folders else {}) or installed()) | own
         for loop in targets.loops:
             findings += check_loop(loop, own)
     checked = {

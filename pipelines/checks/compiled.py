@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kfloop.errors import ConfigError
 from kfloop.pipelines.checks.differences import differences
 from kfloop.pipelines.checks.gathering import LOOP
 from kfloop.pipelines.checks.reading import Ir, read_ir
@@ -27,6 +28,7 @@ class Committed:
         fresh: What the code compiles to with the settings of the project, by name.
         texts: The same as it would be written.
         whole: Whether the folder was checked as such, so that each pipeline must be there.
+        problem: Why it is not known what it should hold; null when it is.
     """
 
     folder: Path
@@ -34,6 +36,7 @@ class Committed:
     fresh: dict[str, Ir]
     texts: dict[str, bytes]
     whole: bool
+    problem: Finding | None = None
 
 
 def is_kfloops(ir: Ir) -> bool:
@@ -57,7 +60,13 @@ def committed(pipelines: Sequence[Ir], named: frozenset[Path], expected: Sequenc
             folders.setdefault(ir.file.parent, {})[ir.name] = ir
     found = []
     for folder, own in sorted(folders.items()):
-        texts, fresh = _compile(_loop_above(folder))
+        loop = _loop_above(folder)
+        try:
+            texts, fresh = _compile(loop)
+        except ConfigError as error:
+            problem = Finding(loop or folder, 1, "loop-invalid", error.message)
+            found.append(Committed(folder=folder, pipelines=own, fresh={}, texts={}, whole=False, problem=problem))
+            continue
         whole = not own or any(ir.file.resolve() not in named for ir in own.values())
         found.append(Committed(folder=folder, pipelines=own, fresh=fresh, texts=texts, whole=whole))
     return found
@@ -65,6 +74,8 @@ def committed(pipelines: Sequence[Ir], named: frozenset[Path], expected: Sequenc
 
 def check_committed(folder: Committed) -> Iterator[Finding]:
     """Compare the files with what the code compiles to."""
+    if folder.problem:
+        yield folder.problem
     for name, fresh in folder.fresh.items():
         if name in folder.pipelines:
             yield from differences(folder.pipelines[name], fresh)
@@ -114,11 +125,11 @@ def _compiled_with(cluster_json: str) -> tuple[dict[str, bytes], dict[str, Ir]]:
 
 
 def _loop_above(folder: Path) -> Path | None:
-    """The nearest loop file above a folder, within the working directory: its section ``cluster`` says how to compile."""
+    """The nearest loop file above a folder, and not above the working directory: its section ``cluster`` says how to compile."""
     here = Path.cwd().resolve()
     for place in (folder.resolve(), *folder.resolve().parents):
         if (place / LOOP).is_file():
-            return place / LOOP
+            return (place.relative_to(here) if place.is_relative_to(here) else place) / LOOP
         if place == here:
             break
     return None

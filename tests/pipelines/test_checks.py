@@ -502,6 +502,21 @@ def test_a_loop_file_is_held_against_the_pipelines_beside_it(compiled: Path) -> 
     assert "does not take deploy_config" in told
 
 
+def test_settings_of_the_cluster_are_those_of_the_loop_file_above(compiled: Path) -> None:
+    loop(compiled.parent, "name: digits\ncluster: {deadline_hours: 7}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(compiled.parent)
+        report = check([Path()])
+        told = {finding.message for finding in report.findings if "approval" in finding.file.name}
+        assert {finding.rule for finding in report.findings} == {"ir-differs"}
+        assert told == {"the pipeline: seconds it may take is '172800'; the code says '25200'"}
+        assert len(check([Path()], fix=True).fixed) == len(list(COMPILED.glob("*.yaml")))
+        assert rules_of(Path()) == set()
+        loop(Path(), "name: digits\ncluster: {deadline: 7}\n")
+        assert rules_of(Path()) == {"loop-invalid"}  # what it should hold is not known; nothing is written
+        assert check([Path()], fix=True).fixed == ()
+
+
 # Rules by name.
 
 
