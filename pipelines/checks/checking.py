@@ -103,7 +103,7 @@ def _look(paths: Sequence[Path], ignore: frozenset[str]) -> tuple[CheckReport, T
     for compiled in folders:
         findings += check_committed(compiled)
     if targets.loops:
-        own = {name: ir for folder in folders for name, ir in folder.pipelines.items()}
+        own = {ir.name: ir for folder in folders for ir in folder.pipelines}
         own = ((folders[0].fresh if folders else {}) or installed()) | own
         for loop in targets.loops:
             findings += check_loop(loop, own)

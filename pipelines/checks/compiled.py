@@ -24,7 +24,7 @@ class Committed:
 
     Attributes:
         folder: The folder.
-        pipelines: Those of kfloop among its files, by name.
+        pipelines: Those of kfloop among its files.
         fresh: What the code compiles to with the settings of the project, by name.
         texts: The same as it would be written.
         whole: Whether the folder was checked as such, so that each pipeline must be there.
@@ -32,7 +32,7 @@ class Committed:
     """
 
     folder: Path
-    pipelines: dict[str, Ir]
+    pipelines: tuple[Ir, ...]
     fresh: dict[str, Ir]
     texts: dict[str, bytes]
     whole: bool
@@ -54,10 +54,10 @@ def committed(pipelines: Sequence[Ir], named: frozenset[Path], expected: Sequenc
         named: Files that were named one by one: of their folders nothing else is asked.
         expected: Folders that must hold kfloop's pipelines even though none was found there.
     """
-    folders: dict[Path, dict[str, Ir]] = {folder: {} for folder in expected}
+    folders: dict[Path, list[Ir]] = {folder: [] for folder in expected}
     for ir in pipelines:
         if is_kfloops(ir):
-            folders.setdefault(ir.file.parent, {})[ir.name] = ir
+            folders.setdefault(ir.file.parent, []).append(ir)
     found = []
     for folder, own in sorted(folders.items()):
         loop = _loop_above(folder)
@@ -65,10 +65,12 @@ def committed(pipelines: Sequence[Ir], named: frozenset[Path], expected: Sequenc
             texts, fresh = _compile(loop)
         except ConfigError as error:
             problem = Finding(loop or folder, 1, "loop-invalid", error.message)
-            found.append(Committed(folder=folder, pipelines=own, fresh={}, texts={}, whole=False, problem=problem))
+            found.append(
+                Committed(folder=folder, pipelines=tuple(own), fresh={}, texts={}, whole=False, problem=problem)
+            )
             continue
-        whole = not own or any(ir.file.resolve() not in named for ir in own.values())
-        found.append(Committed(folder=folder, pipelines=own, fresh=fresh, texts=texts, whole=whole))
+        whole = not own or any(ir.file.resolve() not in named for ir in own)
+        found.append(Committed(folder=folder, pipelines=tuple(own), fresh=fresh, texts=texts, whole=whole))
     return found
 
 
@@ -76,26 +78,32 @@ def check_committed(folder: Committed) -> Iterator[Finding]:
     """Compare the files with what the code compiles to."""
     if folder.problem:
         yield folder.problem
-    for name, fresh in folder.fresh.items():
-        if name in folder.pipelines:
-            yield from differences(folder.pipelines[name], fresh)
-        elif folder.whole and not (folder.folder / f"{name}.yaml").exists():
-            yield Finding(folder.folder, 1, "ir-missing", f"'{folder.folder}' has no {name}.yaml")
+    for ir in folder.pipelines:
+        if ir.name in folder.fresh:
+            yield from differences(ir, folder.fresh[ir.name])
+    for name in _missing(folder):
+        yield Finding(folder.folder, 1, "ir-missing", f"'{folder.folder}' has no {name}.yaml")
 
 
 def rewrite(folder: Committed) -> list[Path]:
     """Write each pipeline that is missing, or is not what the code compiles to; all of a file or nothing."""
-    written = []
-    for name, fresh in folder.fresh.items():
-        old = folder.pipelines.get(name)
-        file = old.file if old else folder.folder / f"{name}.yaml"
-        if any(differences(old, fresh)) if old else folder.whole and not file.exists():
-            folder.folder.mkdir(parents=True, exist_ok=True)
-            staging = file.with_name(f".{file.name}.tmp")
-            staging.write_bytes(folder.texts[name])
-            staging.replace(file)
-            written.append(file)
+    names = {ir.file: ir.name for ir in folder.pipelines if ir.name in folder.fresh}
+    stale = {ir.file for ir in folder.pipelines if ir.file in names and any(differences(ir, folder.fresh[ir.name]))}
+    names |= {folder.folder / f"{name}.yaml": name for name in _missing(folder)}
+    written = [file for file in names if file in stale or not file.exists()]
+    for file in written:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        staging = file.with_name(f".{file.name}.tmp")
+        staging.write_bytes(folder.texts[names[file]])
+        staging.replace(file)
     return written
+
+
+def _missing(folder: Committed) -> list[str]:
+    """Pipelines of which the folder has neither the pipeline nor the file."""
+    there = {ir.name for ir in folder.pipelines}
+    absent = [name for name in folder.fresh if name not in there and not (folder.folder / f"{name}.yaml").exists()]
+    return absent if folder.whole else []
 
 
 def installed() -> dict[str, Ir]:

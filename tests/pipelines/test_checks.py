@@ -285,7 +285,7 @@ def places(value: Any, above: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
     return above
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(12))
 def test_whatever_stands_in_a_file_a_check_comes_to_an_end(seed: int, sound: Documents, tmp_path: Path) -> None:
     random = Random(seed)  # noqa: S311 - no secret
     documents = json.loads(json.dumps(sound))
@@ -441,6 +441,21 @@ def test_each_kind_of_difference_has_its_words(
 def test_another_sdk_alone_is_no_difference(compiled: Path) -> None:
     edit_text(compiled / "approval.yaml", "sdkVersion: kfp-", "sdkVersion: kfp-99.")
     assert rules_of(compiled) == set()
+
+
+def test_two_files_of_one_pipeline_are_both_compared(compiled: Path) -> None:
+    shutil.copy(compiled / "approval.yaml", compiled / "approval-old.yaml")
+    assert rules_of(compiled) == set()
+    for name in ("approval-old.yaml", "approval.yaml"):
+        edit_text(compiled / name, "resourceMemoryLimit: 8Gi", "resourceMemoryLimit: 64Gi")
+    assert {finding.file.name for finding in check([compiled]).findings} == {"approval-old.yaml", "approval.yaml"}
+    assert len(check([compiled], fix=True).fixed) == 2
+
+
+def test_a_checkout_without_any_committed_pipeline_is_told(tmp_path: Path) -> None:
+    (tmp_path / "components").symlink_to(ROOT / "components")
+    report = check([tmp_path])
+    assert [finding.rule for finding in report.findings] == ["ir-missing"] * len(list(COMPILED.glob("*.yaml")))
 
 
 def test_a_pipeline_that_was_not_committed_is_told_and_written(compiled: Path) -> None:
