@@ -63,7 +63,6 @@ def test_exit_codes_of_the_program(tmp_path: Path, faulty: Path) -> None:
         "sound": "churn.yaml",
         "faulty": str(faulty),
         "nowhere": "nowhere",
-        "rule": "--ignore=x",
     }.items():
         done = subprocess.run([*command, more], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
         codes[name] = done.returncode
