@@ -71,7 +71,7 @@ def check(paths: Sequence[Path], *, ignore: frozenset[str] = frozenset(), fix: b
         fix: Write the committed IR, the missing ``__init__.py`` and the list of components, then look again.
 
     Raises:
-        ConfigError: A path does not exist, or the loop file that says how to compile is wrong.
+        ConfigError: A path does not exist.
     """
     report, targets, folders = _look(paths, ignore)
     if not fix:
@@ -103,8 +103,8 @@ def _look(paths: Sequence[Path], ignore: frozenset[str]) -> tuple[CheckReport, T
     for compiled in folders:
         findings += check_committed(compiled)
     if targets.loops:
-        own = {name: ir for folder in folders for name, ir in folder.pipelines.items()}
-        own = (folders[0].fresh if folders else installed()) | own
+        own = {ir.name: ir for folder in folders for ir in folder.pipelines}
+        own = ((folders[0].fresh if folders else {}) or installed()) | own
         for loop in targets.loops:
             findings += check_loop(loop, own)
     checked = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kfloop.errors import ConfigError
 from kfloop.pipelines.checks.differences import differences
 from kfloop.pipelines.checks.gathering import LOOP
 from kfloop.pipelines.checks.reading import Ir, read_ir
@@ -23,17 +24,19 @@ class Committed:
 
     Attributes:
         folder: The folder.
-        pipelines: Those of kfloop among its files, by name.
+        pipelines: Those of kfloop among its files.
         fresh: What the code compiles to with the settings of the project, by name.
         texts: The same as it would be written.
         whole: Whether the folder was checked as such, so that each pipeline must be there.
+        problem: Why it is not known what it should hold; null when it is.
     """
 
     folder: Path
-    pipelines: dict[str, Ir]
+    pipelines: tuple[Ir, ...]
     fresh: dict[str, Ir]
     texts: dict[str, bytes]
     whole: bool
+    problem: Finding | None = None
 
 
 def is_kfloops(ir: Ir) -> bool:
@@ -51,40 +54,56 @@ def committed(pipelines: Sequence[Ir], named: frozenset[Path], expected: Sequenc
         named: Files that were named one by one: of their folders nothing else is asked.
         expected: Folders that must hold kfloop's pipelines even though none was found there.
     """
-    folders: dict[Path, dict[str, Ir]] = {folder: {} for folder in expected}
+    folders: dict[Path, list[Ir]] = {folder: [] for folder in expected}
     for ir in pipelines:
         if is_kfloops(ir):
-            folders.setdefault(ir.file.parent, {})[ir.name] = ir
+            folders.setdefault(ir.file.parent, []).append(ir)
     found = []
     for folder, own in sorted(folders.items()):
-        texts, fresh = _compile(_loop_above(folder))
-        whole = not own or any(ir.file.resolve() not in named for ir in own.values())
-        found.append(Committed(folder=folder, pipelines=own, fresh=fresh, texts=texts, whole=whole))
+        loop = _loop_above(folder)
+        try:
+            texts, fresh = _compile(loop)
+        except ConfigError as error:
+            problem = Finding(loop or folder, 1, "loop-invalid", error.message)
+            found.append(
+                Committed(folder=folder, pipelines=tuple(own), fresh={}, texts={}, whole=False, problem=problem)
+            )
+            continue
+        whole = not own or any(ir.file.resolve() not in named for ir in own)
+        found.append(Committed(folder=folder, pipelines=tuple(own), fresh=fresh, texts=texts, whole=whole))
     return found
 
 
 def check_committed(folder: Committed) -> Iterator[Finding]:
     """Compare the files with what the code compiles to."""
-    for name, fresh in folder.fresh.items():
-        if name in folder.pipelines:
-            yield from differences(folder.pipelines[name], fresh)
-        elif folder.whole and not (folder.folder / f"{name}.yaml").exists():
-            yield Finding(folder.folder, 1, "ir-missing", f"'{folder.folder}' has no {name}.yaml")
+    if folder.problem:
+        yield folder.problem
+    for ir in folder.pipelines:
+        if ir.name in folder.fresh:
+            yield from differences(ir, folder.fresh[ir.name])
+    for name in _missing(folder):
+        yield Finding(folder.folder, 1, "ir-missing", f"'{folder.folder}' has no {name}.yaml")
 
 
 def rewrite(folder: Committed) -> list[Path]:
     """Write each pipeline that is missing, or is not what the code compiles to; all of a file or nothing."""
-    written = []
-    for name, fresh in folder.fresh.items():
-        old = folder.pipelines.get(name)
-        file = old.file if old else folder.folder / f"{name}.yaml"
-        if any(differences(old, fresh)) if old else folder.whole and not file.exists():
-            folder.folder.mkdir(parents=True, exist_ok=True)
-            staging = file.with_name(f".{file.name}.tmp")
-            staging.write_bytes(folder.texts[name])
-            staging.replace(file)
-            written.append(file)
+    names = {ir.file: ir.name for ir in folder.pipelines if ir.name in folder.fresh}
+    stale = {ir.file for ir in folder.pipelines if ir.file in names and any(differences(ir, folder.fresh[ir.name]))}
+    names |= {folder.folder / f"{name}.yaml": name for name in _missing(folder)}
+    written = [file for file in names if file in stale or not file.exists()]
+    for file in written:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        staging = file.with_name(f".{file.name}.tmp")
+        staging.write_bytes(folder.texts[names[file]])
+        staging.replace(file)
     return written
+
+
+def _missing(folder: Committed) -> list[str]:
+    """Pipelines of which the folder has neither the pipeline nor the file."""
+    there = {ir.name for ir in folder.pipelines}
+    absent = [name for name in folder.fresh if name not in there and not (folder.folder / f"{name}.yaml").exists()]
+    return absent if folder.whole else []
 
 
 def installed() -> dict[str, Ir]:
@@ -114,11 +133,11 @@ def _compiled_with(cluster_json: str) -> tuple[dict[str, bytes], dict[str, Ir]]:
 
 
 def _loop_above(folder: Path) -> Path | None:
-    """The nearest loop file above a folder, within the working directory: its section ``cluster`` says how to compile."""
+    """The nearest loop file above a folder, and not above the working directory: its section ``cluster`` says how to compile."""
     here = Path.cwd().resolve()
     for place in (folder.resolve(), *folder.resolve().parents):
         if (place / LOOP).is_file():
-            return place / LOOP
+            return (place.relative_to(here) if place.is_relative_to(here) else place) / LOOP
         if place == here:
             break
     return None

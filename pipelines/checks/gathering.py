@@ -68,14 +68,15 @@ def gather(paths: Sequence[Path]) -> Targets:
 
 
 def _component_folders(path: Path) -> list[Path]:
-    """The folder itself when it is one of components, or that of a component; else the one at its top."""
+    """The one at the top of the folder; else the folder itself when it is one of components, or that of a component."""
     if (path / "component.py").is_file():
         return [path.parent]
-    if path.name == COMPONENTS or any(path.glob("*/component.py")):
-        return [path]
     inside = path / COMPONENTS
-    kustomize = any(inside.rglob("kustomization.yaml"))  # its word for something else
-    return [inside] if inside.is_dir() and not kustomize else []
+    if inside.is_dir() and path.name != COMPONENTS:
+        kustomize = any(inside.rglob("kustomization.yaml"))  # its word for something else
+        return [] if kustomize else [inside]
+    project = (path / ".git").exists()
+    return [path] if path.name == COMPONENTS or (any(path.glob("*/component.py")) and not project) else []
 
 
 def _files(folder: Path) -> Iterator[Path]:

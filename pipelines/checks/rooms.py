@@ -91,11 +91,10 @@ def furnish(folder: Path) -> list[Path]:
             marker.write_text(f'"""Component {path.name}."""\n', encoding="utf-8")
             written.append(marker)
     listing = folder / LIST
-    text = (
-        listing.read_text(encoding="utf-8", errors="replace")
-        if listing.is_file()
-        else f"# {folder.name}\n\n| component |\n|---|\n"
-    )
+    try:
+        text = listing.read_text(encoding="utf-8") if listing.exists() else f"# {folder.name}\n\n| component |\n|---|\n"
+    except UnicodeDecodeError:
+        return written  # writing it again would lose what it holds
     lines = text.splitlines()
     for path in folders:
         if path.name not in {match["name"] for match in LISTED.finditer("\n".join(lines))}:

@@ -285,7 +285,7 @@ def places(value: Any, above: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
     return above
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(12))
 def test_whatever_stands_in_a_file_a_check_comes_to_an_end(seed: int, sound: Documents, tmp_path: Path) -> None:
     random = Random(seed)  # noqa: S311 - no secret
     documents = json.loads(json.dumps(sound))
@@ -443,6 +443,21 @@ def test_another_sdk_alone_is_no_difference(compiled: Path) -> None:
     assert rules_of(compiled) == set()
 
 
+def test_two_files_of_one_pipeline_are_both_compared(compiled: Path) -> None:
+    shutil.copy(compiled / "approval.yaml", compiled / "approval-old.yaml")
+    assert rules_of(compiled) == set()
+    for name in ("approval-old.yaml", "approval.yaml"):
+        edit_text(compiled / name, "resourceMemoryLimit: 8Gi", "resourceMemoryLimit: 64Gi")
+    assert {finding.file.name for finding in check([compiled]).findings} == {"approval-old.yaml", "approval.yaml"}
+    assert len(check([compiled], fix=True).fixed) == 2
+
+
+def test_a_checkout_without_any_committed_pipeline_is_told(tmp_path: Path) -> None:
+    (tmp_path / "components").symlink_to(ROOT / "components")
+    report = check([tmp_path])
+    assert [finding.rule for finding in report.findings] == ["ir-missing"] * len(list(COMPILED.glob("*.yaml")))
+
+
 def test_a_pipeline_that_was_not_committed_is_told_and_written(compiled: Path) -> None:
     (compiled / "monitoring.yaml").unlink()
     assert rules_of(compiled) == {"ir-missing"}
@@ -500,6 +515,21 @@ def test_a_loop_file_is_held_against_the_pipelines_beside_it(compiled: Path) -> 
     told = " ".join(finding.message for finding in report.findings)
     assert "asks for budget" in told
     assert "does not take deploy_config" in told
+
+
+def test_settings_of_the_cluster_are_those_of_the_loop_file_above(compiled: Path) -> None:
+    loop(compiled.parent, "name: digits\ncluster: {deadline_hours: 7}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(compiled.parent)
+        report = check([Path()])
+        told = {finding.message for finding in report.findings if "approval" in finding.file.name}
+        assert {finding.rule for finding in report.findings} == {"ir-differs"}
+        assert told == {"the pipeline: seconds it may take is '172800'; the code says '25200'"}
+        assert len(check([Path()], fix=True).fixed) == len(list(COMPILED.glob("*.yaml")))
+        assert rules_of(Path()) == set()
+        loop(Path(), "name: digits\ncluster: {deadline: 7}\n")
+        assert rules_of(Path()) == {"loop-invalid"}  # what it should hold is not known; nothing is written
+        assert check([Path()], fix=True).fixed == ()
 
 
 # Rules by name.

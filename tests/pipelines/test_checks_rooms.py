@@ -190,6 +190,21 @@ def test_what_is_safe_is_mended_and_no_more(project: Path) -> None:
     assert ({finding.rule for finding in again.findings}, again.fixed) == ({"room-incomplete"}, ())
 
 
+def test_a_list_that_cannot_be_read_is_never_written(project: Path) -> None:
+    listing = project / "components" / "README.md"
+    listing.write_bytes(b"# components\n\xff\n")
+    assert {finding.rule for finding in check([project], fix=True).findings} == {"room-unlisted"}
+    assert listing.read_bytes() == b"# components\n\xff\n"
+
+
+@pytest.mark.parametrize("files", [("base/kustomization.yaml",), ()])
+def test_what_others_call_components_is_left_alone(files: tuple[str, ...], tmp_path: Path) -> None:
+    for file in files:
+        (tmp_path / "components" / file).parent.mkdir(parents=True)
+        (tmp_path / "components" / file).write_text("kind: Component\n", encoding="utf-8")
+    assert rules_of(tmp_path) == {"nothing-found"}
+
+
 # kfloop's own components, run by KFP's executor on a section that cannot be.
 
 
