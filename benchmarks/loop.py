@@ -98,7 +98,7 @@ def call_cores(folder: Path) -> dict[str, float]:
 
     config = load_config(folder / "loop.yaml")
     workspace = config.workspace(folder)
-    store = Store(workspace.store)
+    store = Store.of(workspace)
     made: dict[str, Path] = {}
     seconds: dict[str, float] = {}
     for name in (step for step in STEPS if step != "monitor"):

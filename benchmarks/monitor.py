@@ -91,7 +91,7 @@ def prepare(root: Path, n: int) -> Workspace:
         ),
     )
     write_report(package, {"dataset_digest": "none"})
-    Store(workspace.store).publish(package, "models", "champion")
+    Store.of(workspace).publish(package, "models", "champion")
     ledger = open_state(workspace.state).ledger
     intent = ledger.intend(
         LOOP,

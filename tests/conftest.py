@@ -67,3 +67,22 @@ def postgres() -> Iterator[Postgres]:
 
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One S3 server for all tests, each with a bucket of its own; skipped where it is not installed."""
+    from seaweed import s3_server
+
+    with s3_server(tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Its endpoint, with address and credentials in the environment of this test only."""
+    from seaweed import KEYS
+
+    for name, value in (KEYS | {"AWS_ENDPOINT_URL": s3_endpoint}).items():
+        monkeypatch.setenv(name, value)
+    return s3_endpoint

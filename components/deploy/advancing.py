@@ -103,7 +103,7 @@ def look(workspace: Workspace) -> Progress:
         before = f" The last one, of version {last.version}, was withdrawn: {last.reason}." if last else ""
         return Progress(outcome="none", sentence=f"No roll-out goes on.{before}")
     config = promised(entry)
-    objective = read_signature(Store(workspace.store).require("models", entry.model_digest)).objective
+    objective = read_signature(Store.of(workspace).require("models", entry.model_digest)).objective
     told = gather(workspace, entry, config, objective, _truth(config.feedback))
     hours = (time.time() - entry.at) / HOUR_SECONDS
     advice, reason = conclude(told.found, told.requests, hours, config.rollout)

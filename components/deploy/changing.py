@@ -93,14 +93,15 @@ def change_champion(
         ServingError: The version did not load or answered wrongly; the intent is withdrawn, the champion keeps serving.
     """
     ledger = open_state(workspace.state).ledger
-    package = Store(workspace.store).require("models", change.digest)
+    store = Store.of(workspace)
+    store.require("models", change.digest)
     now = standing(ledger, workspace.loop)
     if now.champion is not None and now.champion.model_digest == change.digest:
         events = follow(workspace, config)
         return Changed(entry=now.champion, verification=None, repeated=True, events=tuple(events))
     restore_versions(workspace, now)
     registry = Registry(workspace.mlflow, workspace.loop)
-    version = registry.register(change.digest, package)
+    version = registry.register(change.digest, store.uri("models", change.digest))
     at("registered")
     intent = ledger.intend(
         workspace.loop,
@@ -134,7 +135,7 @@ def finish(
     """
     ledger = open_state(workspace.state).ledger
     try:
-        package = Store(workspace.store).require("models", intent.model_digest)
+        package = Store.of(workspace).require("models", intent.model_digest)
         verification = verify_version(workspace, config, intent.version, package)
     except (KfloopError, OSError) as error:
         ledger.close(intent, done=False, reason=f"withdrawn: {error}")

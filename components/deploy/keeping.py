@@ -91,7 +91,7 @@ def run(
         at("projected")
     champion = open_state(workspace.state).ledger.champion(workspace.loop)
     if champion is not None:
-        Store(workspace.store).require("models", champion.model_digest)
+        Store.of(workspace).require("models", champion.model_digest)
         default, _ = served(workspace.repository, workspace.loop)
         if default != champion.version:
             raise StateError(
@@ -119,9 +119,9 @@ def _hold(report: dict[str, Any], model: Path, decision: Path, workspace: Worksp
     digest, evidence = challenger_of(report, model), str(report["evidence_digest"])
     blob = published(workspace, decision)  # approval takes it from the store, where nobody changes it unnoticed
     registry = Registry(workspace.mlflow, workspace.loop)
-    version = registry.register(
-        digest, Store(workspace.store).require("models", digest), tags={"kfloop.evidence": evidence}
-    )
+    store = Store.of(workspace)
+    store.require("models", digest)
+    version = registry.register(digest, store.uri("models", digest), tags={"kfloop.evidence": evidence})
     at("registered")
     ledger = open_state(workspace.state).ledger
     last = pending_hold(ledger.history(workspace.loop))

@@ -72,11 +72,11 @@ def project(workspace: Workspace, config: DeployConfig, now: Standing) -> list[s
 
 def restore_versions(workspace: Workspace, now: Standing) -> list[str]:
     """Register again what the ledger knows and the registry has lost (its file was put aside)."""
-    registry, store = Registry(workspace.mlflow, workspace.loop), Store(workspace.store)
+    registry, store = Registry(workspace.mlflow, workspace.loop), Store.of(workspace)
     changes = []
     held = {entry.version: entry.model_digest for entry in (now.pending, now.rollout) if entry}
     for version, digest in sorted((now.versions | held).items()):
-        if registry.restore(version, digest, store.path("models", digest)):
+        if registry.restore(version, digest, store.uri("models", digest)):
             changes.append(f"version {version} was registered again")
     return changes
 
@@ -96,7 +96,7 @@ def sweep(workspace: Workspace, now: Standing) -> list[str]:
 
 def wanted(workspace: Workspace, now: Standing) -> list[Entry]:
     """What is held: the champion, the one before it, so that a rollback needs no load, and a challenger that is rolled out."""
-    store = Store(workspace.store)
+    store = Store.of(workspace)
     others = [entry for entry in (now.previous, now.rollout) if entry is not None]
     return [
         *([now.champion] if now.champion else []),
@@ -129,7 +129,7 @@ def _serving(workspace: Workspace, config: DeployConfig, now: Standing) -> list[
     target = wanted_policy(workspace, now)
     if target is None:
         return []
-    store = Store(workspace.store)
+    store = Store.of(workspace)
     for entry in wanted(workspace, now):
         add_version(workspace.repository, workspace.loop, entry.version, store.require("models", entry.model_digest))
     server = target_of(workspace, config)

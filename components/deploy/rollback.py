@@ -90,7 +90,7 @@ def _at_once(
     target = target_of(workspace, config)
     if not target.holds(version):
         return None
-    package = Store(workspace.store).require("models", change.digest)
+    package = Store.of(workspace).require("models", change.digest)
     intent = open_state(workspace.state).ledger.intend(
         workspace.loop,
         action=change.action,

@@ -69,13 +69,13 @@ def _begin(
             f"the champion is {present or 'none'}, but the decision was made against {change.expected or 'none'}",
             hint="run the loop again: the challenger must be compared with the present champion",
         )
-    package = Store(workspace.store).require("models", change.digest)
+    package = Store.of(workspace).require("models", change.digest)
     if now.rollout is not None:
         withdraw(workspace, now.rollout, change.actor, "a newer challenger is rolled out")
         follow(workspace, config)
     restore_versions(workspace, now)
     registry = Registry(workspace.mlflow, workspace.loop)
-    version = registry.register(change.digest, package)
+    version = registry.register(change.digest, Store.of(workspace).uri("models", change.digest))
     at("registered")
     try:
         verification = verify_version(workspace, config, version, package)

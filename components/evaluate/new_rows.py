@@ -73,7 +73,7 @@ def _held(content: NDArray[np.str_], digest: str, workspace: Workspace) -> NDArr
 
     from kfloop.core.versions import read_version
 
-    version = read_version(Store(workspace.store).require("datasets", digest))
+    version = read_version(Store.of(workspace).require("datasets", digest))
     asked, found = pa.array(content.tolist(), pa.string()), np.zeros(len(content), dtype=np.bool_)
     for split in version.splits:
         held = version.table(split, ["content"])["content"].combine_chunks().cast(pa.string())

@@ -160,7 +160,7 @@ def champion_folder(workspace: Workspace, digest: str) -> Path:
     Raises:
         StateError: It is not there.
     """
-    store = Store(workspace.store)
+    store = Store.of(workspace)
     if not store.has("models", digest):
         raise StateError(
             f"the champion '{digest}' is not in the store at '{store.path('models', digest)}'; without it the challenger "

@@ -87,7 +87,7 @@ def run(
 ) -> GateReport:
     """Decide about a challenger, and record the look at the test rows. A report that is missing or unreadable rejects."""
     folders = {"validate": validation, "labels": labels, "evaluate": evaluation, "bless": blessing}
-    evidence = collect(folders, Store(workspace.store).root if workspace.store else None)
+    evidence = collect(folders, Store.of(workspace) if workspace.store else None)
     report = decide(
         config,
         evidence,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kfloop.core.sections import Rule
+    from kfloop.core.store import Store
 
 SOURCES = ("validate", "labels", "evaluate", "bless")
 KINDS = {"validate": "validations", "labels": "labels", "evaluate": "evaluations", "bless": "blessings"}  # in the store
@@ -122,12 +123,12 @@ def text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def collect(folders: dict[str, Path], blobs: Path | None = None) -> Evidence:
+def collect(folders: dict[str, Path], store: Store | None = None) -> Evidence:
     """Read the report of each folder; one that is missing, unreadable or was changed is evidence of nothing, not an error.
 
     Args:
         folders: Folder of each source.
-        blobs: Root of the store. A folder in it is named by the digest of its content, so that an edit shows; of one elsewhere the
+        store: The store. A folder in it is named by the digest of its content, so that an edit shows; of one elsewhere the
             store must have the very content. Null checks nothing.
     """
     reports: dict[str, dict[str, Any]] = {}
@@ -140,22 +141,23 @@ def collect(folders: dict[str, Path], blobs: Path | None = None) -> Evidence:
         except (OSError, ValueError, TypeError) as error:
             absent[source] = f"its report cannot be read ({type(error).__name__})"
         else:
-            if blobs is not None and _was_changed(folder, blobs / KINDS[source]):
+            if store is not None and _was_changed(folder, store, KINDS[source]):
                 del reports[source]
                 absent[source] = f"its report was changed after the step wrote it (remove '{folder}' and run again)"
     return Evidence(reports=reports, absent=absent)
 
 
-def _was_changed(folder: Path, blobs: Path) -> bool:
+def _was_changed(folder: Path, store: Store, kind: str) -> bool:
     """Whether a folder holds something else than what a step published.
 
     Args:
         folder: A blob of the store, or a copy of one.
-        blobs: The store's folder of this kind of blob.
+        store: The store.
+        kind: Kind of the blob.
     """
     found = folder_digest(folder)
-    renamed = folder.resolve().parent.parent == blobs.resolve().parent and found != folder.name
-    return renamed or not (blobs / found).is_dir()
+    renamed = folder.resolve().parent.parent == store.root.resolve() and found != folder.name
+    return renamed or not store.has(kind, found)
 
 
 def measure(evidence: Evidence, rule: Rule, name: str) -> Measurement:

@@ -67,7 +67,7 @@ def run(config: DeployConfig, *, model: Path, out: Path, workspace: Workspace) -
     state = open_state(workspace.state)
     verified(workspace)
     champion = state.ledger.champion(workspace.loop)
-    if champion is not None and not Store(workspace.store).has("models", champion.model_digest):
+    if champion is not None and not Store.of(workspace).has("models", champion.model_digest):
         raise StateError(
             f"champion version {champion.version} has no package '{champion.model_digest}' in the store '{workspace.store}'",
             hint="bring the store back from a backup; a challenger cannot be compared with a model that is gone",

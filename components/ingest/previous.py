@@ -19,7 +19,7 @@ LOOKED_AT = 50  # latest runs
 
 def earlier_cards(workspace: Workspace) -> list[dict[str, Any]]:
     """Cards of the loop's earlier versions as far as the store still has them: those of runs, newest first, then those of single steps."""
-    store = Store(workspace.store)
+    store = Store.of(workspace)
     found = []
     for digest in dict.fromkeys([*_of_runs(workspace), *tracked_digests(workspace)]):
         if store.has("datasets", digest):

@@ -106,7 +106,7 @@ def run(config: MonitorConfig, *, out: Path, workspace: Workspace, now: float | 
         reason = "there is no champion yet: nothing to watch before the first promotion (kfloop run)"
         report = MonitorReport(outcome="not_evaluated", reason=reason, at=now)
     else:
-        package = Store(workspace.store).require("models", champion.model_digest)
+        package = Store.of(workspace).require("models", champion.model_digest)
         signature = read_signature(package)
         report = _watch(
             Round(

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kfloop.core.addresses import hidden, redacted, resolved
 from kfloop.core.mlflow_client import mlflow_client
 from kfloop.errors import StateError, TransientError
 
@@ -44,7 +45,9 @@ class Tracker:
                 return run_id
         experiment = self.client.get_experiment_by_name(workspace.loop)
         if experiment is None:
-            artifacts = (workspace.kfloop_dir / "mlartifacts").as_uri()
+            # A server keeps artifacts where its operator said; a database keeps none, so they lie beside the loop.
+            served = resolved(self.uri).startswith(("http://", "https://"))
+            artifacts = None if served else (workspace.kfloop_dir / "mlartifacts").as_uri()
             try:
                 experiment_id = self.client.create_experiment(workspace.loop, artifact_location=artifacts)
             except MlflowException:  # another process may have made it a moment ago
@@ -111,7 +114,8 @@ def _translated(uri: str) -> Iterator[None]:
     try:
         yield
     except (DatabaseError, MlflowException) as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        reason = hidden(str(getattr(error, "orig", None) or error).splitlines()[0], uri)
+        uri = redacted(uri)
         if "database is locked" in str(error):
             raise TransientError(f"MLflow's database '{uri}' is locked: {reason}", hint="try again") from error
         place = uri.removeprefix("sqlite:///")

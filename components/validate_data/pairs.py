@@ -42,7 +42,7 @@ def compare(
     notes: dict[str, str] = {}
     previous = version.card.get("previous")
     if previous and previous != version.digest:
-        store = Store(workspace.store)
+        store = Store.of(workspace)
         if store.has("datasets", previous):
             pairs[PREVIOUS] = (build_manifest(read_version(store.path("datasets", previous))), manifest)
         else:

@@ -62,13 +62,15 @@ def finish(path: Path, record: RunRecord, *, as_json: bool) -> int:
     """Write the report, tell the end in plain words, and give the exit status."""
     from kfloop.pipelines.rounds import open_loop, save_record
     from kfloop.report import render_summary
-    from kfloop.report.runs import write_run_report
+    from kfloop.report.runs import keep_run, write_run_report
 
     if record.repeated_of is None:
         loop = open_loop(path)
         record.report = str(write_run_report(record.as_dict(), loop.workspace))
         save_record(loop, record)
     say(render_summary(record.as_dict()))
+    if record.repeated_of is None:
+        keep_run(record.run_id, loop.workspace)
     if as_json:
         print_json(record.as_dict())
     return record.exit_code

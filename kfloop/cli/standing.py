@@ -116,7 +116,7 @@ def _watched(state: State, workspace: Workspace, champion: str | None) -> dict[s
         return {}
     last = history[-1]
     try:
-        report = read_report(Store(workspace.store).path("evidence", last.evidence_digest))
+        report = read_report(Store.of(workspace).path("evidence", last.evidence_digest))
     except (OSError, ValueError, TypeError):  # rounds of old, or a store that lost it: the trigger says what it can
         report = {}
     seen = {key: report.get(key) for key in WATCHED} | {"champion_digest": last.champion_digest, "at": last.at}

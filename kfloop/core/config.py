@@ -10,8 +10,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from kfloop.core.addresses import secrets_of
 from kfloop.core.artifacts import canonical_json, sha256_text
 from kfloop.core.cluster import ClusterConfig
 from kfloop.core.ground_truth import truth_file
@@ -58,11 +60,20 @@ class LoopConfig(Section):
     notify: NotifyConfig = NotifyConfig()
     cluster: ClusterConfig = ClusterConfig()
     state: str = "sqlite:///.kfloop/state.db"
-    """SQLAlchemy URL of state."""
+    """SQLAlchemy URL of state: ``sqlite:///FILE`` or ``postgresql://USER:${VARIABLE}@HOST/DATABASE`` (of its own, not MLflow's)."""
     store: str = ".kfloop/store"
-    """Folder or fsspec URL of blobs."""
+    """Folder or fsspec URL (``s3://bucket/path``) of blobs."""
     mlflow: str = "sqlite:///.kfloop/mlflow.db"
     """MLflow tracking and registry URI."""
+
+    @field_validator("state", "store", "mlflow")
+    @classmethod
+    def _no_secret(cls, url: str) -> str:
+        """These travel as parameters and stand in records and logs."""
+        if secrets_of(url):
+            message = "the address holds a password (not shown): write ${NAME} in its place, the name of an environment variable"
+            raise PydanticCustomError("secret", message)
+        return url
 
     @model_validator(mode="after")
     def _can_be_served(self) -> Self:
@@ -239,7 +250,7 @@ def _resolved(config: LoopConfig, here: Path, root: Path) -> LoopConfig:
 
 
 def _absolute_path(path: str, root: Path) -> str:
-    if "://" in path or path.startswith("sample:"):
+    if "://" in path or path.startswith(("sample:", "${")):
         return path
     return str((root / Path(path).expanduser()).resolve())
 

@@ -99,7 +99,7 @@ def published(workspace: Workspace, folder: Path) -> str:
         StateError: The store has no such decision: it was edited or written by hand.
     """
     found = folder_digest(folder)
-    if not Store(workspace.store).has(KIND, found):
+    if not Store.of(workspace).has(KIND, found):
         raise StateError(
             f"the decision in '{folder}' was not made by the gate of this loop: its content '{found}' is no decision of store "
             f"'{workspace.store}'",
@@ -119,7 +119,7 @@ def stored_decision(workspace: Workspace, blob: str, evidence: str) -> tuple[Pat
     Raises:
         StateError: It is not there, was changed, or is another decision.
     """
-    folder = Store(workspace.store).require(KIND, blob)
+    folder = Store.of(workspace).require(KIND, blob)
     found = folder_digest(folder)
     report = read_decision(folder)
     if found != blob or report["evidence_digest"] != evidence:
@@ -133,14 +133,15 @@ def stored_decision(workspace: Workspace, blob: str, evidence: str) -> tuple[Pat
 
 def find_decision(workspace: Workspace, evidence: str) -> tuple[Path, dict[str, Any]] | None:
     """A decision by its whole evidence digest, for ledger rows that do not name the blob; null where the store has none."""
-    folder = Store(workspace.store).root / KIND
-    for place in sorted(folder.glob(f"*/{REPORT}")):
+    store = Store.of(workspace)
+    for digest in sorted(store.digests(KIND)):
+        folder = store.path(KIND, digest)
         try:
-            report = read_decision(place.parent)
+            report = read_decision(folder)
         except StateError:
             continue
         if report["evidence_digest"] == evidence:
-            return place.parent, report
+            return folder, report
     return None
 
 

@@ -150,14 +150,14 @@ def prepare_process() -> None:
 def _perform(
     step: str, core: Callable[..., Any], workspace: Workspace, config: Any, inputs: Mapping[str, Path]
 ) -> StepResult:
+    store = Store.of(workspace)
     for name, path in inputs.items():
-        if not path.is_dir():
+        if not store.bring(path).is_dir():
             raise StateError(
                 f"step '{step}': its input '{name}' is not at '{path}'",
                 hint="it was removed from the store; run the loop again with: kfloop run --force",
             )
     workspace.find_modules()
-    store = Store(workspace.store)
     scratch = workspace.kfloop_dir / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     out = Path(tempfile.mkdtemp(prefix=f"{step}-", dir=scratch))

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kfloop.core.addresses import resolved
 from kfloop.core.execution import prepare_process
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def mlflow_client(uri: str) -> MlflowClient:
     """Client of the tracking server and registry at ``uri``; a local database is made when it is not there.
 
     Raises:
+        ConfigError: A variable that the URI refers to is not set.
         MlflowException: MLflow cannot use it.
         sqlalchemy.exc.SQLAlchemyError: The database is corrupt.
     """
@@ -34,9 +36,12 @@ def mlflow_client(uri: str) -> MlflowClient:
 
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
-    if uri.startswith(SQLITE):
-        _create(Path(uri.removeprefix(SQLITE)))
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    opened = resolved(uri)
+    if opened.startswith(SQLITE):
+        _create(Path(opened.removeprefix(SQLITE)))
+    if opened.startswith(("postgresql://", "postgres://")):  # MLflow would look for a driver that kfloop does not bring
+        opened = f"postgresql+psycopg://{opened.partition('://')[2]}"
+    return MlflowClient(tracking_uri=opened, registry_uri=opened)
 
 
 def _create(path: Path) -> None:

@@ -11,6 +11,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kfloop.core.addresses import hidden, redacted
 from kfloop.core.mlflow_client import SQLITE, mlflow_client
 from kfloop.errors import StateError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DIGEST_TAG = "kfloop.digest"
+REBUILD = "put the file aside and run the same command again: the registry is rebuilt from the ledger"
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 
 
@@ -50,12 +52,12 @@ class Registry:
         with _translated(self.uri):
             return dict(mlflow_client(self.uri).get_model_version(self.model, str(version)).tags)
 
-    def register(self, digest: str, package: Path, *, tags: Mapping[str, str] | None = None) -> int:
+    def register(self, digest: str, source: Path | str, *, tags: Mapping[str, str] | None = None) -> int:
         """Version of a package, made if there is none yet.
 
         Args:
             digest: Digest of the package.
-            package: Its folder in the store.
+            source: Where it lies: its folder, or its URL in an object store.
             tags: More tags; written on the existing version too.
         """
         version = self.version_of(digest)
@@ -63,13 +65,13 @@ class Registry:
             client = mlflow_client(self.uri)
             if version is None:
                 self._ensure_model(client)
-                made = client.create_model_version(self.model, source=str(package), tags={DIGEST_TAG: digest})
+                made = client.create_model_version(self.model, source=str(source), tags={DIGEST_TAG: digest})
                 version = int(made.version)
             for key, value in (tags or {}).items():
                 client.set_model_version_tag(self.model, str(version), key, value)
         return version
 
-    def restore(self, version: int, digest: str, package: Path) -> bool:
+    def restore(self, version: int, digest: str, source: Path | str) -> bool:
         """Register a package again under the number that the ledger knows it by, after the registry was lost.
 
         Numbers that are missing below it are filled with empty versions, because MLflow hands numbers out in order.
@@ -94,7 +96,7 @@ class Registry:
             self._ensure_model(client)
             made = 0
             while made < version:
-                made = int(client.create_model_version(self.model, source=str(package)).version)
+                made = int(client.create_model_version(self.model, source=str(source)).version)
             client.set_model_version_tag(self.model, str(version), DIGEST_TAG, digest)
         return True
 
@@ -183,20 +185,23 @@ def _translated(uri: str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    where = uri.removeprefix(SQLITE)
+    where = redacted(uri).removeprefix(SQLITE)
+    local = where != redacted(uri)
     try:
         yield
     except SQLAlchemyError as error:
-        reason = getattr(error, "orig", None) or error
+        reason = hidden(str(getattr(error, "orig", None) or error).strip(), uri)
         raise StateError(
             f"the MLflow registry '{where}' cannot be used: {reason}",
-            hint="put the file aside and run the same command again: the registry is rebuilt from the ledger",
+            hint=REBUILD if local else "does its server answer, and may we use it? then run the same command again",
             mlflow=where,
         ) from error
     except MlflowException as error:
         raise StateError(
-            f"the MLflow registry '{where}' refused: {str(error).splitlines()[0]}",
-            hint="is another MLflow version writing to it, or is the file damaged?",
+            f"the MLflow registry '{where}' refused: {hidden(str(error).splitlines()[0], uri)}",
+            hint="is another MLflow version writing to it, or is the file damaged?"
+            if local
+            else "does the server answer, and is it the MLflow version that kfloop wants?",
             mlflow=where,
             mlflow_code=error.error_code,
         ) from error

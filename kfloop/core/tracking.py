@@ -86,7 +86,7 @@ def restore(digest: str, workspace: Workspace) -> Path:
         StateError: The version was never tracked, the remote lost it, or what came back is damaged.
         TransientError: Another process works in the DVC repository.
     """
-    store = Store(workspace.store)
+    store = Store.of(workspace)
     if store.has(KIND, digest):
         return verify_version(store.path(KIND, digest)).folder
     pointer = pointer_of(digest, workspace)

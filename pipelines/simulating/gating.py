@@ -59,7 +59,7 @@ def judge(config: LoopConfig, training: Training, champion: str, workspace: Work
     """
     if training.failed:
         return Judgement(promoted=False, reason=f"the training failed: {training.failed}")
-    store = Store(workspace.store)
+    store = Store.of(workspace)
     gate = config.gate
     with tempfile.TemporaryDirectory(prefix="gate-", dir=workspace.root) as scratch:
         places = {name: Path(scratch) / name for name in ("incumbent", "evaluation")}

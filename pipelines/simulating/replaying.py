@@ -73,7 +73,7 @@ class Replay:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.workspace = Workspace(loop=config.name, root=work, state="", store=str(work / "store"), mlflow="")
         replace(self.workspace, root=root).find_modules()
-        self._models = Models(Store(self.workspace.store))
+        self._models = Models(Store.of(self.workspace))
         self._trainings = Trainings(config, settings, stream, self.workspace)
         self.first = self._trainings.first_row
         whole = -(-(len(stream) - self.first) // settings.window)

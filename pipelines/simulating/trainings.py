@@ -69,7 +69,7 @@ class Trainings:
 
     def __init__(self, config: LoopConfig, settings: Settings, stream: Stream, workspace: Workspace) -> None:
         self._config, self._settings, self._stream = config, settings, stream
-        self._workspace, self._store = workspace, Store(workspace.store)
+        self._workspace, self._store = workspace, Store.of(workspace)
         self._folder = workspace.root / "trainings"
         self._folder.mkdir(parents=True, exist_ok=True)
         self.first_row = first_row(settings, len(stream))

@@ -177,7 +177,7 @@ class Watched:
         workspace = self._at(window)
         with tempfile.TemporaryDirectory(prefix="look-", dir=self._root) as scratch, _run_of(run_name(window)):
             report = run(self._section, out=Path(scratch), workspace=workspace, now=now)
-            after_publish(Store(workspace.store).publish(Path(scratch), "evidence"), workspace)
+            after_publish(Store.of(workspace).publish(Path(scratch), "evidence"), workspace)
         return report
 
     def decided(self, window: int, *, promoted: bool) -> None:

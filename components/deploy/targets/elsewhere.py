@@ -24,7 +24,7 @@ def package_of(workspace: Workspace, version: int) -> tuple[str, Path]:
     """
     history = open_state(workspace.state).ledger.history(workspace.loop)
     digest = next((row.model_digest for row in reversed(history) if row.version == version and row.model_digest), "")
-    return digest, Store(workspace.store).require("models", digest)
+    return digest, Store.of(workspace).require("models", digest)
 
 
 def digests_of(workspace: Workspace) -> set[str]:

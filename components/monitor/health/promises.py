@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kfloop.components.monitor.health.requirements import Requirements
-from kfloop.core.artifacts import REPORT, report_if_any
+from kfloop.core.artifacts import report_if_any
 from kfloop.core.decisions import reports_behind
 from kfloop.core.store import Store
 
@@ -39,7 +39,7 @@ def promises(champion: Entry, workspace: Workspace) -> Promises:
         champion: The ledger's row that made it champion.
         workspace: Places of the loop.
     """
-    store = Store(workspace.store)
+    store = Store.of(workspace)
     dataset = report_if_any(store.path("models", champion.model_digest)).get("dataset_digest")
     _, reports = reports_behind(workspace, champion)
     cost = _mapping(_mapping(_mapping(reports.get("evaluate")).get("cost")).get("challenger"))
@@ -52,8 +52,7 @@ def promises(champion: Entry, workspace: Workspace) -> Promises:
 
 def _suite(store: Store, dataset: Any) -> list[Any]:
     """The suite of the latest validation of a dataset version; validations of older kfloops did not keep it."""
-    places = sorted((store.root / VALIDATIONS).glob(f"[!.]*/{REPORT}"), key=lambda path: path.stat().st_mtime)
-    found = (report_if_any(path.parent) for path in reversed(places))
+    found = (report_if_any(store.path(VALIDATIONS, digest)) for digest in reversed(store.digests(VALIDATIONS)))
     match = next((report for report in found if report.get("dataset_digest") == dataset and dataset), {})
     suite = match.get("suite")
     return suite if isinstance(suite, list) else []

@@ -57,7 +57,7 @@ def judge(
     found = (*causes, *_asked(config, now), *_due(config, champion, attempts, now))
     labels = None
     if calls(config, found, problem):
-        package = Store(workspace.store).require("models", champion.model_digest)
+        package = Store.of(workspace).require("models", champion.model_digest)
         labels = count_fresh_labels(config, package, workspace)
     facts = Facts(
         config=config,

@@ -90,7 +90,7 @@ def _taken_ids(package: Path, workspace: Workspace) -> Iterator[str]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    version = Store(workspace.store).require("datasets", read_report(package)["dataset_digest"])
+    version = Store.of(workspace).require("datasets", read_report(package)["dataset_digest"])
     for split in SPLITS:
         path = version / f"{split}.arrow"
         try:

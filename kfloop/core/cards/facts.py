@@ -36,7 +36,7 @@ def gather(workspace: Workspace, about: AboutConfig, entry: Entry) -> dict[str, 
         about: Section ``about`` of the loop file.
         entry: The ledger's row that promoted, held or rejected the version.
     """
-    store = Store(workspace.store)
+    store = Store.of(workspace)
     decision, reports = reports_behind(workspace, entry)
     package = report_if_any(store.path("models", entry.model_digest))
     training = report_if_any(store.path("checkpoints", str(package.get("checkpoint_digest"))))

@@ -32,10 +32,8 @@ def kind_of(workspace: Workspace, version: int) -> str:
 
 def find_card(workspace: Workspace, version: int) -> Path | None:
     """The folder of a version's latest card; null where it has none."""
-    found = [
-        (_row_of(folder), folder)
-        for folder in (Store(workspace.store).root / kind_of(workspace, version)).glob("[!.]*")
-    ]
+    store, kind = Store.of(workspace), kind_of(workspace, version)
+    found = [(_row_of(folder), folder) for folder in (store.path(kind, digest) for digest in store.digests(kind))]
     known = [(row, folder) for row, folder in found if row]
     return max(known, default=(0, None))[1]
 
@@ -72,7 +70,7 @@ def _write(workspace: Workspace, about: AboutConfig, entry: Entry) -> Path:
     try:
         (out / CARD).write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         (out / PAGE).write_text(render_html(card), encoding="utf-8")
-        return Store(workspace.store).publish(out, kind_of(workspace, entry.version))
+        return Store.of(workspace).publish(out, kind_of(workspace, entry.version))
     finally:
         shutil.rmtree(out, ignore_errors=True)
 

@@ -100,7 +100,7 @@ def open_questions(workspace: Workspace) -> list[Question]:
         or (told[-1].trigger, told[-1].champion_digest) != (NEEDS_LABELS, champion.model_digest)
     ):
         return []
-    path = Store(workspace.store).path("evidence", told[-1].evidence_digest) / QUESTIONS
+    path = Store.of(workspace).path("evidence", told[-1].evidence_digest) / QUESTIONS
     if not path.is_file():
         return []
     return [Question(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -32,7 +32,7 @@ def last_artifacts(config: LoopConfig, root: Path, needed: Sequence[str]) -> dic
     for record in runs:
         artifacts = {step["name"]: step["artifact"] for step in record.get("steps", []) if step.get("artifact")}
         if all(STEPS[name] in artifacts for name in needed):
-            store = Store(workspace.store)
+            store = Store.of(workspace)
             found = {name: artifacts[STEPS[name]] for name in needed}
             return {name: store.require(artifact["kind"], artifact["digest"]) for name, artifact in found.items()}
     raise ConfigError(

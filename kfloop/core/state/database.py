@@ -25,7 +25,8 @@ from kfloop.core.state.runs import Runs
 from kfloop.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import Connection, Engine
 
@@ -45,6 +46,7 @@ POSTGRES_OPTIONS: dict[str, Any] = {
     "connect_args": {
         "connect_timeout": 10,
         "application_name": "kfloop",
+        "prepare_threshold": None,  # a pooler in transaction mode hands each transaction to another session
         "keepalives_idle": 30,
         "tcp_user_timeout": 30_000,
     },
@@ -56,6 +58,8 @@ class State:
     """The parts of state, over one engine.
 
     Attributes:
+        engine: The database.
+        begin: Opens one transaction; a ``lock`` that it is given keeps out whoever names the same.
         runs: Run records and step events.
         ledger: Promotions, rollbacks, holds and overrides: the authority over which version is champion.
         leases: Who may run a loop now.
@@ -65,6 +69,7 @@ class State:
     """
 
     engine: Engine
+    begin: Callable[..., AbstractContextManager[Connection]]
     runs: Runs
     ledger: Ledger
     leases: Leases
@@ -98,6 +103,7 @@ def open_state(url: str) -> State:
     begin = _Begin(engine, url)
     return State(
         engine=engine,
+        begin=begin,
         runs=Runs(begin),
         ledger=Ledger(begin),
         leases=Leases(begin),

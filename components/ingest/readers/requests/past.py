@@ -82,7 +82,7 @@ def _of_champion(workspace: Workspace, base: Source) -> DatasetVersion | None:
     if not exists(workspace.state):
         return None
     champion = open_state(workspace.state).ledger.champion(workspace.loop)
-    store = Store(workspace.store)
+    store = Store.of(workspace)
     if champion is None or not store.has("models", champion.model_digest):
         return None
     digest = read_report(store.path("models", champion.model_digest)).get("dataset_digest")

@@ -179,7 +179,7 @@ class _Versions:
     """Encoders of the versions that answered; packages stay in the store when the server has long dropped a version."""
 
     def __init__(self, workspace: Workspace) -> None:
-        self._store = Store(workspace.store)
+        self._store = Store.of(workspace)
         history = open_state(workspace.state).ledger.history(workspace.loop) if exists(workspace.state) else []
         self._digests = {entry.version: entry.model_digest for entry in history if entry.version and entry.model_digest}
         self._known: dict[int, Any] = {}

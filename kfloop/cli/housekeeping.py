@@ -1,0 +1,109 @@
+"""``kfloop gc``, ``kfloop backup`` and ``kfloop restore``: house-keeping of state and store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from kfloop.cli.console import print_json, say
+from kfloop.cli.options import config_option, json_option
+
+SHOWN = 20
+
+
+@click.command("gc")
+@config_option
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option(
+    "--runs",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Newest runs of each loop whose results stay.",
+)
+@json_option
+def gc_command(path: Path, *, dry_run: bool, runs: int, as_json: bool) -> None:
+    """Remove from the store what nothing names any more.
+
+    What the ledger names stays, and so does all that the champion, the one before it, a challenger on hold or being rolled out, and the newest
+    runs rest on. Blobs that no run of this state gave are left alone.
+
+    \b
+    Example:
+      kfloop gc --dry-run
+    """
+    from kfloop.core.housekeeping.collecting import collect_garbage
+    from kfloop.pipelines.rounds import open_loop
+
+    loop = open_loop(path)
+    found = collect_garbage(loop.state, loop.workspace, runs=runs, dry_run=dry_run)
+    if as_json:
+        print_json(asdict(found))
+        return
+    for kind, digest in found.removed[:SHOWN]:
+        say(f"  {kind}/{digest}")
+    if len(found.removed) > SHOWN:
+        say(f"  ... and {len(found.removed) - SHOWN} more")
+    what = "would be removed" if dry_run else "removed"
+    foreign = f", {found.foreign} of others left alone" if found.foreign else ""
+    say(
+        f"{len(found.removed)} blobs and {len(found.leftovers)} left-overs {what}: {found.bytes / 1e6:.1f} MB ({found.kept} kept{foreign})"
+    )
+
+
+@click.command("backup")
+@click.argument("destination", metavar="DEST")
+@config_option
+@json_option
+def backup_command(destination: str, path: Path, *, as_json: bool) -> None:
+    """Copy state and store to DEST, a folder or an fsspec URL; blobs that DEST has are not copied again.
+
+    State is the whole database, of all loops that share it.
+
+    \b
+    Example:
+      kfloop backup /mnt/backups/sorter
+      kfloop backup s3://backups/sorter
+    """
+    from kfloop.core.housekeeping.backup import back_up
+    from kfloop.pipelines.rounds import open_loop
+
+    loop = open_loop(path)
+    saved = back_up(loop.state, loop.workspace, destination)
+    if as_json:
+        print_json(asdict(saved))
+        return
+    say(
+        f"backup {saved.name}: {sum(saved.rows.values())} rows of {', '.join(saved.loops) or 'no loop'}; {saved.copied} blobs copied, {saved.present} were there"
+    )
+
+
+@click.command("restore")
+@click.argument("source", metavar="SRC")
+@config_option
+@click.option("--at", metavar="NAME", help="The backup; the latest when left out.")
+@click.option("--replace", is_flag=True, help="Replace the state that is there, of all its loops.")
+@json_option
+def restore_command(source: str, path: Path, *, at: str | None, replace: bool, as_json: bool) -> None:
+    """Bring state and store back from SRC, also into another kind of database than they came from.
+
+    State that is there is replaced only with --replace. Nothing is written before digests and the ledger's hash chain were checked.
+
+    \b
+    Example:
+      kfloop restore /mnt/backups/sorter
+    """
+    from kfloop.core.config import load_config
+    from kfloop.core.housekeeping.restore import restore
+
+    config = load_config(path)
+    done = restore(config.workspace(path.resolve().parent), source, at=at, replace=replace)
+    if as_json:
+        print_json(asdict(done))
+        return
+    ledgers = ", ".join(f"{loop}: {rows}" for loop, rows in done.ledgers.items()) or "none"
+    say(
+        f"restored {done.name}: {sum(done.rows.values())} rows (ledgers {ledgers}); {done.copied} blobs copied, {done.present} were there"
+    )

@@ -1,0 +1,183 @@
+"""Backup: state as JSON lines with a list of digests, and every blob of the store, put together into another store.
+
+A backup is a blob of kind ``state`` in the store that holds backups: it appears there whole or not at all. State is read first and in one
+transaction, the blobs after it: whatever the copy of state names is among them, because blobs are published before they are named. Blobs that
+the backup has already are not copied again. Leases are not kept: they are about processes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from kfloop import __version__
+from kfloop.core.artifacts import file_sha256, folder_digest
+from kfloop.core.housekeeping.references import loops_of
+from kfloop.core.state.database import HEAD, POSTGRES
+from kfloop.core.state.schema import leases, metadata
+from kfloop.core.store import Store
+from kfloop.errors import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Table
+
+    from kfloop.core.state import State
+    from kfloop.core.workspace import Workspace
+
+KIND = "state"
+INDEX = "backup.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A backup that was made.
+
+    Attributes:
+        name: Its name; a later one sorts after it.
+        rows: Rows of each table.
+        loops: Loops that it has state of.
+        copied: Blobs that were copied now.
+        present: Blobs that the backup had already.
+    """
+
+    name: str
+    rows: dict[str, int]
+    loops: tuple[str, ...]
+    copied: int
+    present: int
+
+
+def tables() -> list[Table]:
+    """The tables that a backup has."""
+    return [table for table in metadata.sorted_tables if table is not leases]
+
+
+def back_up(state: State, workspace: Workspace, destination: str) -> Saved:
+    """Put state and store into the store at ``destination``.
+
+    Args:
+        state: State of the loop, and of all loops that share it.
+        workspace: Places of the loop.
+        destination: Folder or fsspec URL.
+
+    Raises:
+        StateError: A blob is damaged, or changed while it was copied.
+    """
+    scratch = workspace.kfloop_dir / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="backup-", dir=scratch) as made:
+        there = Store(destination, Path(made) / "mirror")
+        out = Path(made) / "state"
+        out.mkdir()
+        rows = dump(state, out)
+        loops = loops_of(state)
+        copied = copy_blobs(Store.of(workspace), there, Path(made) / "blob")
+        name = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + folder_digest(out)[:6]
+        there.publish(out, KIND, name)
+    return Saved(name=name, rows=rows, loops=tuple(loops), copied=copied[0], present=copied[1])
+
+
+def dump(state: State, out: Path) -> dict[str, int]:
+    """Write every table as JSON lines, and the list of them with their digests; all of one moment.
+
+    Returns:
+        Rows of each table.
+    """
+    counts = {}
+    with state.engine.connect() as connection:
+        if state.engine.dialect.name == POSTGRES:
+            connection = connection.execution_options(isolation_level="REPEATABLE READ")  # noqa: PLW2901 - the same one
+        with connection.begin():
+            for table in tables():
+                with (out / f"{table.name}.jsonl").open("w", encoding="utf-8") as stream:
+                    counts[table.name] = 0
+                    found = connection.execute(select(table).order_by(*table.primary_key.columns))
+                    for row in found.mappings():
+                        stream.write(json.dumps(dict(row), sort_keys=True) + "\n")
+                        counts[table.name] += 1
+    index = {
+        "format": FORMAT,
+        "schema": HEAD,
+        "kfloop": __version__,
+        "at": time.time(),
+        "files": {
+            name: {"rows": count, "sha256": file_sha256(out / f"{name}.jsonl")} for name, count in counts.items()
+        },
+    }
+    (out / INDEX).write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return counts
+
+
+def read_dump(folder: Path) -> tuple[str, dict[str, list[dict[str, Any]]]]:
+    """Schema version and rows by table of what ``dump`` wrote.
+
+    Raises:
+        StateError: It is damaged, or from a newer kfloop.
+    """
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        version, schema, files = index["format"], str(index["schema"]), dict(index["files"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StateError(f"'{folder}' is no backup of state: {error!r}", hint="see: kfloop restore --help") from error
+    if version != FORMAT or schema > HEAD:
+        raise StateError(
+            f"the backup has format {version} and schema {schema}, this kfloop knows {FORMAT} and {HEAD}",
+            hint="update kfloop",
+        )
+    rows = {}
+    for name, facts in files.items():
+        path = folder / f"{name}.jsonl"
+        if not path.is_file() or file_sha256(path) != facts["sha256"]:
+            raise StateError(
+                f"'{path}' is not what the backup's list says", hint="take another backup: kfloop restore --at NAME"
+            )
+        rows[name] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return schema, rows
+
+
+def copy_blobs(source: Store, target: Store, scratch: Path) -> tuple[int, int]:
+    """Copy what ``target`` has not; each copy is compared with what it was made of.
+
+    Returns:
+        Number of blobs copied, and of those that were there.
+
+    Raises:
+        StateError: A blob is damaged, or changed meanwhile.
+    """
+    copied, present = 0, 0
+    there = target.everything()
+    for kind, digest in source.everything():
+        if kind == KIND:
+            continue
+        if (kind, digest) in there:
+            present += 1
+            continue
+        for folder in _at_hand(source, kind, digest, scratch):
+            expected = folder_digest(folder)
+            if folder_digest(target.publish(folder, kind, digest)) != expected:
+                target.remove(kind, digest)
+                raise StateError(f"{kind} '{digest}' changed while it was copied", hint="run the command again")
+        copied += 1
+    return copied, present
+
+
+def _at_hand(store: Store, kind: str, digest: str, scratch: Path) -> Iterator[Path]:
+    """The folder of a blob; one that lies elsewhere is here for this moment only."""
+    if store.blobs is None:
+        yield store.require(kind, digest)
+        return
+    try:
+        if store.blobs.fetch(kind, digest, scratch):
+            yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,77 @@
+"""Garbage collection: blobs that some run of this state gave and that nothing kept names any more, and left-overs of uploads."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kfloop.core.housekeeping.references import Blob, kept_blobs, loops_of, named_by
+from kfloop.core.records import new_run_id
+from kfloop.core.store import Store
+
+if TYPE_CHECKING:
+    from kfloop.core.state import State
+    from kfloop.core.workspace import Workspace
+
+KEPT_RUNS = 20
+STALE_S = 24 * 3600  # no upload and no copy takes longer; a younger one may still be at work
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """What a collection removed, or would remove.
+
+    Attributes:
+        removed: Blobs, as kind and digest, in order.
+        leftovers: Unfinished uploads and copies, by their names in the store.
+        kept: Number of blobs that something names.
+        foreign: Number of blobs that no run of this state gave; they are left alone.
+        bytes: Size of all that was removed.
+        dry_run: Whether nothing was removed.
+    """
+
+    removed: tuple[Blob, ...]
+    leftovers: tuple[str, ...]
+    kept: int
+    foreign: int
+    bytes: int
+    dry_run: bool
+
+
+def collect_garbage(state: State, workspace: Workspace, *, runs: int = KEPT_RUNS, dry_run: bool = False) -> Collected:
+    """Remove what nothing names any more.
+
+    Args:
+        state: State of the loop, and of all loops that share its store.
+        workspace: Places of the loop.
+        runs: Number of runs of each loop, the newest first, whose blobs stay.
+        dry_run: Only say what would be removed.
+
+    Raises:
+        LeaseHeldError: A run of one of the loops is at work.
+    """
+    store = Store.of(workspace)
+    with contextlib.ExitStack() as held:
+        # A run at work may be about to name a blob that no record names yet.
+        for loop in sorted({*loops_of(state), workspace.loop}):
+            held.enter_context(state.leases.acquire(loop, f"gc-{new_run_id()}"))
+        named = set[Blob]().union(*named_by(state).values())
+        kept = kept_blobs(state, store, workspace, runs)
+        sizes = store.everything()
+        garbage = sorted(blob for blob in sizes if blob in named and blob not in kept)
+        leftovers = store.leftovers(time.time() - STALE_S)
+        if not dry_run:
+            for kind, digest in garbage:
+                store.remove(kind, digest)
+            for name in leftovers:
+                store.remove_leftover(name)
+    return Collected(
+        removed=tuple(garbage),
+        leftovers=tuple(sorted(leftovers)),
+        kept=len(kept),
+        foreign=sum(blob not in named and blob not in kept for blob in sizes),
+        bytes=sum(sizes[blob] for blob in garbage) + sum(leftovers.values()),
+        dry_run=dry_run,
+    )

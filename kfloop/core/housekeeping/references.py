@@ -1,0 +1,148 @@
+"""Which blobs of the store must stay, and which ones this state has ever named.
+
+Everything is read for all loops of a state at once: loops that share a store must share its state.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from kfloop.core.decisions import find_decision
+from kfloop.core.state.entries import open_intent_of
+from kfloop.core.state.schema import leases, ledger, monitors, runs, steps, triggers
+from kfloop.core.state.standing import active_rollout, pending_hold
+from kfloop.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from kfloop.core.state import State
+    from kfloop.core.state.ledger import Entry
+    from kfloop.core.store import Store
+
+Blob = tuple[str, str]  # kind, digest
+DIGEST = re.compile(r"\b[0-9a-f]{32}\b")
+RUNNING = "running"
+# A card of a dataset names its ancestors, which are history and nothing that is needed to use it.
+ENDS_HERE = ("datasets",)
+
+
+def loops_of(state: State) -> list[str]:
+    """Names of all loops that the state knows."""
+    with state.engine.connect() as connection:
+        found = {
+            name
+            for table in (runs, ledger, triggers, monitors, leases)
+            for (name,) in connection.execute(select(table.c.loop).distinct())
+        }
+    return sorted(found)
+
+
+def named_by(state: State) -> dict[str, set[Blob]]:
+    """By run the blobs that its steps gave: whatever else lies in the store was put there by others."""
+    found: dict[str, set[Blob]] = {}
+    with state.engine.connect() as connection:
+        for run_id, text in connection.execute(select(steps.c.run_id, steps.c.payload)):
+            found.setdefault(run_id, set()).update(_blobs(json.loads(text)))
+        for run_id, text in connection.execute(select(runs.c.run_id, runs.c.record)):
+            record = json.loads(text)
+            found.setdefault(run_id, set()).update(
+                blob for step in record.get("steps") or [] for blob in _blobs(step.get("artifact") or {})
+            )
+            found[run_id].add(("runs", run_id))
+        told = select(triggers.c.run_id, triggers.c.evidence_digest).where(triggers.c.evidence_digest != "")
+        for run_id, digest in connection.execute(told):
+            found.setdefault(run_id, set()).add(("evidence", digest))
+    return found
+
+
+def kept_runs(state: State, loop: str, last: int) -> set[str]:
+    """Runs of a loop all of whose blobs stay: the last ones, those at work, and those behind what is live in the ledger."""
+    query = select(runs.c.run_id, runs.c.status).where(runs.c.loop == loop).order_by(runs.c.started.desc())
+    with state.engine.connect() as connection:
+        found = connection.execute(query).all()
+        told = (
+            select(triggers.c.run_id).where(triggers.c.loop == loop).order_by(triggers.c.id.desc()).limit(max(last, 1))
+        )
+        watched = {run_id for (run_id,) in connection.execute(told)}
+    kept = {row.run_id for row in found[:last]} | {row.run_id for row in found if row.status == RUNNING}
+    return kept | watched | {entry.run_id for entry in _live(state, loop) if entry.run_id}
+
+
+def kept_blobs(state: State, store: Store, workspace: Workspace, last: int) -> set[Blob]:
+    """Every blob that must stay, of all loops of the state.
+
+    That is: what each row of a ledger names (its package, its decision); all that the kept runs gave; and what any of these names in turn.
+
+    Args:
+        state: State of the loops.
+        store: Their store.
+        workspace: Places of one of them.
+        last: Number of runs of each loop, the newest first, whose blobs stay.
+    """
+    named, kept = named_by(state), set[Blob]()
+    for loop in loops_of(state):
+        for run_id in kept_runs(state, loop, last):
+            kept |= named.get(run_id, set())
+        for entry in state.ledger.history(loop):
+            kept |= _of_row(entry, workspace)
+    return _closed(kept, store)
+
+
+def _live(state: State, loop: str) -> list[Entry]:
+    """Rows of the ledger that the loop may need all evidence of: champion, previous, hold, roll-out, open intent."""
+    history = state.ledger.history(loop)
+    found = [
+        state.ledger.champion(loop),
+        state.ledger.previous(loop),
+        pending_hold(history),
+        active_rollout(history),
+        open_intent_of(history),
+    ]
+    return [entry for entry in found if entry is not None]
+
+
+def _of_row(entry: Entry, workspace: Workspace) -> set[Blob]:
+    found = {("models", entry.model_digest)} if entry.model_digest else set()
+    if entry.previous_digest:
+        found.add(("models", entry.previous_digest))
+    blob = entry.details.get("decision")
+    if blob:
+        found.add(("decisions", str(blob)))
+    elif entry.evidence_digest:  # rows of old do not name the blob
+        decision = find_decision(workspace, entry.evidence_digest)
+        found |= {("decisions", decision[0].name)} if decision else set()
+    return found
+
+
+def _closed(kept: set[Blob], store: Store) -> set[Blob]:
+    """The blobs, and those that their reports name by digest, and so on."""
+    kinds: dict[str, set[str]] = {}
+    for kind, digest in store.everything():
+        kinds.setdefault(digest, set()).add(kind)
+    done, todo = set[Blob](), list(kept)
+    while todo:
+        blob = todo.pop()
+        if blob in done or blob[0] not in kinds.get(blob[1], ()):
+            continue
+        done.add(blob)
+        if blob[0] not in ENDS_HERE:
+            todo += [(kind, digest) for digest in _digests_in(store.path(*blob)) for kind in kinds.get(digest, ())]
+    return done
+
+
+def _digests_in(folder: Path) -> set[str]:
+    """Whatever looks like a digest in the JSON files of a blob."""
+    found: set[str] = set()
+    for path in folder.glob("*.json"):
+        found.update(DIGEST.findall(path.read_text(encoding="utf-8", errors="replace")))
+    return found
+
+
+def _blobs(payload: dict[str, Any]) -> Iterable[Blob]:
+    if payload.get("kind") and payload.get("digest"):
+        yield str(payload["kind"]), str(payload["digest"])
