@@ -74,7 +74,7 @@ def list_command(path: Path, *, ca: Path | None, as_json: bool) -> int:
     Example:
       kfloop schedule list -c loop.yaml
     """
-    from kfloop.pipelines.cluster.scheduling import list_recurring
+    from kfloop.pipelines.cluster.recurring import list_recurring
     from kfloop.pipelines.cluster.submitting import open_target
 
     target = open_target(path, ca=ca)

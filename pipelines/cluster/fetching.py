@@ -7,6 +7,7 @@ Where these can be reached from here they are read; where not, the record says s
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,7 +93,9 @@ def _reachable(step: StepRecord, target: Target) -> StepRecord:
     if step.artifact is None or Path(step.artifact["path"]).is_dir():
         return step
     try:
-        store = Store(target.workspace.store)
+        store = Store.of(
+            replace(target.workspace, root=target.root)
+        )  # what is elsewhere is brought beside the loop file
         step.artifact["path"] = str(store.require(step.artifact["kind"], step.artifact["digest"]))
     except (KfloopError, OSError):
         return step

@@ -8,12 +8,12 @@ once the ledger lets one promote), and the next ``apply`` tidies up.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kfloop.core.artifacts import canonical_json, sha256_text
 from kfloop.errors import ConfigError, TerminalError
+from kfloop.pipelines.cluster.recurring import list_recurring, recurring_of
 from kfloop.pipelines.cluster.submitting import open_target, pipeline_spec, run_parameters
 
 if TYPE_CHECKING:
@@ -21,37 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kfloop.pipelines.cluster.client import Server
+    from kfloop.pipelines.cluster.recurring import Recurring
     from kfloop.pipelines.cluster.schedules import Schedule, Schedules
     from kfloop.pipelines.cluster.submitting import Target
     from kfloop.pipelines.cluster.transport import JSON, Patience
-
-LABEL = re.compile(r"kfloop-schedule set=(?P<set>[a-z0-9-]+) name=(?P<name>[a-z0-9-]+) digest=(?P<digest>[0-9a-f]+)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recurring:
-    """A recurring run that kfloop made.
-
-    Attributes:
-        id: KFP's id.
-        set: Set of schedules it belongs to.
-        name: Name in that set.
-        digest: Digest of what it was made from.
-        enabled: Whether it runs.
-        made: The recurring run as the API gives it.
-    """
-
-    id: str
-    set: str
-    name: str
-    digest: str
-    enabled: bool
-    made: JSON
-
-    @property
-    def cron(self) -> str:
-        """When it runs."""
-        return str(((self.made.get("trigger") or {}).get("cron_schedule") or {}).get("cron", ""))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,12 +154,6 @@ def apply(found: Plan, tell: Callable[[Change], None] = lambda _: None) -> None:
         tell(change)
 
 
-def list_recurring(server: Server, namespace: str) -> list[Recurring]:
-    """Recurring runs of a namespace that kfloop made, by name."""
-    found = [made for made in map(_recurring, server.recurring(namespace)) if made is not None]
-    return sorted(found, key=lambda one: (one.name, not one.enabled, str(one.made.get("created_at", "")), one.id))
-
-
 def _loops(schedules: Schedules) -> list[str]:
     return sorted({one.loop or schedules.loop for one in schedules.schedules.values()} or {schedules.loop})
 
@@ -274,17 +241,7 @@ def _create(wanted: Wanted) -> Recurring:
         return next((one.made for one in found if one.digest == wanted.digest), None)
 
     made = server.create_recurring(wanted.body | {"experiment_id": home, "mode": "DISABLE"}, arrived)
-    recurring = _recurring({"description": wanted.body["description"]} | made)
+    recurring = recurring_of({"description": wanted.body["description"]} | made)
     if recurring is None:
         raise TerminalError(f"'{server.endpoint}' made schedule '{wanted.name}' and does not say its id")
     return recurring
-
-
-def _recurring(made: JSON) -> Recurring | None:
-    """The recurring run, if kfloop made it."""
-    label = LABEL.search(str(made.get("description", "")))
-    if label is None or not made.get("recurring_run_id"):
-        return None
-    return Recurring(
-        id=str(made["recurring_run_id"]), enabled=made.get("status") == "ENABLED", made=made, **label.groupdict()
-    )

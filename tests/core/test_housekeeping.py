@@ -187,6 +187,7 @@ def test_leftovers_of_a_kill_go_when_they_are_old(make: Make) -> None:
     assert not old.exists()
 
 
+@pytest.mark.slow
 def test_a_collection_in_an_object_store(make: Make, s3: str, tmp_path: Path) -> None:
     state, workspace = make(store=f"s3://ready/{tmp_path.name}")
     rounds(state, workspace, 3)
@@ -329,6 +330,7 @@ def test_a_backup_of_an_older_schema_is_migrated(make: Make, tmp_path: Path) -> 
     assert workspace.loop == "a"
 
 
+@pytest.mark.slow
 def test_a_damaged_blob_is_not_backed_up_as_if_it_were_whole(make: Make, s3: str, tmp_path: Path) -> None:
     from kfloop.core.blobs import Blobs
 
@@ -342,6 +344,7 @@ def test_a_damaged_blob_is_not_backed_up_as_if_it_were_whole(make: Make, s3: str
     assert not (tmp_path / "backup" / "state").exists()
 
 
+@pytest.mark.slow
 def test_a_backup_to_s3_and_back_to_a_folder(make: Make, s3: str, tmp_path: Path) -> None:
     state, workspace = filled(make, "sqlite")
     place = f"s3://ready/{tmp_path.name}-backup"

@@ -52,3 +52,25 @@ def test_many_at_once_leave_one_blob_and_no_litter(tmp_path: Path, folder: Path)
 def test_a_store_elsewhere_needs_a_mirror_rather_than_being_taken_for_a_folder() -> None:
     with pytest.raises(ConfigError, match="s3://"):
         Store("s3://bucket/blobs")
+
+
+def test_a_store_without_a_rename_shows_whole_blobs_only(tmp_path: Path, folder: Path) -> None:
+    """Any file system of fsspec; the tests of S3 ask the same of a server."""
+    url = f"memory://{tmp_path.name}"
+    store = Store(url, tmp_path / "mirror")
+    digest = folder_digest(folder)
+    assert (store.has("models", digest), store.digests("models"), store.everything()) == (False, [], {})
+    assert folder_digest(store.publish(folder, "models")) == digest
+    other = Store(url, tmp_path / "other")
+    assert folder_digest(other.require("models", digest)) == digest
+    assert (other.digests("models"), list(other.everything())) == ([digest], [("models", digest)])
+    assert other.blobs is not None
+    (listed,) = [key for key in other.blobs._files() if key.endswith(".blob.json")]
+    other.blobs.remove(listed)  # as before the list was put
+    assert (store.has("models", digest), store.everything()) == (False, {})
+    with pytest.raises(StateError, match="not in the store"):
+        other.require("models", digest)
+    assert folder_digest(store.publish(folder, "models")) == digest
+    store.remove("models", digest)
+    assert store.everything() == {}
+    assert not (tmp_path / "mirror" / "models" / digest).exists()

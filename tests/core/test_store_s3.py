@@ -17,6 +17,8 @@ from kfloop.core.store import Store
 from kfloop.errors import ConfigError, StateError, TransientError
 from seaweed import KEYS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def url(s3: str, tmp_path: Path) -> str:
@@ -113,7 +115,6 @@ def test_an_upload_that_is_killed_leaves_nothing_that_reads_as_complete(url: str
     assert not store.path("models", "whole").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.05, 0.2, 0.6])
 def test_a_kill_at_any_time_leaves_all_or_nothing(url: str, tmp_path: Path, seconds: float) -> None:
     folder = tmp_path / "made"

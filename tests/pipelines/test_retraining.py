@@ -69,7 +69,7 @@ def test_it_starts_the_round_that_the_loop_file_describes(
     (run,) = kfp.runs
     assert run["run_id"] == run_id
     assert run["service_account"] == "kfloop-runner"
-    assert run["runtime_config"]["parameters"] == pipeline_arguments("training", config, workspace)
+    assert run["runtime_config"]["parameters"] == pipeline_arguments("training", config, workspace, ledger=False)
     spec = run["pipeline_spec"]
     assert spec["pipeline_spec"]["pipelineInfo"]["name"] == "training"
     pods = spec["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]

@@ -336,6 +336,38 @@ def test_the_decision_is_fetched_from_state_and_store(
     assert {step.name: step.status for step in record.steps}["train"] == "cached"  # state knows gate and branch only
 
 
+@pytest.mark.parametrize(
+    ("trigger", "branch", "status", "code"),
+    [
+        ("none", "stand_by", "succeeded", 0),
+        ("retrain", "submit_training", "succeeded", 0),
+        ("needs_labels", "stand_by", "needs_labels", 4),
+        ("not_evaluated", "stand_by", "not_evaluated", 1),
+        ("retrain", "stand_by", "failed", 1),  # nobody started the training that was asked for
+    ],
+)
+def test_what_a_monitoring_run_came_to(
+    trigger: str, branch: str, status: str, code: int, kfp: KfpServer, tmp_path: Path, compiled: Path
+) -> None:
+    database = tmp_path / "state.db"
+    open_state(f"sqlite:///{database}")
+    target = target_of(kfp, tmp_path, state=f"sqlite:///{database}")
+    kfp.story = [
+        Step("SUCCEEDED", {"monitor": "SUCCEEDED", branch.replace("_", "-"): "SUCCEEDED", "notify": "SUCCEEDED"})
+    ]
+    progress = follow(
+        target.server, submit(target, "monitoring", compiled=compiled).run_id, lambda _: None, every=0.001
+    )
+    runs = target.reachable_state().runs
+    looked = {"kind": "evidence", "digest": "e1", "path": "/kfloop/elsewhere", "outcome": trigger, "seconds": 1.0}
+    for step, payload in (("monitor", looked), (branch, {"seconds": 1.0})):
+        runs.step(progress.run_id, step, "started", {})
+        runs.step(progress.run_id, step, "succeeded", payload)
+    record = fetch(target, progress)
+    assert (record.pipeline, record.status, record.exit_code) == ("monitoring", status, code)
+    assert status == "failed" or record.message.startswith(f"{trigger}: ")
+
+
 def test_a_rejection_whose_reason_is_out_of_reach(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
     target = target_of(kfp, tmp_path)
     record = fetch(target, finished(kfp, target, compiled, KEPT))

@@ -1,0 +1,79 @@
+"""``kfloop gc``, ``backup`` and ``restore`` as a person calls them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from kfloop.cli.main import cli
+from kfloop.core.config import load_config
+from kfloop.core.state import open_state
+from kfloop.core.store import Store
+from kfloop.errors import EXIT_USAGE, ConfigError, StateError
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Path:
+    """A loop with two runs, each with a model."""
+    path = tmp_path / "loop.yaml"
+    path.write_text("name: small\n")
+    workspace = load_config(path).workspace(tmp_path)
+    state = open_state(workspace.state)
+    for number in range(2):
+        made = tmp_path / "made"
+        made.mkdir()
+        (made / "report.json").write_text(json.dumps({"number": number}))
+        digest = Store.of(workspace).publish(made, "models").name
+        shutil.rmtree(made)
+        state.runs.start(f"r{number}", "small", "training", "f", {})
+        state.runs.step(f"r{number}", "package", "succeeded", {"kind": "models", "digest": digest})
+        state.runs.finish(f"r{number}", "rejected", {"number": number})
+    return path
+
+
+def told(*arguments: str) -> dict[str, Any]:
+    done = CliRunner().invoke(cli, [*arguments, "--json"], catch_exceptions=False)
+    assert done.exit_code == 0
+    return dict(json.loads(done.stdout))
+
+
+def test_gc_says_what_it_would_free_and_frees_it(loop: Path) -> None:
+    said = CliRunner().invoke(cli, ["gc", "-c", str(loop), "--runs", "1", "--dry-run"], catch_exceptions=False)
+    assert "1 blobs and 0 left-overs would be removed" in said.output
+    assert "models/" in said.output
+    assert told("gc", "-c", str(loop), "--runs", "1", "--dry-run")["bytes"] == 13
+    assert len(told("gc", "-c", str(loop), "--runs", "1")["removed"]) == 1
+    assert told("gc", "-c", str(loop), "--runs", "1")["removed"] == []
+
+
+def test_a_backup_comes_back_into_an_empty_folder(loop: Path, tmp_path: Path) -> None:
+    place = str(tmp_path / "backups")
+    saved = told("backup", place, "-c", str(loop))
+    assert (saved["copied"], saved["loops"]) == (2, ["small"])
+    other = tmp_path / "other" / "loop.yaml"
+    other.parent.mkdir()
+    shutil.copyfile(loop, other)
+    said = CliRunner().invoke(cli, ["restore", place, "-c", str(other)], catch_exceptions=False)
+    assert f"restored {saved['name']}" in said.output
+    state = open_state(load_config(other).workspace(other.parent).state)
+    assert [record["number"] for record in state.runs.last("small", 5)] == [1, 0]
+    with pytest.raises(StateError, match="there is state already, of small"):
+        CliRunner().invoke(cli, ["restore", place, "-c", str(other)], catch_exceptions=False)
+    assert told("restore", place, "-c", str(other), "--replace", "--at", saved["name"])["present"] == 2
+
+
+@pytest.mark.parametrize("key", ["state", "store", "mlflow"])
+def test_a_password_in_the_loop_file_is_refused_and_not_repeated(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "loop.yaml"
+    path.write_text(f"name: small\n{key}: postgresql://u:hunter2@db/x\n")
+    with pytest.raises(ConfigError, match=f"'{key}': the address holds a password") as caught:
+        load_config(path)
+    assert "hunter2" not in json.dumps(caught.value.as_dict())
+    assert caught.value.exit_code == EXIT_USAGE
+    path.write_text(f"name: small\n{key}: postgresql://u:${{PASSWORD}}@db/x\n")
+    assert getattr(load_config(path), key) == "postgresql://u:${PASSWORD}@db/x"
