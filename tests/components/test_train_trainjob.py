@@ -21,7 +21,7 @@ import torch
 import kubernetes_server
 import trainings
 from kfloop.components.train.launching import Job, write_error
-from kfloop.components.train.trainjob.api import KubernetesApi
+from kfloop.components.train.trainjob.api import AlreadyThere, KubernetesApi
 from kfloop.components.train.trainjob.attaching import Pace
 from kfloop.components.train.trainjob.launching import launch_train_job
 from kfloop.components.train.trainjob.manifest import DIGEST
@@ -392,6 +392,7 @@ def test_a_reason_that_a_process_told_goes_before_that_of_the_cluster(
     assert isinstance(error, TerminalError)
     assert error.message == "the loss is nan in epoch 2, step 7"
     # It would come again: a retry says so and starts nothing.
+    cluster.created = completing(cluster, order)
     with pytest.raises(TerminalError, match="loss is nan"):
         launch_train_job(job, api=api, pace=PACE)
     assert counted(cluster, "POST") == 1
@@ -442,10 +443,25 @@ def test_a_job_of_somebody_else_is_left_alone(cluster: Cluster, api: KubernetesA
     cluster.condition(order.name, "Failed")
     launched.end()
     cluster.jobs[order.name]["metadata"]["annotations"][DIGEST] = "another"
+    cluster.created = completing(cluster, order)
     with pytest.raises(TerminalError, match="'another', expected") as caught:
         launch_train_job(job, api=api, pace=PACE)
     assert f"kubectl get trainjob {order.name}" in caught.value.hint
     assert counted(cluster, "DELETE") == 0
+
+
+def test_a_job_that_took_the_place_of_a_useless_one_is_not_deleted(
+    cluster: Cluster, api: KubernetesApi, job: Job
+) -> None:
+    order = Order.of(job)
+    cluster.created = completing(cluster, order)
+    launch_train_job(job, api=api, pace=PACE)
+    with pytest.raises(AlreadyThere, match="UID in the precondition"):
+        api.delete(order.name, "of the one before")
+    assert order.name in cluster.jobs
+    api.delete(order.name, cluster.jobs[order.name]["metadata"]["uid"])
+    assert cluster.jobs == {}
+    api.delete(order.name, "gone")  # as was wished
 
 
 def test_a_job_that_somebody_deletes_is_no_result(cluster: Cluster, api: KubernetesApi, job: Job) -> None:
