@@ -31,6 +31,7 @@ MASTER_ENV = "KFLOOP_SPARK_MASTER"
 LOCAL = "local[*]"
 MASTER_WAIT_S = 5.0
 ENDING_WAIT_S = 20.0
+DYING_WAIT_S = 1.0
 KEPT_S = 86_400.0
 SAID_LINES = 5
 INSTALL = "pip install 'kfloop[spark]'; it needs Java 17 or later (JAVA_HOME, or java on PATH)"
@@ -132,7 +133,7 @@ def _ours(spark: SparkSession) -> SparkSession:
 @contextlib.contextmanager
 def _started(config: SparkConfig) -> Iterator[SparkSession]:
     """A session with a Java process of its own; both end with the body."""
-    from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+    from py4j.protocol import Py4JError, Py4JNetworkError  # type: ignore[import-untyped]
     from pyspark import SparkConf, SparkContext
     from pyspark.errors import PySparkException
     from pyspark.java_gateway import launch_gateway
@@ -152,8 +153,8 @@ def _started(config: SparkConfig) -> Iterator[SparkSession]:
                 context.pythonExec = os.environ.get("PYSPARK_PYTHON", sys.executable)
             spark = SparkSession(context)
             yield spark
-        except (Py4JError, PySparkException, OSError, EOFError) as error:
-            gone = gateway is None or gateway.proc is None or gateway.proc.poll() is not None
+        except (Py4JError, PySparkException, ConnectionError, EOFError) as error:
+            gone = isinstance(error, Py4JNetworkError | ConnectionError | EOFError) or _ended(gateway)
             raise _told(error, master, log, started=spark is not None, gone=gone) from error
         finally:
             _end(gateway, context, spark)
@@ -213,6 +214,17 @@ def _told(error: Exception, master: str, log: Any, *, started: bool, gone: bool)
         return _no_master(master)
     start = "Spark failed" if started else f"Spark did not start on '{master}'"
     return TerminalError(f"{start}: {message}", hint=f"it said: {last or 'nothing'}")
+
+
+def _ended(gateway: Any) -> bool:
+    """Whether the Java process is gone; one that was just killed takes a moment."""
+    if gateway is None or gateway.proc is None:
+        return False
+    try:
+        gateway.proc.wait(DYING_WAIT_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _end(gateway: Any, context: Any, spark: Any) -> None:

@@ -262,6 +262,22 @@ def test_big_integers_stay_apart_when_some_are_missing() -> None:
     assert both(table, expect("expect_column_values_to_be_in_set", column="key", value_set=[2**60])) == ["fail"]
 
 
+def test_columns_that_differ_by_their_case_are_not_mistaken_for_each_other() -> None:
+    table = pa.table({"a": [1, 1, 2], "A": ["x", "y", "z"], "plain": [1, 2, 3]})
+    suite = [expect("expect_column_values_to_be_unique", column=name) for name in ("a", "A", "plain")]
+    assert both(table, *suite) == ["fail", "pass", "pass"]
+    pair = expect("expect_column_pair_values_to_be_equal", column_A="a", column_B="plain")
+    several = expect("expect_compound_columns_to_be_unique", column_list=["a", "A"])
+    exists = [expect("expect_column_to_exist", column=name) for name in ("A", "PLAIN")]
+    assert both(table, pair, several, *exists) == ["fail", "pass", "pass", "fail"]
+    lone = table.select(["A", "plain"])
+    suite = [expect("expect_column_to_exist", column="a"), expect("expect_column_values_to_be_unique", column="a")]
+    assert both(lone, *suite) == ["fail", "error"]
+    listed = expect("expect_column_values_to_match_regex_list", column="A", regex_list=["[xyz]"])
+    result = evaluate(table, [listed], "great_expectations")[0]
+    assert (result["column"], result["word"]) == ("A", "pass")
+
+
 def test_great_expectations_sees_only_the_columns_that_the_suite_names(table: pa.Table) -> None:
     checks = prepare(
         [

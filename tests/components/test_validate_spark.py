@@ -8,13 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from kfloop.components.ingest.ingestion import run as ingest
 from kfloop.components.validate_data.engines import spark as engine
 from kfloop.components.validate_data.engines.choosing import evaluate
+from kfloop.components.validate_data.validation import run as validate
 from kfloop.core.expectations import polars
 from kfloop.core.expectations.checks import prepare
 from kfloop.core.expectations.rules import RULES
-from kfloop.core.sections import SparkConfig
+from kfloop.core.sections import DataConfig, SparkConfig, ValidationConfig
 from kfloop.core.spark import session
+from kfloop.core.workspace import Workspace
 from kfloop.errors import ConfigError
 from tests.components.test_validate_engines import Chance, expect
 
@@ -148,3 +151,21 @@ def test_an_expectation_that_only_great_expectations_knows(tmp_path: Path) -> No
     assert evaluate(pa.table({"a.b": ["a", "b"]}), [item], "spark", cluster=HERE, folder=tmp_path)[0]["word"] == "pass"
     with pytest.raises(ConfigError, match="unusable expectation 'expect_nothing'"):
         evaluate(pa.table({"x": [1]}), [expect("expect_nothing")], "spark", cluster=HERE, folder=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("started")
+def test_the_whole_step_says_what_it_says_on_the_other_engines(tmp_path: Path) -> None:
+    workspace = Workspace(loop="demo", root=tmp_path, state="", store=str(tmp_path / "store"), mlflow="")
+    (tmp_path / "dataset").mkdir()
+    ingest(DataConfig(limit=400), out=tmp_path / "dataset", workspace=workspace)
+    told = {}
+    for name in ("spark", "polars"):
+        (tmp_path / name).mkdir()
+        config = ValidationConfig(engine=name, spark=HERE)
+        report = validate(config, dataset=tmp_path / "dataset", out=tmp_path / name, workspace=workspace)
+        assert report.engine == name
+        told[name] = [(line["expectation"], line["column"], line["word"]) for line in report.results]
+        assert report.outcome_word == "pass"
+    assert told["spark"] == told["polars"]
+    assert not list((workspace.kfloop_dir / "spark").iterdir())

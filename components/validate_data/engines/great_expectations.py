@@ -7,6 +7,7 @@ import warnings
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from kfloop.components.validate_data.engines.naming import Naming
 from kfloop.core.expectations import outcomes
 from kfloop.core.expectations.kinds import STR, kind_of
 from kfloop.core.expectations.rules import RULES
@@ -34,11 +35,12 @@ def evaluate(table: pa.Table, checks: list[Check]) -> list[dict[str, Any]]:
     quiet()
     # A broken check of a kind that kfloop knows was looked at already; any other must at least be one that exists.
     expectations = [None if check.broken and check.supported else expectation_of(check) for check in checks]
-    rows = _batch("rows", frame_of(table, checks))
-    schema = SchemaJudge(table)
+    naming, schema = Naming(table.schema.names), SchemaJudge(table)
+    named = [naming.check(check) for check in checks]
+    rows = _batch("rows", frame_of(naming.table(table), named))
     return [
-        schema.result(check, expectation) or judge(check, expectation, rows)
-        for check, expectation in zip(checks, expectations, strict=True)
+        schema.result(check, expectation) or naming.told(judge(plain, expectation_of(plain), rows), check)
+        for check, plain, expectation in zip(checks, named, expectations, strict=True)
     ]
 
 

@@ -6,9 +6,7 @@ rows, Java's regular expressions), Spark's own aggregates count what the other e
 
 from __future__ import annotations
 
-import re
 import warnings
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kfloop.components.validate_data.engines import counting
@@ -20,12 +18,12 @@ from kfloop.components.validate_data.engines.great_expectations import (
     new_context,
     quiet,
 )
+from kfloop.components.validate_data.engines.naming import Naming
 from kfloop.core.expectations.kinds import FLOAT, kind_of
 from kfloop.core.expectations.outcomes import ERROR
 from kfloop.core.spark import handover, session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     import pyarrow as pa
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from kfloop.core.sections import SparkConfig
 
 ROWS_PER_BATCH = 1 << 17
-COLUMN_KEYS = ("column", "column_A", "column_B")
 
 
 def evaluate(table: pa.Table, checks: list[Check], config: SparkConfig, folder: Path) -> list[dict[str, Any]]:
@@ -58,20 +55,21 @@ def evaluate(table: pa.Table, checks: list[Check], config: SparkConfig, folder: 
     left = [check for check, result in zip(checks, found, strict=True) if result is None]
     if left:
         with session(config) as spark, handover(folder, "manifest") as place:
-            results = iter(_judged(spark, _handed(spark, table, left, place), table, left))
+            naming = Naming(table.schema.names, always=True)
+            held = {field.name: kind_of(field.type) for field in naming.table(table.slice(0, 0)).schema}
+            frame = _handed(spark, table, naming, left, place)
+            results = iter(_judged(spark, frame, naming, left, held))
         found = [next(results) if result is None else result for result in found]
     return [result for result in found if result is not None]
 
 
-def _handed(spark: SparkSession, table: pa.Table, checks: list[Check], place: Path) -> DataFrame:
-    """The columns that checks look at, as Spark reads them: under plain names (a dot in a name would be a path to Spark), NaN as missing, rows numbered."""
+def _handed(spark: SparkSession, table: pa.Table, naming: Naming, checks: list[Check], place: Path) -> DataFrame:
+    """The columns that checks look at, as Spark reads them: NaN as missing, rows numbered."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from pyspark.sql import functions as f
 
-    names = columns_named(table, checks)
-    light = table.select(names).rename_columns([_alias(table, name) for name in names])
-    kinds = {field.name: kind_of(field.type) for field in light.schema}
+    light = naming.table(table.select(columns_named(table, checks)))
     path, start = (place / "rows.parquet").as_posix(), 0
     with pq.ParquetWriter(path, light.schema.append(pa.field(counting.ROW, pa.int64()))) as writer:
         for batch in light.to_batches(max_chunksize=ROWS_PER_BATCH):
@@ -79,48 +77,24 @@ def _handed(spark: SparkSession, table: pa.Table, checks: list[Check], place: Pa
             writer.write_batch(batch.append_column(counting.ROW, numbers))
             start += batch.num_rows
     frame = spark.read.parquet(path)
-    floats = [name for name, kind in kinds.items() if kind == FLOAT]
+    floats = [field.name for field in light.schema if kind_of(field.type) == FLOAT]
     return frame.withColumns({name: f.when(~f.isnan(name), f.col(name)) for name in floats})
 
 
-def _judged(spark: SparkSession, frame: DataFrame, table: pa.Table, checks: list[Check]) -> list[dict[str, Any]]:
+def _judged(
+    spark: SparkSession, frame: DataFrame, naming: Naming, checks: list[Check], held: dict[str, str]
+) -> list[dict[str, Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         source = new_context().data_sources.add_spark("kfloop", persist=False)
         asset = source.add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all")
         batch = asset.get_batch({"dataframe": frame.drop(counting.ROW)})
-    held = {_alias(table, field.name): kind_of(field.type) for field in table.schema}
     results = []
     for check in checks:
-        named = _renamed(check, {name: _alias(table, name) for name in table.schema.names})
-        result = (
-            counting.count(frame, named, held) if counting.counts(check) else judge(named, expectation_of(named), batch)
-        )
+        named = naming.check(check)
+        own = counting.counts(check)
+        result = counting.count(frame, named, held) if own else judge(named, expectation_of(named), batch)
         if result["word"] == ERROR:  # Great Expectations takes a process that is gone for a broken check
             spark.range(1).count()
-        results.append(_told(result, check, table))
+        results.append(naming.told(result, check))
     return results
-
-
-def _alias(table: pa.Table, name: str) -> str:
-    return f"column_{table.schema.get_field_index(name)}"
-
-
-def _renamed(check: Check, aliases: Mapping[str, str]) -> Check:
-    def arguments(told: Mapping[str, Any]) -> dict[str, Any]:
-        new = {key: aliases.get(told[key], told[key]) for key in COLUMN_KEYS if key in told}
-        if "column_list" in told:
-            new["column_list"] = [aliases.get(name, name) for name in told["column_list"]]
-        return {**told, **new}
-
-    columns = tuple(aliases.get(name, name) for name in check.columns)
-    return replace(check, kwargs=arguments(check.kwargs), fitted=arguments(check.fitted), columns=columns)
-
-
-def _told(result: dict[str, Any], check: Check, table: pa.Table) -> dict[str, Any]:
-    """The result under the names that the suite knows."""
-    names = table.schema.names
-    detail = result["detail"]
-    if result["word"] == ERROR:
-        detail = re.sub(r"\bcolumn_(\d+)\b", lambda found: names[int(found[1])], detail)
-    return result | {"column": check.where, "detail": detail}
