@@ -94,7 +94,7 @@ class Table:
     def _made(self, embedding: Array, answers: Array) -> dict[str, NDArray[Any]]:
         with np.errstate(invalid="ignore"):
             sane: NDArray[np.bool_] = usable_answers(answers, self.objective)
-            answers = np.where(sane[:, None], answers, np.nan)
+            answers = answers if sane.all() else np.where(sane[:, None], answers, np.nan)
             scaled = _scaled(answers, self.objective)
             outputs = scaled if self.outputs is None else self.outputs.apply(scaled)
             names = _output_names(self.objective, self.labels, outputs.shape[1], self.outputs is not None)
@@ -103,7 +103,7 @@ class Table:
                 made[CONFIDENCE] = _log_odds(answers.max(axis=1))
             if self.embedding is not None:
                 held = np.asarray(np.isfinite(embedding).all(axis=1))
-                parts = self.embedding.apply(np.where(held[:, None], embedding, np.nan))
+                parts = self.embedding.apply(embedding if held.all() else np.where(held[:, None], embedding, np.nan))
                 made |= {f"embedding {i + 1}": parts[:, i] for i in range(min(parts.shape[1], MOST_COMPONENTS))}
                 if parts.shape[1]:
                     made[DISTANCE] = np.log(np.maximum((parts**2).mean(axis=1), _SMALLEST))

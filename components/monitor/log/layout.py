@@ -113,5 +113,9 @@ def _categories(codes: NDArray[Any], names: Any) -> NDArray[Any]:
 
 
 def _numbers(values: NDArray[Any], column: Mapping[str, Any]) -> NDArray[np.float64]:
-    scale = DAY if column["kind"] == "time" else 1.0
-    return np.asarray(values.astype(float) * scale + float(column.get("offset", 0.0)))
+    found, offset = values.astype(float), float(column.get("offset", 0.0))
+    if column["kind"] == "time":
+        found *= DAY
+    if offset:
+        found += offset
+    return found

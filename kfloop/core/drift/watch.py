@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-
     Array = NDArray[np.float64]
     Single = NDArray[np.float32]
     Ints = NDArray[np.int64]
