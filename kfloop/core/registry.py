@@ -11,7 +11,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kfloop.core.addresses import hidden, redacted
+from kfloop.core.addresses import hidden, redacted, resolved
 from kfloop.core.mlflow_client import SQLITE, mlflow_client
 from kfloop.errors import StateError
 
@@ -65,7 +65,7 @@ class Registry:
             client = mlflow_client(self.uri)
             if version is None:
                 self._ensure_model(client)
-                made = client.create_model_version(self.model, source=str(source), tags={DIGEST_TAG: digest})
+                made = client.create_model_version(self.model, source=self._source(source), tags={DIGEST_TAG: digest})
                 version = int(made.version)
             for key, value in (tags or {}).items():
                 client.set_model_version_tag(self.model, str(version), key, value)
@@ -96,7 +96,7 @@ class Registry:
             self._ensure_model(client)
             made = 0
             while made < version:
-                made = int(client.create_model_version(self.model, source=str(source)).version)
+                made = int(client.create_model_version(self.model, source=self._source(source)).version)
             client.set_model_version_tag(self.model, str(version), DIGEST_TAG, digest)
         return True
 
@@ -168,6 +168,11 @@ class Registry:
                     f"alias {alias}: {present.get(alias, 'none')} -> {'none' if version is None else version}"
                 )
         return changes
+
+    def _source(self, source: Path | str) -> str:
+        """Where a package lies, in a form that MLflow takes: a server refuses bare paths, for they would be those of its own disk."""
+        served = resolved(self.uri).startswith(("http://", "https://"))
+        return f"kfloop:{source}" if served and "://" not in str(source) else str(source)
 
     def _ensure_model(self, client: MlflowClient) -> None:
         from mlflow.exceptions import MlflowException

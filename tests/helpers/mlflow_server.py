@@ -25,17 +25,17 @@ def mlflow_server(folder: Path, database: str, artifacts: str, environment: Mapp
 
     Args:
         folder: Its working folder.
-        database: URL of an empty PostgreSQL database.
-        artifacts: ``s3://...``.
-        environment: Address and credentials of S3.
+        database: URL of an empty database.
+        artifacts: A folder, or ``s3://...``.
+        environment: Address and credentials of S3; empty for a folder.
     """
-    if importlib.util.find_spec("boto3") is None:
+    if artifacts.startswith("s3:") and importlib.util.find_spec("boto3") is None:
         pytest.skip('MLflow reads S3 through boto3 (pip install "aiobotocore[boto3]")')
     port = free_ports(1)[0]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", database.replace("postgresql:", "postgresql+psycopg:")]
     command += ["--artifacts-destination", artifacts]
-    given = os.environ | dict(environment) | {"MLFLOW_S3_ENDPOINT_URL": environment["AWS_ENDPOINT_URL"]}
+    given = os.environ | dict(environment) | {"MLFLOW_S3_ENDPOINT_URL": environment.get("AWS_ENDPOINT_URL", "")}
     given |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "mlflow.txt").open("wb") as log:
         server = subprocess.Popen(
