@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -383,6 +385,13 @@ def test_great_expectations_is_quiet(table: pa.Table, caplog: pytest.LogCaptureF
     with caplog.at_level("DEBUG"):
         evaluate(table, [expect("expect_column_values_to_be_unique", column="name")], "great_expectations")
     assert not [record for record in caplog.records if record.name.startswith("great_expectations")]
+
+
+def test_a_program_without_a_file_is_not_ended() -> None:
+    """pyspark 4.3, which Great Expectations imports where there is one, takes it for its own doctests and exits with 0."""
+    program = "from kfloop.components.validate_data.engines.great_expectations import quiet; quiet(); print('alive')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "alive\n"
 
 
 @pytest.mark.parametrize("engine", ["great_expectations", "polars"])

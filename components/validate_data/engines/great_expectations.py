@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 import warnings
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ from kfloop.core.expectations.rules import RULES
 from kfloop.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     import pandas as pd
     import pyarrow as pa
@@ -69,12 +71,26 @@ class SchemaJudge:
 
 def quiet() -> None:
     """Keep Great Expectations from telling about its registries and temporary folders; what matters comes back as results."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _named_program():
         warnings.simplefilter("ignore", FutureWarning)  # it imports pyspark where there is one, which warns of pandas
         import great_expectations  # noqa: F401 - sets the levels that are mended below
 
     for name in ("great_expectations", "great_expectations.data_context.types.base"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def _named_program() -> Iterator[None]:
+    """While pyspark is imported: it takes a program without a file (``python -c``, workers of test runners) for its own doctests, and ends it."""
+    main = sys.modules["__main__"]
+    nameless = main.__spec__ is None and not hasattr(main, "__file__")
+    if nameless:
+        main.__file__ = "<kfloop>"
+    try:
+        yield
+    finally:
+        if nameless:
+            del main.__file__
 
 
 def frame_of(table: pa.Table, checks: Iterable[Check]) -> pd.DataFrame:
