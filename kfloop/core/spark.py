@@ -116,12 +116,13 @@ def session(config: SparkConfig) -> Iterator[SparkSession]:
         warnings.simplefilter("ignore", FutureWarning)  # pyspark about pandas, which is not used here
         from pyspark.sql import SparkSession
 
-        current = SparkSession.getActiveSession()
-        if current is not None:
-            yield _ours(current.newSession())
-            return
-        with _started(config) as fresh:
-            yield _ours(fresh)
+    # A session is active in one thread only, and a process has room for one: whoever started it in another thread has it, too.
+    current = SparkSession.getActiveSession() or SparkSession._instantiatedSession  # noqa: SLF001
+    if current is not None:
+        yield _ours(current.newSession())
+        return
+    with _started(config) as fresh:
+        yield _ours(fresh)
 
 
 def _ours(spark: SparkSession) -> SparkSession:

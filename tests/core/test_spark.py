@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,6 +180,8 @@ def test_a_session_of_somebody_else_is_used_and_left_running(tmp_path: Path, cap
         spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
         told = evaluate(TABLE, SUITE, "spark", cluster=SparkConfig(master="spark://nowhere:1"), folder=tmp_path)
         assert [line["word"] for line in told] == ["fail", "pass"]
+        with ThreadPoolExecutor(1) as threads:  # as the monitor reads ahead
+            assert threads.submit(evaluate, TABLE, SUITE, "spark", folder=tmp_path).result() == told
         assert spark.range(3).count() == 3
         assert spark.conf.get("spark.sql.session.timeZone") == "Asia/Tokyo"
     assert not javas()
