@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install runtime demo test test-slow test-label-studio lint bench bench-data clean
+.PHONY: help install runtime demo test test-slow test-label-studio lint images bench bench-data clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,11 +39,17 @@ test-slow: runtime ## Run the slow tests (but those that install a Label Studio)
 test-label-studio: $(STAMP) ## Run the tests against a real Label Studio (installs one, 1 GB)
 	$(BIN)/pytest -m label_studio
 
-lint: $(STAMP) ## Style, formatting, types, layers
+lint: $(STAMP) ## Style, formatting, types, layers, components, compiled pipelines
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/kfloop check
+	$(BIN)/kfloop compile && git diff --exit-code pipelines/compiled
+
+images: $(STAMP) ## Build the container images (docker or podman)
+	$(BIN)/python -m build --wheel
+	infra/images/build.sh
 
 bench: runtime ## Time kfloop against its peers (not part of the tests)
 	$(BIN)/python benchmarks/loop.py
