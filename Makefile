@@ -45,7 +45,6 @@ lint: $(STAMP) ## Style, formatting, types, layers, components, compiled pipelin
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/kfloop check
-	$(BIN)/kfloop compile && git diff --exit-code pipelines/compiled
 
 images: $(STAMP) ## Build the container images (docker or podman)
 	$(BIN)/python -m build --wheel
