@@ -18,7 +18,13 @@ WORKFLOWS = {"github": Path(".github/workflows/kfloop.yaml"), "gitlab": Path(".g
 
 @click.group("new")
 def new_command() -> None:
-    """Write the files of a new component, or the CI of a project."""
+    """Write the files of a new component, or the CI of a project.
+
+    \b
+    Example:
+      kfloop new component count_tokens
+      kfloop new workflow github
+    """
 
 
 @new_command.command("component")

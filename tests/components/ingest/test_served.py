@@ -44,7 +44,7 @@ class Loop:
 
     def config(self, **changes: Any) -> LoopConfig:
         plain = {"name": "loop", "data": self.data | changes}
-        return _resolved(LoopConfig.model_validate(plain), self.root)
+        return _resolved(LoopConfig.model_validate(plain), self.root, self.root)
 
     @property
     def workspace(self) -> Any:
