@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -112,7 +113,8 @@ class TimeLimits(logging.Filter):
         )
         self._tell(task, self._limits[task], error)
         for process in psutil.Process().children(recursive=True):
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _settings(documents: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:

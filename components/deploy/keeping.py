@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfloop.components.deploy.changing import ignore
 from kfloop.components.deploy.deployment import challenger_of
+from kfloop.components.deploy.exclusion import exclusive
 from kfloop.components.deploy.following import follow
 from kfloop.components.deploy.recovery import recover
 from kfloop.components.deploy.rolling import end_rollout
@@ -77,18 +78,20 @@ def run(
         at: Called with the name of each stage reached, for tests.
 
     Raises:
+        LeaseHeldError: Another run of the loop is at work.
         StateError: The decision says something else, was changed since the gate wrote it, is held and not one of the store, or the champion is not served or stored as the ledger says.
     """
     report = read_decision(decision)
     outcome = report.get("outcome")
     if outcome not in {"reject", "hold"}:
         raise StateError(f"the decision says {outcome!r}, expected 'reject' or 'hold'")
-    recover(workspace, config)
     version = None
-    if outcome == "hold":
-        version = _hold(report, model, decision, workspace, at)
-        follow(workspace, config)
-        at("projected")
+    with exclusive(open_state(workspace.state), workspace, "keep"):
+        recover(workspace, config)
+        if outcome == "hold":
+            version = _hold(report, model, decision, workspace, at)
+            follow(workspace, config)
+            at("projected")
     champion = open_state(workspace.state).ledger.champion(workspace.loop)
     if champion is not None:
         Store.of(workspace).require("models", champion.model_digest)

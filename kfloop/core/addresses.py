@@ -15,13 +15,21 @@ from kfloop.errors import ConfigError
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 PASSWORD = re.compile(r":/{0,2}[^:/@]*:(.+)@")
 QUERY = re.compile(r"[?&]([^=&]+)=([^&]+)")
-TELLING = ("password", "secret", "token", "key", "sig")  # parts of names of query parameters that hold a secret
+TELLING = (
+    "passw",
+    "pwd",
+    "cred",
+    "secret",
+    "token",
+    "key",
+    "sig",
+)  # parts of names of query parameters that hold a secret
 HIDDEN = "***"
 LEAST = 4  # characters; hiding a shorter text wherever it stands would spoil the rest of a message
 
 
 def resolved(url: str) -> str:
-    """The URL with each ``${NAME}`` replaced by the environment's value, quoted where it is a user or a password.
+    """The URL with each ``${NAME}`` replaced by the environment's value, quoted where it is a user, a password or a part of the query.
 
     Raises:
         ConfigError: The environment has no such variable.
@@ -36,7 +44,7 @@ def resolved(url: str) -> str:
                 hint=f"set {name}; on a cluster it comes from a Secret, see the section 'cluster' of the loop file",
                 variable=name,
             )
-        return quote(value, safe="") if "@" in url[match.end() :] else value
+        return quote(value, safe="") if "@" in url[match.end() :] or "?" in url[: match.start()] else value
 
     return REFERENCE.sub(value_of, url)
 

@@ -17,6 +17,7 @@ import posixpath
 import re
 import shutil
 import uuid
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,20 +106,18 @@ class Blobs:
             for name, path in zip(names, paths, strict=True)
         }
         base = f"{kind}/{digest}/{upload}"
-        mine = False
-        try:
-            with self._told("written"):
-                if paths:
-                    self._fs.put([str(path) for path in paths], [self._at(f"{base}/{name}") for name in names])
-            text = json.dumps({"format": FORMAT, "upload": upload, "files": files}, sort_keys=True)
-            self._create(f"{kind}/{digest}{LIST}", text.encode())
-            # A server without conditional requests lets a later list replace this one: what is there now tells whose files count.
-            mine = (self.contents(kind, digest) or {}).get("upload") == upload
-        finally:
-            if not mine:
-                with contextlib.suppress(KfloopError):
-                    self.remove(base)
-        return mine
+        with self._told("written"):
+            if paths:
+                self._fs.put([str(path) for path in paths], [self._at(f"{base}/{name}") for name in names])
+        text = json.dumps({"format": FORMAT, "upload": upload, "files": files}, sort_keys=True)
+        self._create(f"{kind}/{digest}{LIST}", text.encode())
+        # A server without conditional requests lets a later list replace this one: what is there now tells whose files count.
+        # An upload that fails anywhere before leaves its files: the list may have been written though its answer was lost.
+        counts = (self.contents(kind, digest) or {}).get("upload")
+        if counts not in {None, upload}:
+            with contextlib.suppress(KfloopError):
+                self.remove(base)
+        return bool(counts == upload)
 
     def fetch(self, kind: str, digest: str, place: Path) -> bool:
         """Bring a blob to ``place`` on this disk, where it appears whole or not at all.
@@ -267,6 +266,11 @@ def _base(name: str) -> str:
 
 
 def _time(line: dict[str, Any]) -> float:
-    """When a file was written; file systems spell it differently."""
-    at = line.get("LastModified") or line.get("mtime") or line.get("updated") or line.get("created") or 0
-    return float(at.timestamp()) if hasattr(at, "timestamp") else float(at) if isinstance(at, int | float) else 0.0
+    """When a file was written, which file systems spell differently; later than all others where that is not known, so that it is never taken for old."""
+    at = next(
+        (line[name] for name in ("LastModified", "last_modified", "mtime", "updated", "created") if line.get(name)),
+        None,
+    )
+    if isinstance(at, datetime):
+        return at.timestamp()
+    return float(at) if isinstance(at, int | float) else float("inf")

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from kfloop.core.addresses import secrets_of
 from kfloop.core.sections import Section
 from kfloop.errors import nearest
 
@@ -190,7 +191,7 @@ class ClusterConfig(Section):
     def _no_secret(cls, url: str | None) -> str | None:
         """Refuse a password in an address, without repeating it; ``${NAME}`` in its place is a reference."""
         told = BY_REFERENCE.sub("", url or "")
-        if re.search(r"://[^/@]*:[^/@]+@", told) or re.search(r"(?i)[?&][^=]*(pass|secret|token|key)[^=]*=[^&]", told):
+        if secrets_of(url or ""):
             raise PydanticCustomError(
                 "secret",
                 "the address holds a password (not shown): write ${NAME} and give the variable in cluster.secrets",

@@ -72,8 +72,7 @@ def close_record(state: State, loop: str, run_id: str, status: str, error: str) 
         return
     record = record_from_events(state, loop, run_id, state.runs.events(run_id))
     record.status, record.exit_code, record.message = ending_of(record, status, error)
-    state.runs.start(run_id, loop, record.pipeline, "", record.as_dict())
-    state.runs.finish(run_id, record.status, record.as_dict())
+    state.runs.add_ended(run_id, loop, record.pipeline, record.status, record.as_dict())
 
 
 def ending_of(record: RunRecord, status: str, error: str) -> tuple[str, int, str]:

@@ -91,7 +91,9 @@ class Store:
         """Bytes of each upload or copy that was begun before ``before`` (unix time) and never ended, by its name in the store."""
         if self.blobs is not None:
             return self.blobs.leftovers(before)
-        staged = [path for path in self.root.rglob(".tmp-*") if path.is_dir() and path.stat().st_mtime < before]
+        # Beside blobs, never within one: cards of models stand a folder deeper than the others.
+        found = [*self.root.glob("*/.tmp-*"), *self.root.glob("cards/*/.tmp-*")]
+        staged = [path for path in found if path.is_dir() and path.stat().st_mtime < before]
         return {path.relative_to(self.root).as_posix(): _bytes(path) for path in staged}
 
     def remove(self, kind: str, digest: str) -> None:

@@ -338,7 +338,7 @@ def test_two_people_approve_at_once_and_one_is_told(workspace: Workspace) -> Non
 @pytest.mark.triton
 @pytest.mark.slow
 def test_two_challengers_promoted_at_once_give_one_champion(workspace: Workspace) -> None:
-    """Without the lease, as two steps on two machines whose run lost it: the ledger's compare-and-set decides alone."""
+    """As two steps on two machines: the second finds the loop's lease held, or, where it comes between, the ledger's compare-and-set refuses it."""
     for digest, scale in (("aaa", 1.0), ("bbb", 2.0)):
         packages.make_package(Path(workspace.store), digest, scale)
     decisions = [packages.make_decision(Path(workspace.store), digest, None) for digest in ("aaa", "bbb")]
@@ -353,7 +353,9 @@ def test_two_challengers_promoted_at_once_give_one_champion(workspace: Workspace
     recover(workspace, full=True)
     _one_champion(workspace, done[0].version, done[0].model_digest, None)
     assert any(
-        "state: " in line and ("under way" in line or "made against" in line or "not open" in line) for line in told
+        "lease_held: run 'deploy-" in line
+        or ("state: " in line and ("under way" in line or "made against" in line or "not open" in line))
+        for line in told
     ), told
 
 

@@ -54,6 +54,18 @@ def shared() -> Watch:
     return watch()
 
 
+def test_missing_cells_do_not_make_directions_alarm() -> None:
+    """A unit with a missing cell neither wins nor loses; counted as an average one in the reference, it made skewed columns alarm within 60 blocks."""
+    rng = np.random.default_rng(5)
+    cells = rng.normal(size=(6000, 12)) ** 2
+    cells[rng.random(cells.shape) < 0.045] = np.nan
+    table = {f"c{number}": cells[:, number] for number in range(12)}
+    kinds = dict.fromkeys(table, "numeric")
+    found = rehearse(table, kinds=kinds, settings=Settings(batch=400), runs=8, blocks=60, seed=1)
+    assert found.alarms == 0
+    assert max(found.highest) < 5.9  # the logarithm of a threshold that 60 blocks may be held to
+
+
 def test_false_alarms_stay_in_budget_with_a_small_reference() -> None:
     """200 reference rows and 2000 monitored ones, at thresholds so low that a leak would show: one in five may alarm."""
     alarms, runs = 0, 40

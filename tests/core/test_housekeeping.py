@@ -159,6 +159,43 @@ def test_a_run_at_work_keeps_its_blobs_and_a_lease_keeps_the_collector_out(make:
         pass
 
 
+def test_a_run_on_a_cluster_keeps_its_blobs_until_it_ends(make: Make) -> None:
+    """No engine holds a lease for it, and it has a record only once it is over."""
+    state, workspace = make()
+    state.runs.step(
+        "r-cluster", "ingest", "succeeded", {"kind": "datasets", "digest": blob(workspace, "datasets", "d")}
+    )
+    assert collect_garbage(state, workspace, runs=1).removed == ()
+    state.runs.add_ended("r-cluster", "a", "training", "failed", {"started": 1.0})
+    ran(state, "a", "later", {})
+    assert {digest for _, digest in collect_garbage(state, workspace, runs=1).removed} == {name_of("d")}
+
+
+def test_the_evidence_of_a_champion_that_a_person_approved_stays(make: Make) -> None:
+    """The row that made it champion is not of the run that trained it."""
+    state, workspace = make()
+    model, seen = blob(workspace, "models", "m"), blob(workspace, "evaluations", "e")
+    ran(state, "a", "r1", {"models": model, "evaluations": seen})
+    state.ledger.note(
+        "a", action="hold", version=1, model_digest=model, actor="t", reason="r", run_id="r1", evidence_digest="h"
+    )
+    decided(state, "a", "", model, 1, None)
+    ran(state, "a", "r2", {})
+    assert collect_garbage(state, workspace, runs=1).removed == ()
+
+
+def test_evidence_that_asks_for_labels_outlives_rounds_that_found_nothing(make: Make) -> None:
+    state, workspace = make()
+    asked = blob(workspace, "evidence", "q")
+    told = {"loop": "a", "reason": "r", "champion_digest": "c", "fingerprint": "f"}
+    state.triggers.add(run_id="m0", trigger="needs_labels", evidence_digest=asked, **told)
+    for number in range(1, 4):
+        found = blob(workspace, "evidence", f"n{number}")
+        state.triggers.add(run_id=f"m{number}", trigger="none", evidence_digest=found, **told)
+    removed = {digest for _, digest in collect_garbage(state, workspace, runs=1).removed}
+    assert removed == {name_of("n1"), name_of("n2")}
+
+
 def test_loops_that_share_a_state_and_a_store_keep_each_others_blobs(make: Make) -> None:
     state, workspace = make("a")
     other = replace(workspace, loop="b")

@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -191,6 +192,27 @@ def test_a_server_that_does_not_answer_is_transient(
     with pytest.raises(TransientError, match="cannot be read now"):
         Store("s3://ready/x", tmp_path / "mirror").publish(folder, "models", "d")
     assert not (tmp_path / "mirror").exists()
+
+
+def test_an_answer_that_is_lost_after_the_list_was_written_costs_no_file(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store("memory://lost-answer", tmp_path / "mirror")
+    blobs = store.blobs
+    assert blobs is not None
+    asked, lists = [], type(blobs).contents
+
+    def flaky(self: Any, kind: str, digest: str) -> Any:
+        asked.append(digest)
+        if len(asked) == 2:  # the look after the list was written
+            raise TransientError("store cannot be read now")
+        return lists(self, kind, digest)
+
+    monkeypatch.setattr(type(blobs), "contents", flaky)
+    with pytest.raises(TransientError):
+        blobs.publish(folder, "models", "d" * 32)
+    assert not blobs.publish(folder, "models", "d" * 32)  # it is there, whole
+    assert blobs.fetch("models", "d" * 32, tmp_path / "back")
 
 
 def test_a_store_of_an_unknown_kind_is_a_config_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ PASSWORD_IN_URL = re.compile(r"://[^/@\s:]*:[^/@\s$]+@")
 RUNNER_MAY = {
     ("trainer.kubeflow.org", "trainjobs"): {"create", "get", "list", "watch", "patch", "delete"},
     ("pipelines.kubeflow.org", "experiments"): {"create", "get", "list"},
-    ("pipelines.kubeflow.org", "runs"): {"create", "get", "list"},
+    ("pipelines.kubeflow.org", "runs"): {"create", "get", "list", "terminate"},
     ("", "pods"): {"get", "list", "watch"},
     ("", "pods/log"): {"get", "list", "watch"},
     # Of Kubeflow Pipelines itself, under the account of a step.

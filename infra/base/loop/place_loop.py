@@ -11,10 +11,18 @@ from pathlib import Path
 import yaml
 
 PLACES = {
-    "state": "sqlite:///{root}/.kfloop/state.db",
-    "store": "{root}/.kfloop/store",
-    "mlflow": "sqlite:///{root}/.kfloop/mlflow.db",
+    "state": "sqlite:///.kfloop/state.db",
+    "store": ".kfloop/store",
+    "mlflow": "sqlite:///.kfloop/mlflow.db",
 }
+SQLITE = "sqlite:///"
+
+
+def below(root: Path, url: str) -> str:
+    """A path or a database that the loop file names relative to itself lies in the loop's folder on the volume, as it does for the steps."""
+    if url.startswith(SQLITE):
+        return SQLITE + str(root / url.removeprefix(SQLITE))
+    return url if "://" in url or url.startswith("${") else str(root / url)
 
 
 def main(given: Path, out: Path) -> None:
@@ -23,7 +31,7 @@ def main(given: Path, out: Path) -> None:
     cluster = loop.get("cluster") or {}
     root = Path(cluster.get("root") or "/kfloop") / loop["name"]
     for place, default in PLACES.items():
-        loop[place] = cluster.get(place) or default.format(root=root)
+        loop[place] = below(root, cluster.get(place) or loop.get(place) or default)
     (root / ".kfloop").mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     link = out / ".kfloop"

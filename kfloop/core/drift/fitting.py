@@ -89,6 +89,8 @@ def fit_watch(
         name: Learned(
             learn=learn.features[features.slices[name]],
             pay=pay.features[features.slices[name]],
+            learned_from=learn.whole,
+            paid_by=pay.whole,
             tolerance=settings.tolerance,
             lifetime=settings.lifetime,
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from kfloop.core.drift.block import Block, fixed_counts
 from kfloop.core.drift.features import Features, Units
-from kfloop.core.drift.levels import SCORES, SHARES, counted, counted_shares, gains, moments, score
+from kfloop.core.drift.levels import SCORES, SHARES, counted, counted_shares, gains, moments
 from kfloop.core.drift.payment import (
     KNOT_WEIGHTS,
     RATE_STAKES,
@@ -159,9 +159,8 @@ def fit_fixed(features: Features, learn: Units, pay: Units, tolerance: float) ->
         tolerance: Shift that is borne, in standard deviations; shares have none.
     """
     centre, variance = moments(counted(learn.marginal, learn.there), SCORES)
-    seen = np.ones(learn.marginal.shape) if learn.there is None else learn.there.astype(float)
-    moved = (score(learn.marginal + tolerance) - score(learn.marginal)) * seen
-    borne = moved.sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+    # Of rounded scores, as they are bet on: rounding may make a small shift of many equal values larger.
+    borne = moments(counted(learn.marginal + np.float32(tolerance), learn.there), SCORES)[0] - centre
     rates, rate_variance = moments(counted_shares(learn.shares), SHARES)
     names = features.columns.value_names
     spread = tuple(f"spread of {n}" for n, is_number in zip(names, features.columns.numeric, strict=True) if is_number)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kfloop.core.drift.levels import SCORES, counted, gains, moments, score
+from kfloop.core.drift.levels import SCORES, counted, gains, moments
 from kfloop.core.drift.payment import KNOTS, STAKES, knot_shares, log_growth, log_mean, paid, settle, stakes
 from kfloop.core.drift.state import Bets, joined, last_bets, no_bets
 
@@ -25,12 +25,17 @@ class Learned:
     Attributes:
         learn: Features of the learning half, [p, n].
         pay: Features of the paying half, [p, N].
+        learned_from: Which units of the learning half were observed, [1, n]; None means all. Units with a missing cell neither win nor lose in traffic, so that they must
+            not count here either: what they would score is not what the others score on average.
+        paid_by: The same of the paying half, [1, N].
         tolerance: Shift along the direction that is borne, in standard deviations.
         lifetime: Blocks after which a bet is closed and its wealth given up.
     """
 
     learn: Single
     pay: Single
+    learned_from: NDArray[np.bool_] | None = None
+    paid_by: NDArray[np.bool_] | None = None
     tolerance: float
     lifetime: int
 
@@ -51,19 +56,21 @@ class Learned:
         """
         direction = _shrunken(past, 1 / units + 1 / self.learn.shape[1]) if sparse else past
         raw = direction.astype(np.float32) @ self.learn
-        scale = float(raw.std(dtype=float))
+        observed = raw if self.learned_from is None else raw[self.learned_from[0]]
+        scale = float(observed.std(dtype=float)) if len(observed) else 0.0
         if not scale > 1e-9 * (1 + float(np.abs(direction).max(initial=0.0))):
             return bets
-        raw /= np.float32(scale)
-        centre, variance = moments(counted(raw[None, :]), SCORES)
+        observed = observed / np.float32(scale)
+        centre, variance = moments(counted(observed[None, :]), SCORES)
         share = knot_shares(centre)
-        paying = counted(((direction / scale).astype(np.float32) @ self.pay)[None, :])
+        paying = counted(((direction / scale).astype(np.float32) @ self.pay)[None, :], self.paid_by)
         fresh = Bets(
             directions=direction[None, :],
             scales=np.array([scale]),
             centres=centre,
             spreads=np.sqrt(variance),
-            tolerances=np.array([(score(raw + self.tolerance) - score(raw)).mean()]),
+            # Of rounded scores, as they are bet on: rounding may make a small shift of many equal values larger.
+            tolerances=moments(counted(observed[None, :] + np.float32(self.tolerance)), SCORES)[0] - centre,
             knots=share * self.pay.shape[1],
             values=paid(paying, gains(SCORES, centre), share),
             stakes=stakes(STAKES, centre),

@@ -68,11 +68,6 @@ def gains(scores: Array, centre: Array) -> Array:
     return np.nan_to_num(scores - centre[:, None])
 
 
-def score(values: Single) -> Array:
-    """The scores of features before rounding."""
-    return np.asarray((1.0 + np.tanh(values, dtype=float)) / 2.0)
-
-
 def moments(counts: Array, scores: Array) -> tuple[Array, Array]:
     """Mean and variance of what was observed, both [f]; 0 where nothing was."""
     seen = np.maximum(counts[:, :-1].sum(axis=1), 1.0)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from kfloop.core.decisions import find_decision
 from kfloop.core.state.entries import open_intent_of
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 Blob = tuple[str, str]  # kind, digest
 DIGEST = re.compile(r"\b[0-9a-f]{32}\b")
 RUNNING = "running"
+ASKING = ("needs_labels", "retrain")  # triggers whose evidence somebody may still be working through
+LONGEST_RUN_S = 7 * 86_400.0
 # A card of a dataset names its ancestors, which are history and nothing that is needed to use it.
 ENDS_HERE = ("datasets",)
 
@@ -63,14 +66,17 @@ def named_by(state: State) -> dict[str, set[Blob]]:
 def kept_runs(state: State, loop: str, last: int) -> set[str]:
     """Runs of a loop all of whose blobs stay: the last ones, those at work, and those behind what is live in the ledger."""
     query = select(runs.c.run_id, runs.c.status).where(runs.c.loop == loop).order_by(runs.c.started.desc())
+    told = select(triggers.c.run_id).where(triggers.c.loop == loop, triggers.c.evidence_digest != "")
+    asked = told.where(triggers.c.trigger.in_(ASKING))
     with state.engine.connect() as connection:
         found = connection.execute(query).all()
-        told = (
-            select(triggers.c.run_id).where(triggers.c.loop == loop).order_by(triggers.c.id.desc()).limit(max(last, 1))
-        )
-        watched = {run_id for (run_id,) in connection.execute(told)}
+        watched = {
+            run_id
+            for which, count in ((told, max(last, 1)), (asked, 1))
+            for (run_id,) in connection.execute(which.order_by(triggers.c.id.desc()).limit(count))
+        }
     kept = {row.run_id for row in found[:last]} | {row.run_id for row in found if row.status == RUNNING}
-    return kept | watched | {entry.run_id for entry in _live(state, loop) if entry.run_id}
+    return kept | watched | _unended(state) | _behind(state, loop)
 
 
 def kept_blobs(state: State, store: Store, workspace: Workspace, last: int) -> set[Blob]:
@@ -91,6 +97,21 @@ def kept_blobs(state: State, store: Store, workspace: Workspace, last: int) -> s
         for entry in state.ledger.history(loop):
             kept |= _of_row(entry, workspace)
     return _closed(kept, store)
+
+
+def _unended(state: State) -> set[str]:
+    """Runs on a cluster that may be at work: no engine holds a lease for them, and they have a record only once they end."""
+    ended = select(runs.c.run_id)
+    young = func.max(steps.c.at) > time.time() - LONGEST_RUN_S
+    query = select(steps.c.run_id).where(steps.c.run_id.not_in(ended)).group_by(steps.c.run_id).having(young)
+    with state.engine.connect() as connection:
+        return {run_id for (run_id,) in connection.execute(query)}
+
+
+def _behind(state: State, loop: str) -> set[str]:
+    """Runs of every row about a model that is live: a row that an approval, a roll-out or a rollback closed is not of the run that trained it."""
+    live = {entry.model_digest for entry in _live(state, loop)}
+    return {entry.run_id for entry in state.ledger.history(loop) if entry.model_digest in live and entry.run_id}
 
 
 def _live(state: State, loop: str) -> list[Entry]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import MetaData, create_engine, delete, func, insert, select, text
 
+from kfloop.core.addresses import redacted
 from kfloop.core.housekeeping.backup import KIND, copy_blobs, read_dump, tables
 from kfloop.core.housekeeping.references import loops_of
 from kfloop.core.state.database import POSTGRES, open_state, upgrade
@@ -64,8 +65,8 @@ def restore(workspace: Workspace, source: str, *, at: str | None = None, replace
         names = sorted(there.digests(KIND))
         if not names or (at is not None and at not in names):
             raise StateError(
-                f"there is no backup{f' {at!r}' if at else ''} in '{source}'",
-                hint=f"there are: {', '.join(names) or 'none'}; make one with: kfloop backup {source}",
+                f"there is no backup{f' {at!r}' if at else ''} in '{redacted(source)}'",
+                hint=f"there are: {', '.join(names) or 'none'}; make one with: kfloop backup {redacted(source)}",
             )
         name = at or names[-1]
         rows, ledgers = _checked(there.require(KIND, name), Path(made) / "check.db")
@@ -73,6 +74,7 @@ def restore(workspace: Workspace, source: str, *, at: str | None = None, replace
         _refuse_if_used(state, replace=replace)
         # Blobs before the rows that name them; a kill in between leaves blobs that nobody names, and the old state.
         copied, present = copy_blobs(there, Store.of(workspace), Path(made) / "blob")
+        _refuse_if_used(state, replace=replace)  # copying may have taken hours
         _write(state, rows, replace=replace)
     counts = {table: len(found) for table, found in rows.items()}
     return Restored(name=name, rows=counts, ledgers=ledgers, copied=copied, present=present)
