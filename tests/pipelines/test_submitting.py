@@ -382,6 +382,14 @@ def test_a_promotion_without_state(kfp: KfpServer, tmp_path: Path, compiled: Pat
     assert (record.status, record.exit_code) == ("succeeded", 0)
 
 
+def test_a_training_that_was_started_without_state(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    target = target_of(kfp, tmp_path)
+    story = Step("SUCCEEDED", {"monitor": "SUCCEEDED", "submit-training": "SUCCEEDED", "notify": "SUCCEEDED"})
+    record = fetch(target, finished(kfp, target, compiled, story))
+    assert (record.status, record.exit_code) == ("succeeded", 0)
+    assert record.message.startswith("retrain: a training was started as a run of its own")
+
+
 @pytest.mark.parametrize("tasks", [{}, DECIDED, DECIDED | {"deploy": "SKIPPED", "keep": "SKIPPED"}])
 def test_a_success_that_decided_nothing_is_none(
     tasks: dict[str, str], kfp: KfpServer, tmp_path: Path, compiled: Path
