@@ -1,7 +1,7 @@
 """Retraining on a cluster: the trigger starts ``training`` as a run of its own, so that monitoring goes on while it trains.
 
-A loop has one training run at a time. Whoever asks again while it is at work, a second monitoring run or one that was cut short before
-it heard the server's answer, is told of that run.
+One such training run of a loop is at work at a time. Whoever asks again meanwhile, a second monitoring run or one that was cut short before
+it heard the server's answer, is told of that run. Runs of recurring runs carry no description, so that a scheduled training is not seen.
 """
 
 from typing import Any
