@@ -204,6 +204,21 @@ def test_commands_named_in_a_page_exist(page: Path) -> None:
         assert set(re.findall(r"(?<!\S)--[a-z-]+", options)) <= known, f"kfloop {name}{options}"
 
 
+def test_commands_for_the_cluster_name_a_container_that_has_the_loop_file() -> None:
+    """State of the cluster's loop is read there: on a laptop the same commands read the laptop's."""
+    section = (ROOT / "docs" / "kubeflow.md").read_text().split("## 4.")[1].split("## 5.")[0]
+    called = re.findall(r"exec (?:-i )?deploy/(\S+) -c (\S+) -- (?:kfloop \w+|sh -c).*?-c (\S+)", section, re.DOTALL)
+    metrics = next(yaml.safe_load_all((ROOT / "infra" / "base" / "loop" / "metrics.yaml").read_text()))
+    (container,) = metrics["spec"]["template"]["spec"]["containers"]
+    known = (metrics["metadata"]["name"], container["name"], container["args"][container["args"].index("-c") + 1])
+    assert len(called) == 3
+    assert set(called) == {known}
+    bare = [
+        line for line in section.splitlines() if re.match(r"kfloop (run|status|approve|reject|override|rollback)", line)
+    ]
+    assert bare == []
+
+
 def test_make_targets_named_in_the_readme_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     named = set(re.findall(r"(?:^|`)make ([a-z-]+)", README.read_text(encoding="utf-8"), flags=re.MULTILINE))

@@ -82,7 +82,7 @@ def submit_command(
         say(f"submitted {submitted.name}; paths are those of the cluster ({target.config.cluster_root})")
     say(f"run {submitted.run_id}  {target.url(submitted.run_id)}")
     if follow:
-        return _follow(target, submitted.run_id, every, as_json=as_json)
+        return _follow(target, submitted.run_id, every, known=True, as_json=as_json)
     say(f"follow it with: kfloop submit --attach {submitted.run_id}")
     if as_json:
         print_json(vars(submitted) | {"url": target.url(submitted.run_id)})
@@ -109,13 +109,13 @@ class TaskPrinter:
         return f"  {state} {task.name:<15} {seconds}".rstrip() + (f"  {task.error}" if task.error else "")
 
 
-def _follow(target: Target, run_id: str, every: float, *, as_json: bool) -> int:
+def _follow(target: Target, run_id: str, every: float, *, known: bool = False, as_json: bool) -> int:
     """Follow to the end, fetch, and tell; an interrupt ends the following and not the run."""
     from kfloop.pipelines.cluster.fetching import fetch
     from kfloop.pipelines.cluster.following import follow
 
     try:
-        progress = follow(target.server, run_id, TaskPrinter(), every=every)
+        progress = follow(target.server, run_id, TaskPrinter(), every=every, known=known)
     except KeyboardInterrupt:
         say(f"\nnot followed any more; the run goes on. Follow it again: kfloop submit --attach {run_id}")
         say(f"cancel it: kfloop submit --cancel {run_id}")

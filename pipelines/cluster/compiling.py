@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from kfloop.core.cluster import ClusterConfig
 
 
-def compile_pipelines(config: ClusterConfig, out: Path) -> list[Path]:
+def compile_pipelines(config: ClusterConfig, out: Path, images: dict[str, str] | None = None) -> list[Path]:
     """Write the IR of every pipeline of kfloop; compiling again changes no byte.
 
     Args:
         config: Section ``cluster`` of the loop file.
         out: Folder of the files, made when it is not there.
+        images: kfloop's images by name; null means those of ``images.lock``.
 
     Returns:
         ``training.yaml``, ``monitoring.yaml`` and ``approval.yaml``, each with a pipeline and a platform document.
@@ -37,7 +38,7 @@ def compile_pipelines(config: ClusterConfig, out: Path) -> list[Path]:
     with tempfile.TemporaryDirectory(prefix="kfloop-ir-") as folder:
         made = [Path(folder) / f"{name}.yaml" for name in PIPELINES]
         for name, file in zip(PIPELINES, made, strict=True):
-            Compiler().compile(for_cluster(cluster_pipeline(name, config), config), str(file))
+            Compiler().compile(for_cluster(cluster_pipeline(name, config), config, images), str(file))
         # All compiled: either every file is new or none is.
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,7 @@ def cluster_pipeline(name: str, config: ClusterConfig) -> Any:
     return load_pipeline(name)
 
 
-def for_cluster(pipeline: Any, config: ClusterConfig) -> Any:
+def for_cluster(pipeline: Any, config: ClusterConfig, images: dict[str, str] | None = None) -> Any:
     """A copy of a KFP pipeline with the settings of the cluster on each of its steps; the pipeline itself stays as it is."""
     from google.protobuf.json_format import MessageToDict, ParseDict
     from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
@@ -73,7 +74,7 @@ def for_cluster(pipeline: Any, config: ClusterConfig) -> Any:
             continue
         step = step_name(task.task_info.name)
         ParseDict(task_settings(step), task)
-        spec.deployment_spec["executors"][label]["container"].update(container_settings(step, config))
+        spec.deployment_spec["executors"][label]["container"].update(container_settings(step, config, images))
         # By way of the message: a setting that Kubeflow Pipelines does not know is an error here, and numbers keep its form.
         pod = ParseDict(pod_settings(step, name, config), KubernetesExecutorConfig())
         platform.deployment_spec.executors[label].update(MessageToDict(pod))

@@ -157,6 +157,8 @@ def _by_branch(record: RunRecord, where: str) -> tuple[str, int, str]:
         return "succeeded", EXIT_DONE, "promote: step deploy succeeded"
     if "keep" in done:
         return "not_promoted", EXIT_REJECTED, f"the challenger was not promoted: rejected, or on hold; {where}"
+    if "submit_training" in done:
+        return "succeeded", EXIT_DONE, f"retrain: a training was started as a run of its own; {where}"
     if "stand_by" in done:
         return "succeeded", EXIT_DONE, f"monitoring ended without a retraining; {where}"
     return "not_evaluated", EXIT_FAILED, f"every step succeeded and none says what was decided; {where}"

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from kfloop.core.cluster import CLUSTER_STEPS
-from kfloop.errors import ServerUnavailable
+from kfloop.errors import ServerUnavailable, TerminalError
 from kfloop.pipelines.cluster.submitting import ENDED
 from kfloop.pipelines.worker import step_name
 
@@ -105,6 +105,7 @@ def follow(
     *,
     every: float = 5.0,
     blindness: float = BLINDNESS_S,
+    known: bool = False,
 ) -> Progress:
     """Wait until a run ends.
 
@@ -114,9 +115,12 @@ def follow(
         tell: Called whenever something changed.
         every: Seconds between two questions.
         blindness: Longest time without any good answer, in seconds.
+        known: Whether the run is known to be on the server, because it was submitted just now.
 
     Raises:
-        InputError: There is no such run, or it was deleted meanwhile.
+        InputError: There is no such run.
+        ConfigError: The server does not know us.
+        TerminalError: It was seen or known, and cannot be followed any more: it was deleted, or the login has ended.
         ServerUnavailable: The server did not answer for so long; the run may go on.
     """
     before: Progress | None = None
@@ -126,6 +130,15 @@ def follow(
             now = progress_of(server.run(run_id))
         except ServerUnavailable as error:
             trouble = error.message
+        except TerminalError as error:
+            if before is None and not known:
+                raise
+            attach = f"look again with: kfloop submit --attach {run_id}"
+            raise TerminalError(
+                f"run {run_id} cannot be followed any more, it may go on: {error.message}",
+                hint=f"{error.hint}; then {attach}" if error.hint else attach,
+                **error.data,
+            ) from error
         else:
             if before is None or _changed(before, now):
                 tell(now)

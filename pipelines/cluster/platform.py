@@ -5,6 +5,7 @@ The pipelines themselves say nothing of it: the local engine runs the same defin
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,9 +91,18 @@ def resources_of(step: str, config: ClusterConfig) -> StepResources:
     )
 
 
-def container_settings(step: str, config: ClusterConfig) -> dict[str, Any]:
+def cluster_for_pods(config: ClusterConfig) -> str:
+    """Section ``cluster`` for a pod that compiles, as JSON, with kfloop's images beside it where the loop file names none.
+
+    The lock inside an image is older than that image: it cannot name the image's own digest.
+    """
+    told = config.model_dump(mode="json", exclude={"endpoint", "auth"})  # those are for people outside
+    return json.dumps(told if config.image else told | {"images": locked_images()}, separators=(",", ":"))
+
+
+def container_settings(step: str, config: ClusterConfig, images: dict[str, str] | None = None) -> dict[str, Any]:
     """Image and resources of a step: part of ``PipelineContainerSpec`` of the pipeline document."""
-    given, images = resources_of(step, config), locked_images()
+    given, images = resources_of(step, config), images or locked_images()
     resources: dict[str, Any] = {
         "resourceCpuRequest": given.cpu,
         "resourceCpuLimit": given.cpu,

@@ -1,7 +1,7 @@
 """Retraining on a cluster: the trigger starts ``training`` as a run of its own, so that monitoring goes on while it trains.
 
-A loop has one training run at a time. Whoever asks again while it is at work, a second monitoring run or one that was cut short before
-it heard the server's answer, is told of that run.
+One such training run of a loop is at work at a time. Whoever asks again meanwhile, a second monitoring run or one that was cut short before
+it heard the server's answer, is told of that run. Runs of recurring runs carry no description, so that a scheduled training is not seen.
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ from kfloop.components.monitor.component import monitor, stand_by
 from kfloop.components.notify.component import notify
 from kfloop.core.cluster import ClusterConfig
 from kfloop.core.image import IMAGE
+from kfloop.pipelines.cluster.platform import cluster_for_pods
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -59,7 +60,7 @@ def submit_training(
 
 def monitoring_for(config: ClusterConfig) -> Any:
     """The pipeline ``monitoring`` whose trigger submits; its parameters are those of the nested form."""
-    cluster = config.model_dump_json(exclude={"endpoint", "auth"})  # those are for people outside
+    cluster = cluster_for_pods(config)
 
     @dsl.pipeline(
         name="monitoring", description="Monitor; on the trigger 'retrain' start a training round as a run of its own."

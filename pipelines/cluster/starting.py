@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from kfloop.pipelines.cluster.transport import Patience
 
 KFP_STEP_VARIABLE = "_KFP_RUNTIME"  # set by KFP around each step
+COMPILE = """
+import json, sys
+from pathlib import Path
+from kfloop.core.cluster import ClusterConfig
+from kfloop.pipelines.cluster.compiling import compile_pipelines
+compile_pipelines(ClusterConfig.model_validate_json(sys.argv[1]), Path(sys.argv[3]), json.loads(sys.argv[2]))
+"""
 
 
 def start_training(
@@ -37,7 +44,7 @@ def start_training(
 
     Args:
         workspace: Places of the loop.
-        cluster_config: Section ``cluster`` of the loop file, as JSON.
+        cluster_config: What ``cluster_for_pods`` gives: section ``cluster`` of the loop file, and kfloop's images.
         sections: Sections by the names of the training pipeline's parameters, each as JSON.
         compiled: Folder of the compiled pipelines; null compiles them now.
         patience: How long to try; null means as ``kfloop submit``.
@@ -51,6 +58,7 @@ def start_training(
         ServerUnavailable: No answer; asking again finds the run, should it have started.
     """
     cluster = json.loads(cluster_config) | {"root": str(workspace.root.parent)}
+    images = cluster.pop("images", None)
     keys = PIPELINE_SECTIONS["training"]
     config = LoopConfig.model_validate(
         {keys[name]: json.loads(section) for name, section in sections.items()}
@@ -68,15 +76,13 @@ def start_training(
     if at_work:
         return str(at_work["run_id"])
     with tempfile.TemporaryDirectory(prefix="kfloop-ir-") as folder:
-        return submit(target, "training", compiled=compiled or _compile(config, Path(folder))).run_id
+        return submit(target, "training", compiled=compiled or _compile(config, images, Path(folder))).run_id
 
 
-def _compile(config: LoopConfig, folder: Path) -> Path:
+def _compile(config: LoopConfig, images: dict[str, str] | None, folder: Path) -> Path:
     """Compile in a process of its own: within a step, KFP imports the part of itself that runs steps, and none that compiles."""
-    loop = folder / "loop.json"  # JSON is YAML
-    loop.write_text(json.dumps({"name": config.name, "cluster": config.cluster.model_dump(mode="json")}))
     environment = {name: value for name, value in os.environ.items() if name != KFP_STEP_VARIABLE}
-    command = [sys.executable, "-m", "kfloop", "compile", "-c", str(loop), "-o", str(folder)]
+    command = [sys.executable, "-c", COMPILE, config.cluster.model_dump_json(), json.dumps(images), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise TerminalError(f"the training pipeline cannot be compiled: {done.stderr.strip()}")

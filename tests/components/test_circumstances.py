@@ -199,6 +199,20 @@ def test_an_attempt_is_decided_by_the_run_that_it_started(place: Workspace, stat
     assert (found.decided, found.promoted) == (decided, False)
 
 
+@pytest.mark.parametrize(("events", "outcome"), [(["failed"], "retrain"), ([], "over_budget")])
+def test_a_training_that_could_not_be_started_costs_nothing_of_the_budget(
+    place: Workspace, events: list[str], outcome: str
+) -> None:
+    """A round that was killed while it started one says nothing: it counts."""
+    attempt(place, "round", 0.0)
+    runs = open_state(place.state).runs
+    for event in ("started", *events):
+        runs.step("round", "submit_training", event, {})
+    runs.finish("round", "failed", {"status": "failed"})
+    told = concluded(place, 8 * DAY, None, schedule_days=7, max_retrains_per_month=1)
+    assert told["outcome"] == outcome
+
+
 def test_an_attempt_is_promoted_by_the_run_that_it_started(place: Workspace) -> None:
     started(place, "training-1", until=0.0)
     promote(open_state(place.state), "m2", 2, "m1", run="training-1")

@@ -529,8 +529,9 @@ def test_a_result_that_a_share_shows_late_is_waited_for(cluster: Cluster, api: K
 
 
 def test_the_deadline_counts_from_the_first_pod_that_runs_and_over_retries(
-    cluster: Cluster, api: KubernetesApi, tmp_path: Path, dataset: Path, labels: Path
+    cluster: Cluster, api: KubernetesApi, tmp_path: Path, dataset: Path, labels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("KFLOOP_RUN_ID", "0f3c9a12-7b1d-4f6e-9d7c-1a2b3c4d5e6f")
     job = ordered(tmp_path, dataset, labels, deadline_minutes=0.5)
     order = Order.of(job)
     launched = Launched(job, api, Pace(poll=0.02, patience=0.0, settle=0.1))
@@ -552,7 +553,24 @@ def test_the_deadline_counts_from_the_first_pod_that_runs_and_over_retries(
     with pytest.raises(TerminalError, match=r"deadline_minutes, 0\.5: it was deleted"):
         launch_train_job(job, api=api, pace=PACE)
     assert cluster.jobs == {}
+    with pytest.raises(
+        TerminalError, match=r"deadline_minutes, 0\.5: it was deleted"
+    ) as again:  # KFP tries the step again
+        launch_train_job(job, api=api, pace=PACE)
+    assert "raise the deadline" in again.value.hint
     assert counted(cluster, "POST") == 1
+
+
+def test_outside_of_a_run_the_same_order_starts_anew_after_its_deadline(
+    cluster: Cluster, api: KubernetesApi, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KFLOOP_RUN_ID")
+    order = Order.of(job)
+    order.folder.mkdir(parents=True)
+    order.give_up(TerminalError("past its deadline"))
+    cluster.created = completing(cluster, order)
+    launch_train_job(job, api=api, pace=PACE)
+    assert (job.out / "model.ckpt").is_file()
 
 
 def test_sigterm_deletes_the_job_also_while_the_api_keeps_silent(

@@ -14,6 +14,7 @@ import pytest
 from cluster_loops import IMAGE, QUICK
 from kfloop.core.cluster import ClusterConfig
 from kfloop.core.config import LoopConfig
+from kfloop.core.image import NAMES, locked_images
 from kfloop.core.records import StepRecord
 from kfloop.core.state import open_state
 from kfloop.core.workspace import Workspace
@@ -21,15 +22,24 @@ from kfloop.errors import ConfigError, ServerUnavailable, StateError, TerminalEr
 from kfloop.pipelines.arguments import pipeline_arguments
 from kfloop.pipelines.cluster.auth import MOUNTED_TOKEN_VARIABLE
 from kfloop.pipelines.cluster.compiling import compile_pipelines
+from kfloop.pipelines.cluster.platform import cluster_for_pods
 from kfloop.pipelines.cluster.starting import start_training
 from kfloop.pipelines.local import check_branches, run_pipeline
 from kfp_server import KfpServer, Trouble, kfp_server
+
+LOCKED = {name: f"registry.example/kfloop-{name}@sha256:{digit * 64}" for name, digit in zip(NAMES, "123", strict=True)}
 
 
 @pytest.fixture
 def kfp() -> Iterator[KfpServer]:
     with kfp_server() as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _released(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where ``monitoring`` is compiled the lock names images by digest; the lock in the pod's own image never does."""
+    monkeypatch.setattr("kfloop.pipelines.cluster.platform.locked_images", lambda: LOCKED)
 
 
 @pytest.fixture
@@ -46,8 +56,13 @@ def workspace(config: LoopConfig, tmp_path: Path) -> Workspace:
 
 def cluster_json(kfp: KfpServer, **told: Any) -> str:
     """Section ``cluster`` as the compiled pipeline holds it."""
-    cluster = ClusterConfig.model_validate({"inner_endpoint": kfp.url, "image": IMAGE} | told)
-    return cluster.model_dump_json(exclude={"endpoint", "auth"})
+    return cluster_for_pods(ClusterConfig.model_validate({"inner_endpoint": kfp.url} | told))
+
+
+def images_of(run: dict[str, Any]) -> dict[str, str]:
+    """Image of each executor of a run."""
+    executors = run["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"]
+    return {name: executor["container"]["image"] for name, executor in executors.items()}
 
 
 def sections(config: LoopConfig, workspace: Workspace) -> dict[str, str]:
@@ -58,7 +73,9 @@ def sections(config: LoopConfig, workspace: Workspace) -> dict[str, str]:
 def start(kfp: KfpServer, config: LoopConfig, workspace: Workspace, **told: Any) -> str:
     cluster = cluster_json(kfp, **told)
     compiled = workspace.root.parent / "ir"  # in this process, which is faster than in one of its own
-    compile_pipelines(ClusterConfig.model_validate_json(cluster), compiled)
+    plain = json.loads(cluster)
+    images = plain.pop("images", None)
+    compile_pipelines(ClusterConfig.model_validate(plain), compiled, images)
     return start_training(workspace, cluster, sections(config, workspace), compiled=compiled, patience=QUICK)
 
 
@@ -112,9 +129,12 @@ def test_no_server_is_an_error_that_may_pass(kfp: KfpServer, config: LoopConfig,
     assert kfp.runs == []
 
 
-def test_an_image_that_is_not_released_is_refused(kfp: KfpServer, config: LoopConfig, workspace: Workspace) -> None:
+def test_an_image_that_is_not_released_is_refused(
+    kfp: KfpServer, config: LoopConfig, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kfloop.pipelines.cluster.platform.locked_images", locked_images)
     with pytest.raises(ConfigError, match="is not released"):
-        start(kfp, config, workspace, image=None)
+        start(kfp, config, workspace)
     assert kfp.runs == []
 
 
@@ -139,7 +159,7 @@ def test_the_step_starts_a_training_and_tells_state_which(
     state.runs.start("r1", "digits", "monitoring", "", {})
     arguments = {
         "workspace": workspace.to_json(),
-        "cluster_config": cluster_json(kfp, deadline_hours=2),
+        "cluster_config": cluster_json(kfp, deadline_hours=2, resources={"train": {"gpus": 1}}),
         **sections(config, workspace),
     }
     finished = run_pipeline("sample_pipelines:starting", arguments, workspace, state, "r1")
@@ -148,6 +168,12 @@ def test_the_step_starts_a_training_and_tells_state_which(
     (run,) = kfp.runs
     assert (last.step, last.event, last.payload["outcome"]) == ("submit_training", "succeeded", run["run_id"])
     assert last.payload["until"] == pytest.approx(last.at + 2 * 3600, abs=60)
+    assert images_of(run) == {name: LOCKED["gpu" if name == "exec-train" else "cpu"] for name in images_of(run)}
+
+
+def test_an_image_of_ones_own_is_that_of_every_step(kfp: KfpServer, config: LoopConfig, workspace: Workspace) -> None:
+    start(kfp, config, workspace, image=IMAGE, resources={"train": {"gpus": 1}})
+    assert set(images_of(kfp.runs[0]).values()) == {IMAGE}
 
 
 def test_a_pipeline_that_cannot_be_compiled_is_told(

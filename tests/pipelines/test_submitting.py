@@ -26,7 +26,7 @@ from kfloop.core.config import load_config, parse_section
 from kfloop.core.sections import GateConfig
 from kfloop.core.state import open_state
 from kfloop.core.workspace import Workspace
-from kfloop.errors import ConfigError, InputError, ServerUnavailable
+from kfloop.errors import ConfigError, InputError, KfloopError, ServerUnavailable, TerminalError
 from kfloop.pipelines.cluster.compiling import compile_pipelines
 from kfloop.pipelines.cluster.fetching import fetch
 from kfloop.pipelines.cluster.following import Progress, follow
@@ -282,8 +282,33 @@ def test_a_run_that_is_deleted_meanwhile(kfp: KfpServer, tmp_path: Path, compile
     target = target_of(kfp, tmp_path)
     kfp.story = [Step("RUNNING")]
     run_id = submit(target, compiled=compiled).run_id
-    with pytest.raises(InputError, match=f"{run_id} not found"):
+    with pytest.raises(TerminalError, match=f"cannot be followed any more.*{run_id} not found") as told:
         follow(target.server, run_id, lambda _: kfp.stored["runs"].clear(), every=0.001)
+    assert told.value.exit_code == 1
+    assert f"--attach {run_id}" in told.value.hint
+
+
+def test_a_run_that_never_was(kfp: KfpServer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nobody not found") as told:
+        follow(target_of(kfp, tmp_path).server, "nobody", lambda _: None, every=0.001)
+    assert told.value.exit_code == 2
+
+
+@pytest.mark.parametrize("looks", [0, 2])
+def test_a_login_that_ends_while_a_run_is_followed(looks: int, kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    """The run was sent, so that the exit status must not say that it was not."""
+    kfp.story = [Step("RUNNING", {"ingest": "RUNNING"})]
+    asked: list[str] = []
+
+    def trouble(request: str) -> Trouble | None:
+        asked.extend([request] * request.startswith("GET runs/"))
+        return Trouble(401) if len(asked) > looks else None
+
+    kfp.trouble = trouble
+    told = command(write_loop(tmp_path, kfp.url), "--compiled", str(compiled), "--every", "0.01")
+    assert isinstance(told.exception, KfloopError), told.output
+    assert told.exception.exit_code == 1
+    assert f"kfloop submit --attach {kfp.runs[0]['run_id']}" in told.exception.hint
 
 
 # -- what it came to ---------------------------------------------------------------------------------
@@ -380,6 +405,14 @@ def test_a_promotion_without_state(kfp: KfpServer, tmp_path: Path, compiled: Pat
     target = target_of(kfp, tmp_path)
     record = fetch(target, finished(kfp, target, compiled, PROMOTED))
     assert (record.status, record.exit_code) == ("succeeded", 0)
+
+
+def test_a_training_that_was_started_without_state(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    target = target_of(kfp, tmp_path)
+    story = Step("SUCCEEDED", {"monitor": "SUCCEEDED", "submit-training": "SUCCEEDED", "notify": "SUCCEEDED"})
+    record = fetch(target, finished(kfp, target, compiled, story))
+    assert (record.status, record.exit_code) == ("succeeded", 0)
+    assert record.message.startswith("retrain: a training was started as a run of its own")
 
 
 @pytest.mark.parametrize("tasks", [{}, DECIDED, DECIDED | {"deploy": "SKIPPED", "keep": "SKIPPED"}])

@@ -94,6 +94,7 @@ def past_attempts(state: State, loop: str) -> tuple[Attempt, ...]:
             labels=trigger.labels,
             decided=run in promoting or _decided(state, run),
             promoted=run in promoting,
+            begun=not _not_started(state, trigger.run_id),
         )
         for trigger, run in zip(triggers, trained, strict=True)
     )
@@ -104,6 +105,12 @@ def _started(state: State, run: str) -> dict[str, Any]:
     events = state.runs.events(run) if run else []
     told = (item.payload for item in reversed(events) if item.step == STARTING and item.event == "succeeded")
     return next(told, {})
+
+
+def _not_started(state: State, run: str) -> bool:
+    """Whether a round on a cluster says that it could not start the training: nothing was trained then."""
+    events = [item for item in (state.runs.events(run) if run else []) if item.step == STARTING]
+    return bool(events) and events[-1].event == "failed"
 
 
 def _decided(state: State, run: str) -> bool:

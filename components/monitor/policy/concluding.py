@@ -45,6 +45,7 @@ class Attempt:
         labels: Labelled rows known then; None where none were configured, or nobody wrote it down.
         decided: Whether its gate came to a decision; one that failed or was killed may be tried again.
         promoted: Whether it gave the next champion.
+        begun: Whether its training began, or may have; one that could not be started costs nothing of the budget.
     """
 
     at: float
@@ -52,6 +53,7 @@ class Attempt:
     labels: int | None = None
     decided: bool = False
     promoted: bool = False
+    begun: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +240,7 @@ def _tried(facts: Facts, cause: Cause) -> Obstacle:
 
 
 def _spent(facts: Facts) -> Obstacle:
-    spent = sum(abs(facts.now - attempt.at) < MONTH_SECONDS for attempt in facts.attempts)
+    spent = sum(attempt.begun and abs(facts.now - attempt.at) < MONTH_SECONDS for attempt in facts.attempts)
     budget = facts.config.max_retrains_per_month
     if spent < budget:
         return None

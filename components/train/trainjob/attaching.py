@@ -57,7 +57,7 @@ class Launch:
         """The TrainJob, running or with a result.
 
         Raises:
-            KfloopError: The TrainJob of an earlier attempt failed for a reason that would come again.
+            KfloopError: The TrainJob of an earlier attempt failed for a reason that would come again, or ran past its deadline.
             TerminalError: Another TrainJob has this name; a right is missing.
             TransientError: The cluster does not answer.
         """
@@ -91,6 +91,9 @@ class Launch:
             try:
                 found = self.ask(lambda: self.api.train_job(name))
             except NotThere:
+                given_up = self.order.given_up()
+                if given_up is not None:
+                    raise given_up from None
                 return None
             digest = (found["metadata"].get("annotations") or {}).get(DIGEST)
             if digest != self.order.digest:

@@ -122,11 +122,13 @@ def _hold_deadline(launch: Launch, uid: str, *, running: bool) -> None:
     minutes = launch.order.job.config.launcher.deadline_minutes
     if minutes is None or started is None or time.time() - started < minutes * 60:
         return
-    launch.delete(uid)
-    raise TerminalError(
+    error = TerminalError(
         f"TrainJob '{launch.order.name}' has been running for more than train.launcher.deadline_minutes, {minutes:g}: it was deleted",
         hint="raise the deadline and run again: the training goes on from its last checkpoint",
     )
+    launch.order.give_up(error)  # before the job is gone: KFP tries the step again, and that shall not train once more
+    launch.delete(uid)
+    raise error
 
 
 def _settle(launch: Launch) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kfloop.components.train.launching import Job, told_error
+from kfloop.components.train.launching import Job, told_error, write_error
 from kfloop.components.train.resuming import work_folder
 from kfloop.components.train.training import CHECKPOINT, TRAIN_CONTENT
 from kfloop.core.artifacts import canonical_json, folder_digest, read_report, sha256_text
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 JOB_FILE = "job.json"
 STARTED = "started.json"
+LAUNCHER = "launcher"
 logger = logging.getLogger("kfloop")
 
 
@@ -105,6 +106,14 @@ class Order:
     def error(self) -> KfloopError | None:
         """What ended the training, in the words of the process where it happened; null where none told."""
         return told_error(self.file)
+
+    def give_up(self, error: KfloopError) -> None:
+        """Keep what ended this order for good, for a retry of the launcher in the same run."""
+        write_error(self.folder / LAUNCHER, 0, error)
+
+    def given_up(self) -> KfloopError | None:
+        """What ended this order for good; null where nothing did. Outside of a run nobody retries: a person starts anew."""
+        return told_error(self.folder / LAUNCHER) if self.run else None
 
     def started(self, uid: str, running: bool) -> float | None:
         """When the first pod of the TrainJob ran, in seconds since 1970; null before. It is kept on the volume: a retried launcher counts on."""
