@@ -196,6 +196,24 @@ def test_evidence_that_asks_for_labels_outlives_rounds_that_found_nothing(make: 
     assert removed == {name_of("n1"), name_of("n2")}
 
 
+def test_a_collection_whose_lease_was_taken_over_removes_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, workspace = make()
+    rounds(state, workspace, 3)
+    before = Store.of(workspace).everything()
+    sizes = Store.everything
+
+    def cut_off(self: Store) -> Any:
+        with state.engine.begin() as connection:
+            connection.execute(text("update leases set token = token + 1"))
+        return sizes(self)
+
+    monkeypatch.setattr(Store, "everything", cut_off)
+    with pytest.raises(StateError, match="took over"):
+        collect_garbage(state, workspace, runs=1)
+    monkeypatch.undo()
+    assert Store.of(workspace).everything() == before
+
+
 def test_loops_that_share_a_state_and_a_store_keep_each_others_blobs(make: Make) -> None:
     state, workspace = make("a")
     other = replace(workspace, loop="b")

@@ -51,12 +51,15 @@ def collect_garbage(state: State, workspace: Workspace, *, runs: int = KEPT_RUNS
 
     Raises:
         LeaseHeldError: A run of one of the loops is at work.
+        StateError: A run took a loop over meanwhile; what is left is left alone.
     """
     store = Store.of(workspace)
     with contextlib.ExitStack() as held:
         # A run at work may be about to name a blob that no record names yet.
-        for loop in sorted({*loops_of(state), workspace.loop}):
+        mine = [
             held.enter_context(state.leases.acquire(loop, f"gc-{new_run_id()}"))
+            for loop in sorted({*loops_of(state), workspace.loop})
+        ]
         named = set[Blob]().union(*named_by(state).values())
         kept = kept_blobs(state, store, workspace, runs)
         sizes = store.everything()
@@ -64,6 +67,10 @@ def collect_garbage(state: State, workspace: Workspace, *, runs: int = KEPT_RUNS
         leftovers = store.leftovers(time.time() - STALE_S)
         if not dry_run:
             for kind, digest in garbage:
+                for (
+                    lease
+                ) in mine:  # cut off for long, it may have been taken over by a run that found this blob in place
+                    lease.check()
                 store.remove(kind, digest)
             for name in leftovers:
                 store.remove_leftover(name)

@@ -16,6 +16,7 @@ from sqlalchemy import func, select
 
 from kfloop.core.decisions import find_decision
 from kfloop.core.state.entries import open_intent_of
+from kfloop.core.state.runs import RUNNING
 from kfloop.core.state.schema import leases, ledger, monitors, runs, steps, triggers
 from kfloop.core.state.standing import active_rollout, pending_hold
 from kfloop.core.workspace import Workspace
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 Blob = tuple[str, str]  # kind, digest
 DIGEST = re.compile(r"\b[0-9a-f]{32}\b")
-RUNNING = "running"
 ASKING = ("needs_labels", "retrain")  # triggers whose evidence somebody may still be working through
 LONGEST_RUN_S = 7 * 86_400.0
 # A card of a dataset names its ancestors, which are history and nothing that is needed to use it.
