@@ -140,6 +140,14 @@ class ResNet(nn.Module):
         return self.head(embedding), embedding
 
 
+class Pixels(ResNet):
+    """The same, asked for an image as a client has it and as ``kfloop package`` serves it: uint8 [32, 32, 3], scaled in the graph."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and embedding."""
+        return super().forward(image.permute(0, 3, 1, 2).float() / 255)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """A network and what it takes."""
@@ -148,11 +156,20 @@ class Case:
     network: Callable[[], nn.Module]
     shape: tuple[int, ...]
     classes: int
+    dtype: str = "float32"
+
+    def rows(self, n: int, seed: int) -> np.ndarray:
+        """Inputs [n, *shape]."""
+        rng = np.random.default_rng(seed)
+        if self.dtype == "uint8":
+            return rng.integers(0, 256, (n, *self.shape), dtype=np.uint8)
+        return rng.standard_normal((n, *self.shape)).astype(np.float32)
 
 
 CASES = (
     Case(name="mlp", network=Mlp, shape=(20,), classes=3),
-    Case(name="resnet", network=ResNet, shape=(3, 32, 32), classes=10),
+    Case(name="resnet", network=Pixels, shape=(32, 32, 3), classes=10, dtype="uint8"),
+    Case(name="resnet-floats", network=ResNet, shape=(3, 32, 32), classes=10),
 )
 
 
@@ -161,13 +178,13 @@ def package(case: Case, folder: Path, seed: int) -> Path:
     folder.mkdir(parents=True)
     torch.manual_seed(seed)
     served = Served(case.network(), "classification").eval()
-    rows = np.random.default_rng(0).standard_normal((16, *case.shape)).astype(np.float32)
+    rows = case.rows(16, 0)
     answers = eager(served, "classification", (rows,))
     signature = Signature(
         objective="classification",
         modality="array",
         family="mlp",
-        inputs=(Port(name="x", dtype="float32", shape=case.shape),),
+        inputs=(Port(name="x", dtype=case.dtype, shape=case.shape),),
         outputs=tuple(Port(name=name, dtype="float32", shape=answer.shape[1:]) for name, answer in answers.items()),
         labels=tuple(map(str, range(case.classes))),
         max_batch_size=64,
@@ -176,7 +193,7 @@ def package(case: Case, folder: Path, seed: int) -> Path:
     write_signature(folder, signature)
     (folder / ENCODER).write_text("{}", encoding="utf-8")
     save_arrays(folder / GOLDEN, {"input.x": rows} | {f"output.{name}": value for name, value in answers.items()})
-    (folder / "model.json").write_text(json.dumps({"name": "x", "shape": case.shape}), encoding="utf-8")
+    (folder / "model.json").write_text(json.dumps({"name": "x", "shape": case.shape, "dtype": case.dtype}), encoding="utf-8")
     return folder
 
 
@@ -219,7 +236,8 @@ def wrk(
 def triton_body(row: np.ndarray) -> tuple[bytes, dict[str, str]]:
     """A request of the V2 protocol with binary tensors both ways."""
     data = np.ascontiguousarray(row).tobytes()
-    tensor = {"name": "x", "datatype": "FP32", "shape": list(row.shape), "parameters": {"binary_data_size": len(data)}}
+    kind = "UINT8" if row.dtype == np.uint8 else "FP32"
+    tensor = {"name": "x", "datatype": kind, "shape": list(row.shape), "parameters": {"binary_data_size": len(data)}}
     wanted = [{"name": "probabilities", "parameters": {"binary_data": True}}]
     head = json.dumps({"inputs": [tensor], "outputs": wanted}).encode()
     return head + data, {
@@ -319,7 +337,7 @@ def sides_of(case: Case, home: Path, python: str) -> Iterator[tuple[list[Side], 
     """Everything that answers, running."""
     place = package(case, home / "package", 1)
     workspace = Workspace(loop=case.name, root=home / "loop", state="", store="", mlflow="")
-    row = np.random.default_rng(1).standard_normal((1, *case.shape)).astype(np.float32)
+    row = case.rows(1, 1)
     body, headers = triton_body(row)
     text = json.dumps({"inputs": {"x": row.tolist()}}).encode()
     with contextlib.ExitStack() as stack:

@@ -5,7 +5,7 @@
     session FOLDER             onnxruntime in this process; reads "CONCURRENCY SECONDS" from stdin, answers a line of JSON for each
     versions                   versions of the peers, as JSON
 
-FOLDER holds ``model.onnx`` and ``model.json`` (``name`` and ``shape`` of the input without its batch axis).
+FOLDER holds ``model.onnx`` and ``model.json`` (``name``, ``dtype`` and ``shape`` of the input without its batch axis).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Model:
 
     def __init__(self, folder: Path) -> None:
         told = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        self.name, self.shape = told["name"], tuple(told["shape"])
+        self.name, self.shape, self.dtype = told["name"], tuple(told["shape"]), np.dtype(told["dtype"])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
@@ -94,14 +94,14 @@ def serve_fastapi(folder: Path, port: int) -> None:
     from fastapi import FastAPI, HTTPException, Request, Response
 
     model, log, app = Model(folder), RequestLog(folder / "fastapi-log"), FastAPI()
-    size = int(np.prod(model.shape)) * 4
+    size = int(np.prod(model.shape)) * model.dtype.itemsize
 
     async def infer(request: Request) -> Response:
         body = await request.body()
         if not body or len(body) % size:
             raise HTTPException(400, f"the body must hold rows of {size} bytes, got {len(body)} bytes")
         started = time.perf_counter()
-        rows = np.frombuffer(body, np.float32).reshape(-1, *model.shape)
+        rows = np.frombuffer(body, model.dtype).reshape(-1, *model.shape)
         probabilities, embedding = model(rows)
         latency_us = int((time.perf_counter() - started) * 1e6)
         identity = request.headers.get("x-request-id") or uuid.uuid4().hex
@@ -119,10 +119,16 @@ def serve_mlflow(folder: Path, port: int) -> None:
 
     import mlflow.onnx
     import onnx
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
 
     place = folder / "mlflow"
     if not place.exists():
-        mlflow.onnx.save_model(onnx.load(folder / "model.onnx"), str(place))
+        told = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        given = TensorSpec(np.dtype(told["dtype"]), (-1, *told["shape"]), told["name"])  # JSON has no uint8
+        mlflow.onnx.save_model(
+            onnx.load(folder / "model.onnx"), str(place), signature=ModelSignature(inputs=Schema([given]))
+        )
     command = ["-m", "mlflow", "models", "serve", "-m", str(place), "-p", str(port), "-w", "1", "--env-manager"]
     os.execv(sys.executable, [sys.executable, *command, "local"])  # noqa: S606 - the benchmark ends this process
 
@@ -130,7 +136,10 @@ def serve_mlflow(folder: Path, port: int) -> None:
 def run_session(folder: Path) -> None:
     """The graph alone, as many threads as there would be clients."""
     model = Model(folder)
-    rows = np.random.default_rng(0).standard_normal((1, *model.shape)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((1, *model.shape)).astype(model.dtype)
+    if model.dtype == np.uint8:
+        rows = rng.integers(0, 256, (1, *model.shape), dtype=np.uint8)
     for line in sys.stdin:
         concurrency, seconds = line.split()
         end = time.perf_counter() + float(seconds)
