@@ -258,6 +258,12 @@ def _round(
 ) -> RunRecord:
     """Run the pipeline of ``record`` and close it, whatever happens; ``note`` says why an earlier decision does not answer."""
     loop.state.runs.start(record.run_id, record.loop, record.pipeline, fingerprint, record.as_dict())
+
+    def follow(steps: list[StepRecord]) -> None:
+        record.steps = steps  # what is told of a round that does not come to its end
+        if progress is not None:
+            progress(steps)
+
     try:
         arguments = pipeline_arguments(record.pipeline, loop.config, loop.workspace)
         finished = run_pipeline(
@@ -266,16 +272,18 @@ def _round(
             loop.workspace,
             loop.state,
             record.run_id,
-            progress,
+            follow,
             record.until,
             own_digest(loop.config.train, loop.workspace.root),
         )
     except KfloopError as error:
         record.error = error.as_dict()
         record.message = error.message
+        record.steps = _as_ended(record.steps)
         return _close(loop, record, "failed", error.exit_code)
     except KeyboardInterrupt:
         record.message = "interrupted; finished steps are kept, the same command goes on from there"
+        record.steps = _as_ended(record.steps)
         return _close(loop, record, "cancelled", EXIT_FAILED)
     record.steps = finished.steps
     record.digests = {step.name: step.artifact["digest"] for step in finished.steps if step.artifact}
@@ -299,6 +307,11 @@ def _round(
     )
     status, code = ENDINGS.get(found["outcome"], ("succeeded", EXIT_DONE))
     return _close(loop, record, status, code)
+
+
+def _as_ended(steps: list[StepRecord]) -> list[StepRecord]:
+    """The steps of a round that was cut short: what was at work or waited did not run."""
+    return [replace(step, status="not_run") if step.status in {"running", "waiting"} else step for step in steps]
 
 
 def _found(record: RunRecord) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,9 +69,22 @@ def finish(path: Path, record: RunRecord, *, as_json: bool) -> int:
         loop = open_loop(path)
         record.report = str(write_run_report(record.as_dict(), loop.workspace))
         save_record(loop, record)
-    say(render_summary(record.as_dict()))
+    say(render_summary(record.as_dict()) + _set_aside(record))
     if record.repeated_of is None:
         keep_run(record.run_id, loop.workspace)
     if as_json:
         print_json(record.as_dict())
     return record.exit_code
+
+
+def _set_aside(record: RunRecord) -> str:
+    """A line that says how many rows the ingest could not use; empty where it took them all, or did not come to its end."""
+    path = next((step.artifact["path"] for step in record.steps if step.name == "ingest" and step.artifact), None)
+    try:
+        card = json.loads((Path(path) / "card.json").read_text(encoding="utf-8")) if path else {}
+        aside, rows = int(card.get("quarantined", 0)), int(card.get("n_rows", 0))
+    except (AttributeError, OSError, TypeError, ValueError):  # the report tells what is wrong with it
+        return ""
+    return (
+        f"\n{aside} of {aside + rows} rows were set aside: why, stands in the report's section Data." if aside else ""
+    )

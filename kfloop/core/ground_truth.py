@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
 NEEDED = ("request_id", "label")
+DELIMITERS = (",", ";", "\t")
 KEYS = ("request_id", "label", "by", "at")
 
 
@@ -56,7 +57,7 @@ def read_answers(path: Path) -> list[dict[str, Any]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"'{path}' cannot be read as UTF-8 text: {error}") from error
-    found = _rows(path, text) if path.suffix == ".csv" else _objects(path, text)
+    found = _rows(path, text) if path.suffix.lower() == ".csv" else _objects(path, text)
     if not found:
         raise InputError(f"'{path}' holds no answers", hint="each has a request_id and a label")
     return found
@@ -117,11 +118,17 @@ def _is_json(line: str) -> bool:
 
 
 def _rows(path: Path, text: str) -> list[dict[str, Any]]:
-    reader = csv.DictReader(text.splitlines())
-    columns = list(reader.fieldnames or [])
-    missing = next((name for name in NEEDED if name not in columns), None)
-    if missing is not None:
-        raise InputError(f"'{path}' has no column '{missing}': {columns}", hint=nearest(missing, columns))
+    lines = text.splitlines()
+    # Spreadsheets of half the world write semicolons. The first line must hold the columns that are needed, so it tells.
+    heads = {mark: next(csv.reader(lines[:1], delimiter=mark), []) for mark in DELIMITERS}
+    delimiter = next((mark for mark, head in heads.items() if set(NEEDED) <= set(head)), None)
+    if delimiter is None:
+        columns = max(heads.values(), key=len)
+        missing = next(name for name in NEEDED if name not in columns)
+        raise InputError(
+            f"'{path}' has no column '{missing}': it has {', '.join(columns)}", hint=nearest(missing, columns)
+        )
+    reader, columns = csv.DictReader(lines, delimiter=delimiter), heads[delimiter]
     found = []
     for number, row in enumerate(reader, start=2):
         if None in row or None in row.values():

@@ -71,7 +71,9 @@ def test_unknown_repeated_and_conflicting_answers_are_told_and_kept(loop: Path, 
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.csv", "id,label\n1,2\n", "no column 'request_id'"),
+        ("a.csv", "id,label\n1,2\n", "no column 'request_id': it has id, label"),
+        ("a.csv", "request;label\na;cat\n", "no column 'request_id': it has request, label"),
+        ("a.csv", "\n", "no column 'request_id'"),
         ("a.csv", "request_id,label\na\n", "line 2"),
         ("a.csv", "request_id,label\na,cat\nb,\n", "line 3 has no label"),
         ("a.jsonl", '{"request_id": "a", "label": "x"}\n{"request_id"', "line 2 is not JSON"),
@@ -113,3 +115,12 @@ def test_two_at_the_same_moment_lose_nothing(tmp_path: Path) -> None:
     with ProcessPoolExecutor(2) as pool:
         assert list(pool.map(_keep, [(place, number) for number in range(6)])) == [50] * 6
     assert len(read_feedback(place).answers) == 300
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", ";"), ("A.CSV", ","), ("a.csv", "\t")])
+def test_a_table_is_read_with_whatever_stands_between_its_columns(loop: Path, name: str, mark: str) -> None:
+    table = loop.parent / name
+    table.write_text(f'label{mark}request_id\n"a{mark}b"{mark}a\n')
+    assert "1 answers added" in give(loop, str(table)).output
+    (answer,) = read_feedback(loop.parent / "feedback.jsonl").answers.values()
+    assert answer.label == f"a{mark}b"

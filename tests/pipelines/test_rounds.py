@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from kfloop.core.records import StepRecord
 from kfloop.pipelines.arguments import pipeline_arguments
 from kfloop.pipelines.repeating import lapsed, same_round
-from kfloop.pipelines.rounds import Loop, _fingerprint, open_loop
+from kfloop.pipelines.rounds import Loop, _fingerprint, open_loop, training_round
+from kfloop.report import render_summary
 
 
 @pytest.fixture
@@ -213,3 +215,21 @@ def test_a_fingerprint_sees_the_users_own_module(loop: Loop) -> None:
     assert _fingerprint(own, "s") not in {first, missing}
     source.write_text("a = 1")
     assert _fingerprint(own, "s") == first
+
+
+def test_an_interrupted_round_tells_the_steps_that_it_finished(tmp_path: Path) -> None:
+    (tmp_path / "loop.yaml").write_text("name: d\ndata: {source: digits, limit: 600}\n")
+
+    def interrupt(steps: list[StepRecord]) -> None:
+        if steps[0].status == "succeeded":
+            raise KeyboardInterrupt
+
+    record = training_round(tmp_path / "loop.yaml", until="check_labels", progress=interrupt)
+
+    assert record.status == "cancelled"
+    assert (record.steps[0].name, record.steps[0].status) == ("ingest", "succeeded")
+    assert {step.status for step in record.steps} <= {"succeeded", "not_run"}
+    assert "1 succeeded" in render_summary(record.as_dict())
+    kept = open_loop(tmp_path / "loop.yaml").state.runs.get(record.run_id)
+    assert kept is not None
+    assert kept["steps"][0]["status"] == "succeeded"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ from kfloop.report.values import (
 _CLASSES_SHOWN = 30
 _QUARANTINE_FILE = "quarantine.jsonl"
 _REASONS_SHOWN = 20
+_PLACE = re.compile(r"^(row|line) \d+( \(line \d+\))?[,:]? ")
 _METHODS = {
     "random": "at random, by a hash of the content",
     "stratified": "at random within each class",
@@ -193,13 +195,17 @@ def _quarantine(folder: Path | None) -> dict[str, Any]:
     """Rows set aside at the ingest, by reason; the file may be missing or damaged like any other."""
     if folder is None:
         return {"total": "", "reasons": [], "problem": "", "left_out": 0}
-    reasons: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()  # without the place, so that rows with one fault are counted together
+    whole: dict[str, str] = {}
     problem = ""
     try:
         with (folder / _QUARANTINE_FILE).open(encoding="utf-8") as stream:
             for line in stream:
                 if line.strip():
-                    reasons[text(mapping(json.loads(line)).get("reason")) or "no reason given"] += 1
+                    told = text(mapping(json.loads(line)).get("reason")) or "no reason given"
+                    reason = _PLACE.sub("", told)
+                    reasons[reason] += 1
+                    whole.setdefault(reason, told)
     except FileNotFoundError:
         problem = f"there is no {_QUARANTINE_FILE}"
     except (OSError, ValueError, RecursionError) as error:
@@ -207,7 +213,10 @@ def _quarantine(folder: Path | None) -> dict[str, Any]:
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     return {
         "total": count(sum(reasons.values())),
-        "reasons": [{"reason": reason, "rows": count(size)} for reason, size in ordered[:_REASONS_SHOWN]],
+        "reasons": [
+            {"reason": whole[reason] if size == 1 else reason, "rows": count(size)}
+            for reason, size in ordered[:_REASONS_SHOWN]
+        ],
         "left_out": max(0, len(ordered) - _REASONS_SHOWN),
         "problem": problem,
     }
