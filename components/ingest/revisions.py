@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 CACHE_VARIABLE = "KFLOOP_CACHE"
 CONTENT = "content"
 FILES = "files"
+LEFT_S = 86_400.0
 ORIGIN = "origin.json"
 
 
@@ -64,6 +67,7 @@ def fetch(dvc: DvcConfig, path: str) -> Fetched:
         commit = commit or str(opened.get_rev())
         entry = _entry(repo, commit, inside)
         entry.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(entry.parent)
         with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".fetch-", ignore_cleanup_errors=True) as staging:
             (Path(staging) / CONTENT).mkdir()
             to = Path(staging) / CONTENT / _leaf(inside)
@@ -111,6 +115,14 @@ def _opened(repo: str, rev: str | None, told: str | None) -> Iterator[Any]:
         raise InputError(f"data.dvc.repo '{shown(repo)}' cannot be opened: {error}") from error
     finally:
         clean_repos()  # DVC clones a remote repository into the temporary folder and leaves that to its command line to remove
+
+
+def _sweep(root: Path) -> None:
+    """Delete what a fetch that was killed left behind more than a day ago."""
+    for path in (*root.glob(".fetch-*"), *root.glob(f"{FILES}/*/.tmp-*")):
+        with suppress(FileNotFoundError):  # somebody else was faster
+            if path.stat().st_mtime < time.time() - LEFT_S:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _entry(repo: str, commit: str, inside: str) -> Path:
