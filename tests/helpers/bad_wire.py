@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from urllib.parse import unquote, urlsplit
 
-GET = re.compile(rb"GET (\S+) HTTP/1")
+GET = re.compile(rb"GET (\S+/files/md5/../[0-9a-f]{30}) HTTP/1")
 
 
 class Wire:
@@ -18,7 +18,7 @@ class Wire:
 
     Args:
         server: Address of the server.
-        downloads: GET requests that are let through; all when null.
+        downloads: GET requests for files in a DVC remote (not for its lists of folders) that are let through; all when null.
         stall: Keep the connection of the next one open in silence, instead of cutting it.
     """
 
