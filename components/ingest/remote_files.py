@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8
 NO_REMOTE = "auto-generated-upstream"  # DVC's word for the cache of a repository on this disk
-HASHES = ("md5", "md5-dos2unix")  # what DVC names a file by; remotes that keep versions of their own have no hash of a content
+HASHES = (
+    "md5",
+    "md5-dos2unix",
+)  # what DVC names a file by; remotes that keep versions of their own have no hash of a content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +94,9 @@ def _wanted(files: Any, inside: str, repo: str, commit: str) -> Iterator[Wanted]
     if whole["type"] != "directory":
         yield Wanted(path=inside, name="", hashed=_hash(whole))
         return
-    for path, info in sorted(files.fs.find(inside, detail=True).items()):  # DVC's own fsspec file system: the one around it tells no hashes
+    for path, info in sorted(
+        files.fs.find(inside, detail=True).items()
+    ):  # DVC's own fsspec file system: the one around it tells no hashes
         name = PurePosixPath("/", path).relative_to(PurePosixPath("/", inside)).as_posix()
         yield Wanted(path=path, name=name, hashed=_hash(info))
 

@@ -27,10 +27,29 @@ CREDENTIALS = (
     "not Amazon's)"
 )
 # By name, so that no client need be installed here: botocore's, and DVC's own for remotes that are none.
-_REFUSED = {"PermissionError", "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"}
-_SETTING = {"ConfigError", "RemoteConfigError", "NoRemoteError", "ParamValidationError", "InvalidEndpointConfigurationError"}
+_REFUSED = {
+    "PermissionError",
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "CredentialRetrievalError",
+    "ProfileNotFound",
+}
+_SETTING = {
+    "ConfigError",
+    "RemoteConfigError",
+    "NoRemoteError",
+    "ParamValidationError",
+    "InvalidEndpointConfigurationError",
+}
 _PACKAGE = {"RemoteMissingDepsError"}
-_PASSING = {"ConnectionError", "TimeoutError", "HTTPClientError", "IncompleteReadError", "ClientConnectionError", "ClientPayloadError"}
+_PASSING = {
+    "ConnectionError",
+    "TimeoutError",
+    "HTTPClientError",
+    "IncompleteReadError",
+    "ClientConnectionError",
+    "ClientPayloadError",
+}
 _FAULTS = (AttributeError, TypeError, NameError, AssertionError, NotImplementedError)
 _PASSING_NUMBERS = {errno.EIO, errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO)}
 _SETTING_NUMBERS = {errno.EINVAL, errno.ENOSYS}

@@ -27,7 +27,9 @@ PICTURES = {f"{number}.txt": f"{number} " * 500 for number in range(FILES)}
 
 
 def git(folder: Path, *words: str) -> None:
-    identity = {f"GIT_{who}_{what}": "tester@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    identity = {
+        f"GIT_{who}_{what}": "tester@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
     subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, env=os.environ | identity)
 
 
@@ -222,7 +224,9 @@ def test_an_object_that_is_not_what_the_revision_names_is_refused(team: Path, ca
     import s3fs
 
     server = s3fs.S3FileSystem(skip_instance_cache=True)
-    (victim,) = [path for path, info in server.find(f"ready/{team.parent.name}", detail=True).items() if info["size"] == 12]
+    (victim,) = [
+        path for path, info in server.find(f"ready/{team.parent.name}", detail=True).items() if info["size"] == 12
+    ]
     whole = server.cat_file(victim)
     server.pipe_file(victim, b"x,label\n9,z\n")
     error = refused(team)
