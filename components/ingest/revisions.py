@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from kfloop.components.ingest.git_revisions import commit_of, no_revision, repository_place, shown
+from kfloop.components.ingest.remote_files import bring
 from kfloop.core.artifacts import DIGEST_LENGTH
-from kfloop.errors import InputError, TransientError, nearest
+from kfloop.errors import InputError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 CACHE_VARIABLE = "KFLOOP_CACHE"
 CONTENT = "content"
+FILES = "files"
+LEFT_S = 86_400.0
 ORIGIN = "origin.json"
 
 
@@ -49,8 +54,9 @@ def fetch(dvc: DvcConfig, path: str) -> Fetched:
         path: File or folder, relative to the root of the repository.
 
     Raises:
-        InputError: No such repository, revision or path, or data that the DVC remote does not hold.
-        TransientError: The network failed.
+        InputError: No such repository, revision or path; data that the DVC remote does not hold, refuses, or holds damaged.
+        ConfigError: A package that the DVC remote needs is missing.
+        TransientError: The network failed; run again, it goes on with the files that are missing.
     """
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     repo, inside = repository_place(dvc.repo), _inside(path)
@@ -61,8 +67,11 @@ def fetch(dvc: DvcConfig, path: str) -> Fetched:
         commit = commit or str(opened.get_rev())
         entry = _entry(repo, commit, inside)
         entry.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(entry.parent)
         with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".fetch-", ignore_cleanup_errors=True) as staging:
-            _download(opened, inside, Path(staging) / CONTENT, shown(repo), commit)
+            (Path(staging) / CONTENT).mkdir()
+            to = Path(staging) / CONTENT / _leaf(inside)
+            bring(opened, inside, to, kept=cache_root() / FILES, repo=shown(repo), commit=commit)
             origin = {"repo": shown(repo), "commit": commit, "path": inside}
             (Path(staging) / ORIGIN).write_text(json.dumps(origin, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             _publish(Path(staging), entry)
@@ -108,44 +117,12 @@ def _opened(repo: str, rev: str | None, told: str | None) -> Iterator[Any]:
         clean_repos()  # DVC clones a remote repository into the temporary folder and leaves that to its command line to remove
 
 
-def _download(opened: Any, inside: str, to: Path, repo: str, commit: str) -> None:
-    """Copy a file or folder out of the repository, from Git or from DVC's cache or remote, whichever holds it."""
-    from dvc.exceptions import DvcException
-
-    files = opened.dvcfs
-    try:
-        kind = files.info(inside)["type"]
-    except FileNotFoundError as error:
-        raise _no_path(files, inside, repo, commit) from error
-    to.mkdir()
-    try:
-        files.get(inside, str(to / _leaf(inside)), recursive=kind == "directory")
-    except (DvcException, OSError) as error:
-        if isinstance(error, ConnectionError | TimeoutError):
-            raise TransientError(f"the data of '{inside}' in '{repo}' could not be fetched: {error}") from error
-        raise InputError(
-            f"'{inside}' is in '{repo}' at {commit[:12]}, but its data could not be fetched: {error}",
-            hint="run `dvc push` where they were added, and check that its remote can be read from here",
-        ) from error
-
-
-def _no_path(files: Any, inside: str, repo: str, commit: str) -> InputError:
-    """What is missing, with the nearest name in the deepest folder that exists."""
-    parts = PurePosixPath(inside).parts
-    for depth in range(len(parts) - 1, -1, -1):
-        folder = "/".join(parts[:depth])
-        try:
-            names = [PurePosixPath(name).name for name in files.ls(folder or "/", detail=False)]
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        names = sorted(name for name in names if not name.startswith("."))
-        where = f"'{folder}' there" if folder else "there"
-        return InputError(
-            f"'{inside}' is not in '{repo}' at {commit[:12]}: no '{parts[depth]}' {where}",
-            hint=nearest(parts[depth], names) if names else "it is empty",
-            path=inside,
-        )
-    return InputError(f"'{inside}' is not in '{repo}' at {commit[:12]}", path=inside)
+def _sweep(root: Path) -> None:
+    """Delete what a fetch that was killed left behind more than a day ago."""
+    for path in (*root.glob(".fetch-*"), *root.glob(f"{FILES}/*/.tmp-*")):
+        with suppress(FileNotFoundError):  # somebody else was faster
+            if path.stat().st_mtime < time.time() - LEFT_S:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _entry(repo: str, commit: str, inside: str) -> Path:

@@ -13,6 +13,7 @@ from kfloop.components.validate_data.profile import profile
 from kfloop.components.validate_data.suites import CRITICAL, default_suite, load_suite
 from kfloop.core.artifacts import canonical_json, sha256_text, write_report
 from kfloop.core.expectations.outcomes import ERROR, PASS, WORST_FIRST
+from kfloop.core.spark import scratch_of
 from kfloop.core.versions import read_version
 from kfloop.errors import InputError, TerminalError
 
@@ -71,7 +72,7 @@ def run(config: ValidationConfig, *, dataset: Path, out: Path, workspace: Worksp
     manifest = build_manifest(version)
     suite = load_suite(Path(config.suite)) if config.suite else default_suite(version, manifest)
     engine = choose(config.engine, manifest.num_rows, config.polars_above)
-    folder = Path(config.spark.folder) if config.spark.folder else workspace.kfloop_dir / "spark"
+    folder = scratch_of(config.spark, workspace)
     results = evaluate(manifest, suite, engine, cluster=config.spark, folder=folder)
     skew, notes = compare(version, manifest, config, workspace)
     critical = [result for result in results if result["severity"] == CRITICAL]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from kfloop.core.sections import SparkConfig
+    from kfloop.core.workspace import Workspace
 
 MASTER_ENV = "KFLOOP_SPARK_MASTER"
 LOCAL = "local[*]"
@@ -78,6 +79,13 @@ def require() -> None:
     if java is None:
         where = f"JAVA_HOME '{home}' holds no bin/java" if home else "there is no java on PATH"
         raise ConfigError(f"engine 'spark' needs Java: {where}", hint=INSTALL)
+
+
+def scratch_of(config: SparkConfig, workspace: Workspace) -> Path | str:
+    """Where rows go to Spark and come from it: a folder, or as a text an address ``s3://...``."""
+    if config.folder is None:
+        return workspace.kfloop_dir / "spark"
+    return config.folder if "://" in config.folder else Path(config.folder)
 
 
 @contextlib.contextmanager

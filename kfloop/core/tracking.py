@@ -3,8 +3,9 @@
 kfloop keeps a DVC repository of its own at ``.kfloop/dvc`` (without git), so that a repository of the user is never touched. A version's
 folder lies in the store; hard links to its files (copies where the disk has none) are added as ``datasets/<digest>`` and go again once the
 pointer file ``datasets/<digest>.dvc`` and the remote hold them; DVC's cache is emptied then, so that a version lies on the disk twice (store and
-remote), not three times. The default remote is the folder ``.kfloop/dvc-remote``. A kill
-at any point leaves a repository that the next call mends, because each call starts from the store's files.
+remote), not three times. The remote is the folder ``.kfloop/dvc-remote``, or ``dvc`` below the store where that is in S3; pointer files are kept
+there, too, so that a folder that was lost loses no version. A kill at any point leaves a repository that the next call mends, because each call starts
+from the store's files, and what the remote has is not sent again.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import logging
 import os
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kfloop.core.addresses import redacted, resolved
+from kfloop.core.object_errors import failure
 from kfloop.core.store import Store
 from kfloop.core.versions import verify_version
-from kfloop.errors import StateError, TransientError
+from kfloop.errors import KfloopError, StateError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from kfloop.core.workspace import Workspace
 
@@ -50,6 +53,13 @@ def pointer_of(digest: str, workspace: Workspace) -> Path:
     return workspace.kfloop_dir / "dvc" / KIND / f"{digest}.dvc"
 
 
+def remote_of(workspace: Workspace) -> str:
+    """Where versions are pushed: a folder, or ``s3://...``; a loop that had the folder before its store came to S3 keeps it."""
+    folder = workspace.kfloop_dir / "dvc-remote"
+    elsewhere = workspace.store.startswith("s3://") and not folder.is_dir()
+    return f"{workspace.store.rstrip('/')}/dvc" if elsewhere else str(folder)
+
+
 def tracked_digests(workspace: Workspace) -> list[str]:
     """Digests of the tracked versions, newest first."""
     pointers = (workspace.kfloop_dir / "dvc" / KIND).glob("*.dvc")
@@ -64,8 +74,9 @@ def track(folder: Path, workspace: Workspace) -> Tracked:
         workspace: Places of the loop.
 
     Raises:
-        TransientError: Another process works in the DVC repository.
-        StateError: DVC failed.
+        TransientError: Another process works in the DVC repository, or the remote cannot be reached.
+        ConfigError: A package that the remote needs is missing.
+        StateError: DVC failed, or the remote refuses.
     """
     digest = folder.name
     pointer = pointer_of(digest, workspace)
@@ -73,7 +84,9 @@ def track(folder: Path, workspace: Workspace) -> Tracked:
         place = pointer.with_suffix("")
         _mirror(folder, place)
         repo.add(str(place))
-        pushed = repo.push(targets=[str(pointer)], remote=REMOTE)
+        with _reached(workspace, f"dataset version '{digest}' cannot be pushed"):
+            pushed = repo.push(targets=[str(pointer)], remote=REMOTE)
+            _keep_pointer(repo, pointer)
         shutil.rmtree(place)
         shutil.rmtree(repo.cache.local.path, ignore_errors=True)
     return Tracked(digest=digest, pointer=pointer, pushed=int(pushed or 0))
@@ -83,13 +96,16 @@ def restore(digest: str, workspace: Workspace) -> Path:
     """Bring a tracked version back into the store from DVC's cache or remote, and prove that it is the same.
 
     Raises:
-        StateError: The version was never tracked, the remote lost it, or what came back is damaged.
-        TransientError: Another process works in the DVC repository.
+        StateError: The version was never tracked, the remote lost it or refuses, or what came back is damaged.
+        TransientError: Another process works in the DVC repository, or the remote cannot be reached; what came is kept for the next call.
     """
     store = Store.of(workspace)
     if store.has(KIND, digest):
         return verify_version(store.path(KIND, digest)).folder
     pointer = pointer_of(digest, workspace)
+    if not pointer.is_file():
+        with _repository(workspace) as repo, _reached(workspace, f"dataset version '{digest}' cannot be looked for"):
+            _bring_pointer(repo, pointer)
     if not pointer.is_file():
         known = sorted(path.stem for path in pointer.parent.glob("*.dvc"))
         raise StateError(
@@ -100,7 +116,8 @@ def restore(digest: str, workspace: Workspace) -> Path:
     with _repository(workspace) as repo:
         place = pointer.with_suffix("")
         shutil.rmtree(place, ignore_errors=True)
-        repo.pull(targets=[str(pointer)], remote=REMOTE, force=True)
+        with _reached(workspace, f"dataset version '{digest}' cannot be pulled"):
+            repo.pull(targets=[str(pointer)], remote=REMOTE, force=True)
         verify_version(place)
         path = store.publish(place, KIND, digest)
         shutil.rmtree(place)
@@ -121,8 +138,15 @@ def _repository(workspace: Workspace) -> Iterator[Any]:
     try:
         with _own_lock(workspace):
             if not (root / ".dvc" / "config").is_file():
-                _create(root, workspace.kfloop_dir / "dvc-remote")
-            repo = Repo(str(root), config={"core": {"site_cache_dir": str(workspace.kfloop_dir / "dvc-index")}})
+                _create(root)
+            remote = remote_of(workspace)
+            if "://" not in remote:
+                Path(remote).mkdir(exist_ok=True)
+            settings = {
+                "core": {"site_cache_dir": str(workspace.kfloop_dir / "dvc-index")},
+                "remote": {REMOTE: {"url": resolved(remote)}},
+            }
+            repo = Repo(str(root), config=settings)
             try:
                 yield repo
             finally:
@@ -152,17 +176,46 @@ def _own_lock(workspace: Workspace) -> Iterator[None]:
         yield
 
 
-def _create(root: Path, remote: Path) -> None:
+@contextlib.contextmanager
+def _reached(workspace: Workspace, message: str) -> Iterator[None]:
+    """What a remote elsewhere does wrong, by its name; of the own folder DVC's words are enough."""
+    remote = remote_of(workspace)
+    try:
+        yield
+    except Exception as error:
+        if "://" not in remote or isinstance(error, KfloopError):
+            raise
+        absent = f"is the bucket of '{redacted(remote)}' there? if objects were deleted in it, ingest the data again"
+        told = f"{message}: DVC's remote '{redacted(remote)}'"
+        raise failure(error, remote, told, absent=absent, terminal=StateError) from error
+
+
+def _keep_pointer(repo: Any, pointer: Path) -> None:
+    remote = repo.cloud.get_remote(REMOTE)
+    place = remote.fs.join(remote.path, KIND, pointer.name)
+    remote.fs.makedirs(remote.fs.parent(place), exist_ok=True)
+    remote.fs.put_file(str(pointer), place)
+
+
+def _bring_pointer(repo: Any, pointer: Path) -> None:
+    remote = repo.cloud.get_remote(REMOTE)
+    staging = pointer.with_suffix(".tmp")
+    with contextlib.suppress(FileNotFoundError):
+        remote.fs.get_file(remote.fs.join(remote.path, KIND, pointer.name), str(staging))
+        staging.replace(pointer)
+
+
+def _create(root: Path) -> None:
     """Make the repository under another name, so that a kill leaves either none or a whole one."""
     staging = root.with_name("dvc.new")
     shutil.rmtree(staging, ignore_errors=True)
     shutil.rmtree(root, ignore_errors=True)
     (staging / ".dvc").mkdir(parents=True)
-    remote.mkdir(exist_ok=True)
     (staging / ".dvc" / "config").write_text(
         "[core]\n    no_scm = true\n    analytics = false\n    autostage = false\n    check_update = false\n"
         f"    remote = {REMOTE}\n"
         "[cache]\n    type = reflink,hardlink,copy\n    slow_link_warning = false\n"
+        # Where it is really is told when the repository is opened: an address may refer to the environment.
         f"['remote \"{REMOTE}\"']\n    url = ../../dvc-remote\n",
         encoding="utf-8",
     )

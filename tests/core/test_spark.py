@@ -61,7 +61,7 @@ def test_the_section_reaches_the_steps_that_use_spark(tmp_path: Path) -> None:
     ("told", "message"),
     [
         ("{mastr: x}", "unknown key 'spark.mastr'"),
-        ("{folder: 's3://bucket/x'}", "'s3://bucket/x' is an address"),
+        ("{folder: 'http://host/x'}", "'http://host/x' is an address"),
         ("{settings: {executor.memory: 1g}}", "'executor.memory' is no property of Spark"),
         ("{settings: {spark.hadoop.fs.s3a.secret.key: hush-hush}}", "credentials are no settings"),
         ("{settings: {spark.hadoop.fs.s3a.access.key: hush-hush}}", "credentials are no settings"),

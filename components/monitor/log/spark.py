@@ -14,7 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from kfloop.components.monitor.log.reading import LATEST, arrays_of, columns_of
 from kfloop.components.monitor.log.traffic import CHUNK_ROWS, Reader
-from kfloop.core.spark import handover, session
+from kfloop.core.spark import handover, scratch_of, session
+from kfloop.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,11 +42,19 @@ def open_reader(config: MonitorConfig, workspace: Workspace, version: int, layou
         version: The champion's version.
         layout: How its rows stand in the log.
         now: The clock of the round, seconds since 1970.
+
+    Raises:
+        ConfigError: ``spark.folder`` is in S3.
     """
     told = (workspace.request_log, workspace.loop, version, layout, now)
     if config.engine != "spark":
         return Reader(*told)
-    scratch = Path(config.spark.folder) if config.spark.folder else workspace.kfloop_dir / "spark"
+    scratch = scratch_of(config.spark, workspace)
+    if isinstance(scratch, str):
+        raise ConfigError(
+            f"monitor.engine is 'spark' and spark.folder is '{scratch}': the monitor hands sorted rows over in a folder",
+            hint="name a folder on a volume that this process and all executors see, or set monitor.engine: pyarrow (the conclusions are the same)",
+        )
     return SparkReader(*told, config=config.spark, scratch=scratch)
 
 

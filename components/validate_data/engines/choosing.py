@@ -31,7 +31,7 @@ def evaluate(
     engine: str,
     *,
     cluster: SparkConfig | None = None,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
 ) -> list[dict[str, Any]]:
     """Each expectation's result on the table: expectation, column, severity, passed, word, observed, detail.
 
@@ -40,7 +40,7 @@ def evaluate(
         suite: Expectations: ``type``, ``kwargs``, ``severity``.
         engine: ``great_expectations``, ``polars`` or ``spark``.
         cluster: Where Spark runs.
-        folder: Where the table is written for Spark; a temporary folder when null.
+        folder: Where the table is written for Spark; a temporary folder when null; an address ``s3://...`` is a text.
 
     Raises:
         ConfigError: An expectation is unusable, or the engine does not know it; there is no falling back on the other engine.
