@@ -193,7 +193,9 @@ def package(case: Case, folder: Path, seed: int) -> Path:
     write_signature(folder, signature)
     (folder / ENCODER).write_text("{}", encoding="utf-8")
     save_arrays(folder / GOLDEN, {"input.x": rows} | {f"output.{name}": value for name, value in answers.items()})
-    (folder / "model.json").write_text(json.dumps({"name": "x", "shape": case.shape, "dtype": case.dtype}), encoding="utf-8")
+    (folder / "model.json").write_text(
+        json.dumps({"name": "x", "shape": case.shape, "dtype": case.dtype}), encoding="utf-8"
+    )
     return folder
 
 

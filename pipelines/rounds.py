@@ -22,6 +22,7 @@ from kfloop.errors import (
     KfloopError,
     LeaseHeldError,
     TerminalError,
+    TransientError,
     nearest,
 )
 from kfloop.pipelines.arguments import ROUND_SECTIONS, gate_section, pipeline_arguments
@@ -203,7 +204,13 @@ def _held(loop: Loop, record: RunRecord) -> Iterator[None]:
 
     with loop.state.leases.acquire(record.loop, record.run_id):
         loop.state.runs.abandon(record.loop)
-        recover(loop.workspace, loop.config.deploy)
+        try:
+            recover(loop.workspace, loop.config.deploy)
+        except TransientError as away:
+            # A training would be judged against a champion that is about to change; the present one is to be watched meanwhile.
+            if record.pipeline != "monitoring":
+                raise
+            record.substitutes.append(f"nothing was recovered before this round: {away.message}")
         champion = champion_dict(loop.state.ledger.champion(record.loop))
         record.champion = {"before": champion, "after": champion}
         lasting = active_overrides(loop.state.ledger.history(record.loop))

@@ -135,6 +135,8 @@ def _under_way(state: State, loop: str, now: float) -> tuple[str, ...]:
         # Its last step writes its record; one that was killed never gets there, so it counts for as long as it may take.
         if started and now < started["until"] and state.runs.get(started["outcome"]) is None:
             runs.append(f"run {started['outcome']}")
+    opened = state.ledger.open_intent(loop)
+    runs += [f"the {opened.action} of version {opened.version}"] if opened is not None else []
     rollout = active_rollout(state.ledger.history(loop))
     return (*runs, *([f"the roll-out of version {rollout.version}"] if rollout is not None else []))
 
