@@ -113,12 +113,12 @@ class Leases:
 
 
 class Lease:
-    """A held lease; a context manager that beats in the background and releases at the end."""
+    """A held lease of ``loop``; a context manager that beats in the background and releases at the end."""
 
     def __init__(self, begin: Callable[..., AbstractContextManager[Connection]], loop: str, token: str) -> None:
         self._begin = begin
         self._mine = (leases.c.loop == loop) & (leases.c.token == token)
-        self._loop = loop
+        self.loop = loop
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="kfloop-lease", daemon=True)
 
@@ -136,16 +136,16 @@ class Lease:
         with self._begin() as connection:
             connection.execute(delete(leases).where(self._mine))
 
-    def check(self) -> None:
-        """Make sure the lease is still ours, right before a change that matters.
+    def check(self, connection: Connection | None = None) -> None:
+        """Make sure the lease is still ours, right before a change that matters, or within its transaction.
 
         Raises:
             StateError: It was taken over.
         """
-        with self._begin() as connection:
-            held = connection.execute(select(leases.c.token).where(self._mine)).one_or_none()
+        with contextlib.nullcontext(connection) if connection is not None else self._begin() as within:
+            held = within.execute(select(leases.c.token).where(self._mine)).one_or_none()
         if held is None:
-            raise StateError(f"another run took over loop '{self._loop}'; nothing was changed by this one")
+            raise StateError(f"another run took over loop '{self.loop}'; nothing was changed by this one")
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
