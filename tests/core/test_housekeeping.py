@@ -521,16 +521,16 @@ def test_what_a_server_keeps_wrongly_is_noticed_at_once(
             self._fs.pipe_file(self._at(victim), b"less")
         return done
 
-    monkeypatch.setattr(Blobs, "publish", losing)
-    if what == "state":
-        with pytest.raises(StateError, match="is damaged"):
-            back_up(state, workspace, f"{address}-backup")
-        return
-    saved = back_up(state, workspace, f"{address}-backup")
+    with monkeypatch.context() as patched:
+        patched.setattr(Blobs, "publish", losing)
+        if what == "state":
+            with pytest.raises(StateError, match="is damaged"):
+                back_up(state, workspace, f"{address}-backup")
+            return
+        saved = back_up(state, workspace, f"{address}-backup")
     (found,) = saved.damaged
     assert (found.digest, saved.copied) == (name_of("m0"), 5)
     assert "its copy cannot be read" in found.reason
-    monkeypatch.undo()
     assert back_up(state, workspace, f"{address}-backup").copied == 1  # nothing of it was left there
     again, elsewhere = make("a")
     assert restore(elsewhere, f"{address}-backup").copied == 6
