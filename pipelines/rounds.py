@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kfloop.core.artifacts import canonical_json, read_report, sha256_text
 from kfloop.core.own_code import own_digest
 from kfloop.core.records import RunRecord, StepRecord, champion_dict, new_run_id
-from kfloop.core.run_endings import ENDINGS, conclusion
+from kfloop.core.run_endings import conclusion, decided
 from kfloop.core.state.standing import active_overrides
 from kfloop.errors import (
     EXIT_DONE,
@@ -300,11 +300,8 @@ def _round(
     if record.until:
         record.message = _found(record)
         return _close(loop, record, "succeeded", EXIT_DONE)
-    found = record.decision or record.trigger or {"outcome": "", "reason": "every step succeeded"}
-    record.message = f"{found['outcome']}: {found['reason']}" + (
-        f" ({note}, so this was decided again)" if note else ""
-    )
-    status, code = ENDINGS.get(found["outcome"], ("succeeded", EXIT_DONE))
+    status, code, message = decided(record)
+    record.message = message + (f" ({note}, so this was decided again)" if note else "")
     return _close(loop, record, status, code)
 
 
