@@ -112,7 +112,7 @@ def compose(
     if approved is not None and approved.event != "started":
         word = str(approved.payload.get("outcome", "unknown"))
         return word, "approve", f"{head}: approve says {word}: {approved.payload.get('reason') or 'no reason given'}"
-    for step in ("gate", "monitor", "deploy", "keep"):  # a gate that came out of KFP's cache told nobody
+    for step in ("gate", "monitor", "deploy", "keep"):  # a gate out of a cache told nobody
         event = last.get(step)
         if event is not None and event.event != "started":
             word = str(event.payload.get("outcome", "unknown"))

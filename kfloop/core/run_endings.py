@@ -26,7 +26,7 @@ ENDINGS = {
     "hold": ("held", EXIT_WAITING),
     "needs_labels": ("needs_labels", EXIT_WAITING),
     **dict.fromkeys(("none", "retrain", "cooldown", "in_flight", "over_budget"), ("succeeded", EXIT_DONE)),
-    # What deploy, approve and keep say, for a run whose gate came out of KFP's cache and told nobody.
+    # What deploy, approve and keep say: of an approval, and of a run whose gate told state nothing (a pipeline that caches it).
     **dict.fromkeys(("promoted", "rolling_out", "unchanged"), ("succeeded", EXIT_DONE)),
     "rejected": ("rejected", EXIT_REJECTED),
     "held": ("held", EXIT_WAITING),

@@ -12,8 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kfloop.components.monitor.policy.circumstances import started_by
-from kfloop.components.monitor.policy.concluding import RETRAIN
+from kfloop.components.monitor.policy.circumstances import awaited
 from kfloop.core.records import RunRecord, StepRecord
 from kfloop.core.run_endings import close_record, concluded, ending_of, record_from_events
 from kfloop.core.store import Store
@@ -65,8 +64,7 @@ def close_gone(target: Target, run_id: str) -> bool:
         KfloopError: State cannot be reached from here.
     """
     state, loop = target.reachable_state(), target.config.name
-    started = [started_by(state, trigger.run_id).get("outcome") for trigger in state.triggers.history(loop, RETRAIN)]
-    if run_id not in started or state.runs.get(run_id) is not None:
+    if awaited(state, loop).get("outcome") != run_id:
         return False
     close_record(state, loop, run_id, "CANCELED", "")
     return True
