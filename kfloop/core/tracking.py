@@ -1,4 +1,4 @@
-"""DVC: every dataset version is tracked, pushed to a remote, and can be brought back.
+"""DVC: every dataset version is tracked and pushed to a remote, from which DVC's own commands bring it back (``components/ingest/README.md``).
 
 kfloop keeps a DVC repository of its own at ``.kfloop/dvc`` (without git), so that a repository of the user is never touched. A version's
 folder lies in the store; hard links to its files (copies where the disk has none) are added as ``datasets/<digest>`` and go again once the
@@ -16,8 +16,6 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kfloop.core.store import Store
-from kfloop.core.versions import verify_version
 from kfloop.errors import StateError, TransientError
 
 if TYPE_CHECKING:
@@ -77,35 +75,6 @@ def track(folder: Path, workspace: Workspace) -> Tracked:
         shutil.rmtree(place)
         shutil.rmtree(repo.cache.local.path, ignore_errors=True)
     return Tracked(digest=digest, pointer=pointer, pushed=int(pushed or 0))
-
-
-def restore(digest: str, workspace: Workspace) -> Path:
-    """Bring a tracked version back into the store from DVC's cache or remote, and prove that it is the same.
-
-    Raises:
-        StateError: The version was never tracked, the remote lost it, or what came back is damaged.
-        TransientError: Another process works in the DVC repository.
-    """
-    store = Store.of(workspace)
-    if store.has(KIND, digest):
-        return verify_version(store.path(KIND, digest)).folder
-    pointer = pointer_of(digest, workspace)
-    if not pointer.is_file():
-        known = sorted(path.stem for path in pointer.parent.glob("*.dvc"))
-        raise StateError(
-            f"dataset version '{digest}' was never tracked: no '{pointer}'",
-            hint=f"tracked: {', '.join(known) or 'none'}",
-            digest=digest,
-        )
-    with _repository(workspace) as repo:
-        place = pointer.with_suffix("")
-        shutil.rmtree(place, ignore_errors=True)
-        repo.pull(targets=[str(pointer)], remote=REMOTE, force=True)
-        verify_version(place)
-        path = store.publish(place, KIND, digest)
-        shutil.rmtree(place)
-        shutil.rmtree(repo.cache.local.path, ignore_errors=True)
-    return path
 
 
 @contextlib.contextmanager
