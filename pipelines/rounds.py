@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kfloop.core.artifacts import canonical_json, read_report, sha256_text
 from kfloop.core.own_code import own_digest
 from kfloop.core.records import RunRecord, StepRecord, champion_dict, new_run_id
-from kfloop.core.run_endings import ENDINGS, conclusion
+from kfloop.core.run_endings import conclusion, decided
 from kfloop.core.state.standing import active_overrides
 from kfloop.errors import (
     EXIT_DONE,
@@ -22,6 +22,7 @@ from kfloop.errors import (
     KfloopError,
     LeaseHeldError,
     TerminalError,
+    TransientError,
     nearest,
 )
 from kfloop.pipelines.arguments import ROUND_SECTIONS, gate_section, pipeline_arguments
@@ -203,7 +204,13 @@ def _held(loop: Loop, record: RunRecord) -> Iterator[None]:
 
     with loop.state.leases.acquire(record.loop, record.run_id):
         loop.state.runs.abandon(record.loop)
-        recover(loop.workspace, loop.config.deploy)
+        try:
+            recover(loop.workspace, loop.config.deploy)
+        except TransientError as away:
+            # A training would be judged against a champion that is about to change; the present one is to be watched meanwhile.
+            if record.pipeline != "monitoring":
+                raise
+            record.substitutes.append(f"nothing was recovered before this round: {away.message}")
         champion = champion_dict(loop.state.ledger.champion(record.loop))
         record.champion = {"before": champion, "after": champion}
         lasting = active_overrides(loop.state.ledger.history(record.loop))
@@ -301,11 +308,8 @@ def _round(
     if record.until:
         record.message = _found(record)
         return _close(loop, record, "succeeded", EXIT_DONE)
-    found = record.decision or record.trigger or {"outcome": "", "reason": "every step succeeded"}
-    record.message = f"{found['outcome']}: {found['reason']}" + (
-        f" ({note}, so this was decided again)" if note else ""
-    )
-    status, code = ENDINGS.get(found["outcome"], ("succeeded", EXIT_DONE))
+    status, code, message = decided(record)
+    record.message = message + (f" ({note}, so this was decided again)" if note else "")
     return _close(loop, record, status, code)
 
 

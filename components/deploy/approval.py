@@ -117,13 +117,22 @@ def reject(
     config: DeployConfig | None = None,
     at: Callable[[str], None] = ignore,
 ) -> Rejection:
-    """Close a hold, or end a roll-out, without a promotion; see ``approve`` for the arguments and errors."""
+    """Close a hold, or end a roll-out, without a promotion; see ``approve`` for the arguments and errors.
+
+    A promotion of that name which is open, because the server is away, is given up first.
+    """
     state = open_state(workspace.state)
     with exclusive(state, workspace, "reject"):
+        opened = state.ledger.open_intent(workspace.loop)
+        given_up = opened if opened is not None and opened.action == "promote" and _is_called(opened, run) else None
+        if given_up is not None:
+            told = f"withdrawn: given up by {actor or getpass.getuser()}: {reason or 'rejected'}"
+            state.ledger.close(given_up, done=False, reason=told)
         recover(workspace, config)
         history = state.ledger.history(workspace.loop)
         rollout = active_rollout(history)
-        hold = rollout if rollout is not None and _is_called(rollout, run) else _open_hold(state, workspace, run)
+        called = rollout if rollout is not None and _is_called(rollout, run) else given_up
+        hold = called or _open_hold(state, workspace, run)
         at("held")
         row = state.ledger.note(
             workspace.loop,

@@ -4,8 +4,8 @@
 2. ledger: intent, compare-and-set on the champion     5. repository, server, aliases, model card follow
 3. load beside the champion, verify by golden answers
 
-A kill before 4 leaves an open intent and the old champion answering; a kill after 4 leaves followers that lag behind.
-Both are mended by ``recovery.recover``, which every command calls first, and by running the same command again.
+A kill before 4, or a server that is away for a moment, leaves an open intent and the old champion answering; a kill after 4 leaves
+followers that lag behind. Both are mended by ``recovery.recover``, which every command calls first, and by running the same command again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kfloop.core.registry import CHALLENGER, Registry
 from kfloop.core.state import open_state
 from kfloop.core.store import Store
 from kfloop.core.workspace import run_id
-from kfloop.errors import KfloopError, StateError
+from kfloop.errors import KfloopError, StateError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,6 +91,7 @@ def change_champion(
     Raises:
         StateError: The champion is another one than expected, or the package is not in the store.
         ServingError: The version did not load or answered wrongly; the intent is withdrawn, the champion keeps serving.
+        TransientError: Server or store are away; a promotion stays open and the next command finishes it.
     """
     ledger = open_state(workspace.state).ledger
     store = Store.of(workspace)
@@ -132,12 +133,18 @@ def finish(
         config: Tolerance and patience.
         at: Called with the name of each stage.
         note: Appended to the reason of the closing row.
+
+    Raises:
+        TransientError: Server or store are away; a promotion stays open, a rollback is withdrawn: whoever asked for it is there to ask again.
+        KfloopError: Any other reason; the intent is withdrawn.
     """
     ledger = open_state(workspace.state).ledger
     try:
         package = Store.of(workspace).require("models", intent.model_digest)
         verification = verify_version(workspace, config, intent.version, package)
     except (KfloopError, OSError) as error:
+        if intent.action == "promote" and may_pass(error):
+            raise _still_open(intent, error) from error
         ledger.close(intent, done=False, reason=f"withdrawn: {error}")
         follow(workspace, config)
         raise
@@ -157,3 +164,19 @@ def finish(
     events = follow(workspace, config)
     at("projected")
     return closed, verification, events
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same may work later, so that it says nothing about the version."""
+    return isinstance(error, TransientError | ConnectionError | TimeoutError)
+
+
+def _still_open(intent: Entry, error: Exception) -> TransientError:
+    kind = type(error) if isinstance(error, TransientError) else TransientError
+    name = intent.evidence_digest[:12] or intent.run_id
+    return kind(
+        f"the promotion of version {intent.version} is not finished: {error}",
+        hint="it stays open, and the next command finishes it"
+        + (f"; to give it up: kfloop reject {name}" if name else ""),
+        version=intent.version,
+    )

@@ -1,7 +1,8 @@
 """Recovery: what every command does first, so that a crash never needs a person.
 
-An open intent is finished when its version verifies on a server and withdrawn when it does not; then registry,
-repository and server follow the ledger; a roll-out that is going on goes on. While another live run holds the loop's lease its work is left alone.
+An open intent is finished when its version verifies on a server and withdrawn when it does not; a promotion whose server is away stays open.
+Then registry, repository and server follow the ledger; a roll-out that is going on goes on. All of it under the loop's lease: while another live
+run holds that, its work is left alone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfloop.components.deploy.changing import finish
+from kfloop.components.deploy.exclusion import exclusive
 from kfloop.components.deploy.following import follow
 from kfloop.components.deploy.projecting import standing, wanted_policy
 from kfloop.components.deploy.verifying import target_of
@@ -19,8 +21,7 @@ from kfloop.core.sections import DeployConfig
 from kfloop.core.state import open_state
 from kfloop.core.state.anchor import anchor, verified
 from kfloop.core.state.database import exists
-from kfloop.core.workspace import run_id
-from kfloop.errors import KfloopError
+from kfloop.errors import KfloopError, LeaseHeldError
 
 if TYPE_CHECKING:
     from kfloop.components.deploy.projecting import Standing
@@ -58,19 +59,28 @@ def recover(workspace: Workspace, config: DeployConfig | None = None, *, full: b
 
     Raises:
         StateError: The ledger is broken or was cut off, or the registry is corrupt or contradicts it.
+        TransientError: A promotion is open, and the server or the store that it needs are away; it stays open.
     """
     state = open_state(workspace.state) if exists(workspace.state) else None
     rows = verified(workspace)
     if state is None or (rows == 0 and not full):
         return Recovery(word="clean")
     anchor(workspace)
-    if _busy(state, workspace):
+    try:
+        with exclusive(state, workspace, "recover"):
+            return _recovered(state, workspace, config or DeployConfig(), full=full)
+    except LeaseHeldError:
         return Recovery(word="busy")
-    config = config or DeployConfig()
+
+
+def _recovered(state: State, workspace: Workspace, config: DeployConfig, *, full: bool) -> Recovery:
+    """The same under the lease: what is open now was left by a crash, and nobody else is finishing it."""
+    rows = verified(workspace)
     intent = state.ledger.open_intent(workspace.loop)
     if intent is not None:
         recovery = _settle(intent, workspace, config)
-        _mark(workspace, rows + 1)
+        if recovery.word == "finished":
+            _mark(workspace, rows + 1)
         return recovery
     now = standing(state.ledger, workspace.loop)
     if not full and _marked(workspace, config, now, rows):
@@ -81,19 +91,20 @@ def recover(workspace: Workspace, config: DeployConfig | None = None, *, full: b
 
 
 def _settle(intent: Entry, workspace: Workspace, config: DeployConfig) -> Recovery:
-    """Finish or withdraw an open intent."""
-    name = f"the {intent.action} of version {intent.version} that a crash left open"
+    """Finish or withdraw an open intent.
+
+    Raises:
+        TransientError: It stays open.
+    """
+    name = f"the {intent.action} of version {intent.version} that was left open"
     try:
-        _, _, events = finish(intent, workspace, config, note=" (finished after a crash)")
+        _, _, events = finish(intent, workspace, config, note=" (finished later)")
     except KfloopError as error:
+        history = open_state(workspace.state).ledger.history(workspace.loop)
+        if not any(row.intent == intent.seq and row.phase == "withdrawn" for row in history):
+            raise  # it is open still, or it is champion and what lags behind follows with the next command
         return Recovery(word="withdrawn", events=(f"{name} was withdrawn: {error}",))
     return Recovery(word="finished", events=(f"{name} was finished", *events))
-
-
-def _busy(state: State, workspace: Workspace) -> bool:
-    """Whether another live process works on this loop; a step of the run that holds the lease is not another."""
-    holder = state.leases.holder(workspace.loop)
-    return holder is not None and not holder.is_us(run_id())
 
 
 def _mark(workspace: Workspace, rows: int) -> None:

@@ -41,7 +41,8 @@ class Notification:
 
     Attributes:
         run_id: The run; empty outside of one.
-        status: ``failed``, ``promote``, ``reject``, ``hold``, a trigger, ``promoted`` (by an approval), or ``succeeded``.
+        status: ``failed``, ``promote``, ``reject``, ``hold``, a trigger, ``promoted`` (by an approval), ``not_evaluated`` where nothing says what was decided, or ``succeeded`` for a part of
+            a round.
         step: Step that failed or decided; empty when there is none.
         text: The message.
         delivered: ``webhook``, ``not configured``, or why it did not arrive.
@@ -69,7 +70,8 @@ def run(
     run = run_id or current_run()
     state = open_state(workspace.state) if run else None
     events = state.runs.events(run) if state is not None else []
-    word, step, text = compose(workspace.loop, run, events, status, error)
+    part = bool(((state.runs.get(run) if state is not None else None) or {}).get("until"))  # such a run decides nothing
+    word, step, text = compose(workspace.loop, run, events, status, error, part=part)
     message = Notification(run_id=run, status=word, step=step, text=text, delivered=_deliver(config, text))
     log.info("%s", message.text)
     folder = workspace.kfloop_dir / "runs" / (run or "no-run")
@@ -83,7 +85,7 @@ def run(
 
 
 def compose(
-    loop: str, run: str, events: Sequence[StepEvent], status: str = "", error: str = ""
+    loop: str, run: str, events: Sequence[StepEvent], status: str = "", error: str = "", *, part: bool = False
 ) -> tuple[str, str, str]:
     """Status, step and text of the message.
 
@@ -93,6 +95,7 @@ def compose(
         events: The run's step events.
         status: Final status as KFP tells it.
         error: Error message as KFP tells it.
+        part: Whether the run was asked for some steps only, so that it decides nothing.
     """
     head = f"loop {loop}, run {run or 'unknown'}"
     last = {event.step: event for event in events}
@@ -109,20 +112,23 @@ def compose(
     if approved is not None and approved.event != "started":
         word = str(approved.payload.get("outcome", "unknown"))
         return word, "approve", f"{head}: approve says {word}: {approved.payload.get('reason') or 'no reason given'}"
-    for step in ("gate", "monitor"):
+    for step in ("gate", "monitor", "deploy", "keep"):  # a gate out of a cache told nobody
         event = last.get(step)
         if event is not None and event.event != "started":
             word = str(event.payload.get("outcome", "unknown"))
             return word, step, f"{head}: {step} says {word}: {_reason(event.payload)}"
     if status.upper() not in {"", "SUCCEEDED"}:
         return "failed", "", f"{head}: {status.lower()}: {error or 'no reason given'}"
-    return "succeeded", "", f"{head}: succeeded, without a decision"
+    if part:
+        return "succeeded", "", f"{head}: succeeded, without a decision"
+    return "not_evaluated", "", f"{head}: nothing says what was decided"
 
 
 def _reason(payload: dict[str, Any]) -> str:
     """Reason in the report that the step left in the store."""
     try:
-        return str(read_report(Path(payload["path"])).get("reason") or "no reason given")
+        report = read_report(Path(payload["path"]))
+        return str(report.get("reason") or report.get("sentence") or "no reason given")
     except (KeyError, OSError, ValueError, TypeError):
         return "its report is not in the store"
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kfloop.cli.console import print_json, say
 from kfloop.cli.options import config_option, json_option
+from kfloop.core.housekeeping import KEPT_RUNS
+from kfloop.errors import EXIT_DONE, EXIT_FAILED
+
+if TYPE_CHECKING:
+    from kfloop.core.housekeeping.copying import Damaged
 
 SHOWN = 20
 
@@ -19,7 +25,7 @@ SHOWN = 20
 @click.option(
     "--runs",
     type=click.IntRange(min=1),
-    default=20,
+    default=KEPT_RUNS,
     show_default=True,
     help="Newest runs of each loop whose results stay.",
 )
@@ -57,10 +63,11 @@ def gc_command(path: Path, *, dry_run: bool, runs: int, as_json: bool) -> None:
 @click.argument("destination", metavar="DEST")
 @config_option
 @json_option
-def backup_command(destination: str, path: Path, *, as_json: bool) -> None:
+def backup_command(destination: str, path: Path, *, as_json: bool) -> int:
     """Copy state and store to DEST, a folder or an fsspec URL; blobs that DEST has are not copied again.
 
-    State is the whole database, of all loops that share it.
+    State is the whole database, of all loops that share it. What is copied is read back. Damaged blobs are named and left out, and the exit status
+    is 1 then.
 
     \b
     Example:
@@ -74,9 +81,12 @@ def backup_command(destination: str, path: Path, *, as_json: bool) -> None:
     saved = back_up(loop.state, loop.workspace, destination)
     if as_json:
         print_json(asdict(saved))
-        return
-    say(
-        f"backup {saved.name}: {sum(saved.rows.values())} rows of {', '.join(saved.loops) or 'no loop'}; {saved.copied} blobs copied, {saved.present} were there"
+    else:
+        say(
+            f"backup {saved.name}: {sum(saved.rows.values())} rows of {', '.join(saved.loops) or 'no loop'}; {saved.copied} blobs copied, {saved.present} were there"
+        )
+    return _tell_damaged(
+        saved.damaged, "are damaged and not in the backup; a good copy may come from: kfloop restore SRC --blobs"
     )
 
 
@@ -85,25 +95,47 @@ def backup_command(destination: str, path: Path, *, as_json: bool) -> None:
 @config_option
 @click.option("--at", metavar="NAME", help="The backup; the latest when left out.")
 @click.option("--replace", is_flag=True, help="Replace the state that is there, of all its loops.")
+@click.option("--blobs", is_flag=True, help="Bring back lost and damaged blobs of the store only; state stays.")
 @json_option
-def restore_command(source: str, path: Path, *, at: str | None, replace: bool, as_json: bool) -> None:
+def restore_command(source: str, path: Path, *, at: str | None, replace: bool, blobs: bool, as_json: bool) -> int:
     """Bring state and store back from SRC, also into another kind of database than they came from.
 
-    State that is there is replaced only with --replace. Nothing is written before digests and the ledger's hash chain were checked.
+    State that is there is replaced only with --replace. Nothing is written before digests and the ledger's hash chain were checked, and no run of
+    its loops begins meanwhile.
 
     \b
     Example:
       kfloop restore /mnt/backups/sorter
+      kfloop restore /mnt/backups/sorter --blobs
     """
     from kfloop.core.config import load_config
-    from kfloop.core.housekeeping.restore import restore
+    from kfloop.core.housekeeping.restore import restore, restore_blobs
 
-    config = load_config(path)
-    done = restore(config.workspace(path.resolve().parent), source, at=at, replace=replace)
+    if blobs and (replace or at):
+        raise click.UsageError("--blobs leaves state alone, so --at and --replace do not go with it")
+    workspace = load_config(path).workspace(path.resolve().parent)
+    done = restore_blobs(workspace, source) if blobs else restore(workspace, source, at=at, replace=replace)
     if as_json:
         print_json(asdict(done))
-        return
+        return EXIT_FAILED if done.damaged else EXIT_DONE
+    if blobs:
+        say(f"{done.copied} blobs brought back, {done.present} were there")
+        return _tell_damaged(done.damaged, "are damaged in the backup and were not brought back")
     ledgers = ", ".join(f"{loop}: {rows}" for loop, rows in done.ledgers.items()) or "none"
     say(
         f"restored {done.name}: {sum(done.rows.values())} rows (ledgers {ledgers}); {done.copied} blobs copied, {done.present} were there"
     )
+    return EXIT_DONE
+
+
+def _tell_damaged(damaged: tuple[Damaged, ...], what: str) -> int:
+    """Name the damaged blobs on stderr.
+
+    Returns:
+        The exit status.
+    """
+    for blob in damaged:
+        say(f"  {blob.kind}/{blob.digest}: {blob.reason}")
+    if damaged:
+        say(f"{len(damaged)} blobs {what}")
+    return EXIT_FAILED if damaged else EXIT_DONE

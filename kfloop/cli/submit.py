@@ -9,7 +9,7 @@ import click
 
 from kfloop.cli.console import print_json, say
 from kfloop.cli.options import ca_option, config_option, json_option
-from kfloop.errors import EXIT_DONE, EXIT_FAILED
+from kfloop.errors import EXIT_DONE, EXIT_FAILED, InputError
 
 if TYPE_CHECKING:
     from kfloop.pipelines.cluster.following import Progress, Task
@@ -39,7 +39,7 @@ COLORS = {"succeeded": "green", "failed": "red", "canceled": "red", "skipped": "
     help="Submit the reviewed IR of this folder instead of compiling now.",
 )
 @click.option("--attach", metavar="RUN_ID", help="Follow a run that was submitted before.")
-@click.option("--cancel", metavar="RUN_ID", help="Cancel a run.")
+@click.option("--cancel", metavar="RUN_ID", help="Cancel a run, and see its end.")
 @ca_option
 @json_option
 def submit_command(
@@ -72,7 +72,7 @@ def submit_command(
         raise click.UsageError("--attach and --cancel do not go together")
     target = open_target(path, ca=ca)
     if cancel:
-        return _cancel(target, cancel, as_json=as_json)
+        return _cancel(target, cancel, every, wait=follow, as_json=as_json)
     if attach:
         return _follow(target, attach, every, as_json=as_json)
     submitted = submit(target, pipeline, name=name, experiment=experiment, compiled=compiled)
@@ -139,15 +139,31 @@ def _tell(target: Target, record: Any, *, as_json: bool) -> int:
     return int(record.exit_code)
 
 
-def _cancel(target: Target, run_id: str, *, as_json: bool) -> int:
-    from kfloop.pipelines.cluster.following import progress_of
+def _cancel(target: Target, run_id: str, every: float, *, wait: bool, as_json: bool) -> int:
+    """Cancel, and see the end of it, so that state knows of it too and nobody waits for that run."""
+    from kfloop.pipelines.cluster.fetching import close_gone, fetch
+    from kfloop.pipelines.cluster.following import follow, progress_of
+    from kfloop.pipelines.cluster.transport import NOT_FOUND
 
-    before = progress_of(target.server.run(run_id))
+    try:
+        before = now = progress_of(target.server.run(run_id))
+    except InputError as error:
+        if error.data.get("status") != NOT_FOUND or not close_gone(target, run_id):
+            raise
+        say(f"run {run_id} is gone from the server; the loop does not wait for it any more")
+        if as_json:
+            print_json({"run_id": run_id, "cancelled": False, "state": "gone"})
+        return EXIT_DONE
     if before.ended:
         say(f"run {run_id} has ended already: {before.state}")
     else:
         target.server.terminate(run_id)
         say(f"run {run_id} is being cancelled; finished steps stay in the cache")
+        now = follow(target.server, run_id, lambda _: None, every=every, known=True) if wait else before
+    if now.ended and now.loop in {"", target.config.name}:
+        fetch(target, now)
+    elif not now.ended:
+        say(f"see its end, so that the loop does not wait for it: kfloop submit --attach {run_id}")
     if as_json:
-        print_json({"run_id": run_id, "cancelled": not before.ended, "state": before.state})
+        print_json({"run_id": run_id, "cancelled": not before.ended, "state": now.state})
     return EXIT_DONE

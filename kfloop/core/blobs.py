@@ -72,7 +72,7 @@ class Blobs:
         except (ValueError, TypeError, KeyError) as error:
             raise StateError(
                 f"the list of {kind} '{digest}' in store '{redacted(self.url)}' is damaged: {error!r}",
-                hint="bring it back from a backup: kfloop restore; or remove it and run the loop again with: kfloop run --force",
+                hint="bring it back from a backup: kfloop restore SRC --blobs; or remove it and run the loop again with: kfloop run --force",
                 kind=kind,
                 digest=digest,
             ) from error
@@ -163,7 +163,7 @@ class Blobs:
                 raise StateError(
                     f"{kind} '{digest}' in store '{redacted(self.url)}' is damaged: "
                     + (f"a file is missing ({lost})" if lost else f"'{name}' is not what was put there"),
-                    hint="bring it back from a backup: kfloop restore; or remove it and run the loop again with: kfloop run --force",
+                    hint="bring it back from a backup: kfloop restore SRC --blobs; or remove it and run the loop again with: kfloop run --force",
                     kind=kind,
                     digest=digest,
                 ) from lost

@@ -25,8 +25,14 @@ ENDINGS = {
     "reject": ("rejected", EXIT_REJECTED),
     "hold": ("held", EXIT_WAITING),
     "needs_labels": ("needs_labels", EXIT_WAITING),
-    "not_evaluated": ("not_evaluated", EXIT_FAILED),
+    **dict.fromkeys(("none", "retrain", "cooldown", "in_flight", "over_budget"), ("succeeded", EXIT_DONE)),
+    # What deploy, approve and keep say: of an approval, and of a run whose gate told state nothing (a pipeline that caches it).
+    **dict.fromkeys(("promoted", "rolling_out", "unchanged"), ("succeeded", EXIT_DONE)),
+    "rejected": ("rejected", EXIT_REJECTED),
+    "held": ("held", EXIT_WAITING),
 }
+UNDECIDED = ("not_evaluated", EXIT_FAILED)  # a trigger of that name, a word that nobody knows, or no decision at all
+CARRYING_OUT = ("deploy", "keep", "approve")
 # A step that only one pipeline has tells which it was.
 TELLING_STEPS = {"monitor": "monitoring", "stand_by": "monitoring", "approve": "approval"}
 LAST = "notify"
@@ -88,9 +94,18 @@ def ending_of(record: RunRecord, status: str, error: str) -> tuple[str, int, str
         }
         where = f"step '{failed.name}': " if failed else ""
         return "failed", EXIT_FAILED, where + record.error["message"]
-    found = record.decision or record.trigger or {"outcome": "", "reason": "every step succeeded"}
-    word, code = ENDINGS.get(found["outcome"], ("succeeded", EXIT_DONE))
-    return word, code, f"{found['outcome']}: {found['reason']}" if found["outcome"] else found["reason"]
+    return decided(record)
+
+
+def decided(record: RunRecord) -> tuple[str, int, str]:
+    """Status, exit code and message of a whole round of which every step succeeded; one of which nothing tells a decision has none."""
+    carried = (step for step in record.steps if step.name in CARRYING_OUT and step.outcome)
+    told = next(({"outcome": step.outcome, "reason": f"step {step.name} succeeded"} for step in carried), None)
+    found = record.decision or record.trigger or told
+    if found is None:
+        return *UNDECIDED, "every step succeeded and none says what was decided"
+    status, code = ENDINGS.get(str(found["outcome"]), UNDECIDED)
+    return status, code, f"{found['outcome']}: {found['reason']}"
 
 
 def concluded(steps: Sequence[StepRecord], name: str) -> dict[str, Any] | None:

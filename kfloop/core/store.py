@@ -122,7 +122,7 @@ class Store:
         if not self.has(kind, digest):
             raise StateError(
                 f"{kind} '{digest}' is not in the store '{redacted(self.url)}'",
-                hint="bring it back from a backup, or run the loop again with: kfloop run --force",
+                hint="bring it back from a backup: kfloop restore SRC --blobs; or run the loop again with: kfloop run --force",
                 kind=kind,
                 digest=digest,
             )

@@ -6,13 +6,15 @@ Where these can be reached from here they are read; where not, the record says s
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kfloop.components.monitor.policy.circumstances import awaited
 from kfloop.core.records import RunRecord, StepRecord
-from kfloop.core.run_endings import concluded, ending_of, record_from_events
+from kfloop.core.run_endings import close_record, concluded, ending_of, record_from_events
 from kfloop.core.store import Store
 from kfloop.errors import EXIT_DONE, EXIT_FAILED, EXIT_REJECTED, ConfigError, KfloopError, StateError
 from kfloop.pipelines.local import BRANCHES, check_branches, run_folder
@@ -27,6 +29,9 @@ STEP_WORDS = {"succeeded": "succeeded", "failed": "failed", "skipped": "skipped"
 def fetch(target: Target, progress: Progress) -> RunRecord:
     """The record of a run that has ended, also written as ``record.json`` into the run's folder here.
 
+    A run that was cancelled or that died has no last step which closes its record in state. It is closed here where state can be reached, so that
+    the monitor knows at once that it is over.
+
     Args:
         target: The loop and its server.
         progress: The end of the run as KFP told it.
@@ -39,10 +44,30 @@ def fetch(target: Target, progress: Progress) -> RunRecord:
             f"run {progress.run_id} is of loop '{progress.loop}', not of '{target.config.name}'",
             hint="name its loop file with -c",
         )
+    if progress.ended and progress.state != "succeeded" and progress.loop == target.config.name:
+        with contextlib.suppress(KfloopError):  # out of reach: the monitor counts the run for as long as it may take
+            state, error = target.reachable_state(), progress.error
+            close_record(state, target.config.name, progress.run_id, progress.state, error)
     record = _record(target, progress)
     record.status, record.exit_code, record.message = _ending(record, progress, target)
     save(target, record)
     return record
+
+
+def close_gone(target: Target, run_id: str) -> bool:
+    """Close the record of a training that a trigger started and that the server knows no more: somebody deleted it.
+
+    Returns:
+        Whether there was such a one.
+
+    Raises:
+        KfloopError: State cannot be reached from here.
+    """
+    state, loop = target.reachable_state(), target.config.name
+    if awaited(state, loop).get("outcome") != run_id:
+        return False
+    close_record(state, loop, run_id, "CANCELED", "")
+    return True
 
 
 def save(target: Target, record: RunRecord) -> None:

@@ -26,7 +26,7 @@ SECRETS = {
     "kfloop-triton": {"KFLOOP_TRITON_KEY": "key"},
 }
 # Where Kubeflow has many users, a pod with this label gets the token with which its service account may ask Kubeflow Pipelines.
-ASKING = {"submit_training": {"access-ml-pipeline": "true"}}
+ASKING = {step: {"access-ml-pipeline": "true"} for step in ("submit_training", "stand_by")}
 ENDPOINTS = "kfloop-endpoints"
 ADDRESSES = {"AWS_ENDPOINT_URL": "s3", "AWS_DEFAULT_REGION": "s3-region"}
 

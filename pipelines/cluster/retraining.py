@@ -1,14 +1,15 @@
 """Retraining on a cluster: the trigger starts ``training`` as a run of its own, so that monitoring goes on while it trains.
 
 One such training run of a loop is at work at a time. Whoever asks again meanwhile, a second monitoring run or one that was cut short before
-it heard the server's answer, is told of that run. Runs of recurring runs carry no description, so that a scheduled training is not seen.
+it heard the server's answer, is told of that run. A training that was cancelled or deleted cannot say that it is over: a round that waits for
+it asks the server, so that the next round may retrain. Runs of recurring runs carry no description, so that a scheduled training is not seen.
 """
 
 from typing import Any
 
 from kfp import dsl
 
-from kfloop.components.monitor.component import monitor, stand_by
+from kfloop.components.monitor.component import monitor
 from kfloop.components.notify.component import notify
 from kfloop.core.cluster import ClusterConfig
 from kfloop.core.image import IMAGE
@@ -58,6 +59,24 @@ def submit_training(
         return run
 
 
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def stand_by(workspace: str, trigger: str, cluster_config: str) -> str:
+    """Stand in the branch that does not retrain; where the monitor waits for a training, see whether that is over and say so in state."""
+    import logging
+
+    from kfloop.components.monitor.standing import record
+    from kfloop.core.workspace import Workspace
+    from kfloop.errors import KfloopError
+    from kfloop.pipelines.cluster.starting import close_ended
+
+    if trigger == "in_flight":
+        try:
+            close_ended(Workspace.from_json(workspace), cluster_config)
+        except KfloopError as error:  # the next round asks again
+            logging.getLogger("kfloop").warning("whether the training is over is not known: %s", error)
+    return record(trigger, workspace)
+
+
 def monitoring_for(config: ClusterConfig) -> Any:
     """The pipeline ``monitoring`` whose trigger submits; its parameters are those of the nested form."""
     cluster = cluster_for_pods(config)
@@ -98,6 +117,8 @@ def monitoring_for(config: ClusterConfig) -> Any:
                     notify_config=notify_config,
                 ).set_caching_options(enable_caching=False)
             with dsl.Else(name="no-retrain"):
-                stand_by(workspace=workspace, trigger=look.outputs["Output"]).set_caching_options(enable_caching=False)
+                stand_by(
+                    workspace=workspace, trigger=look.outputs["Output"], cluster_config=cluster
+                ).set_caching_options(enable_caching=False)
 
     return monitoring

@@ -1,4 +1,4 @@
-"""Starting a training round from a pod: a run of its own on Kubeflow Pipelines, one at a time for each loop."""
+"""Starting a training round from a pod: a run of its own on Kubeflow Pipelines, one at a time for each loop; and seeing that it is over."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kfloop.components.monitor.policy.circumstances import awaited
 from kfloop.core.cluster import AuthConfig
 from kfloop.core.config import LoopConfig
-from kfloop.errors import TerminalError
+from kfloop.core.run_endings import close_record
+from kfloop.core.state import open_state
+from kfloop.errors import InputError, TerminalError
 from kfloop.pipelines.arguments import PIPELINE_SECTIONS
 from kfloop.pipelines.cluster.auth import MOUNTED_TOKEN, MOUNTED_TOKEN_VARIABLE, Credentials
 from kfloop.pipelines.cluster.client import Server
+from kfloop.pipelines.cluster.following import progress_of
 from kfloop.pipelines.cluster.submitting import ENDING, Target, submit
+from kfloop.pipelines.cluster.transport import NOT_FOUND
 
 if TYPE_CHECKING:
     from kfloop.core.workspace import Workspace
@@ -65,10 +70,7 @@ def start_training(
         | {"name": workspace.loop, "state": workspace.state, "store": workspace.store, "mlflow": workspace.mlflow}
         | {"cluster": cluster}
     )
-    # Kubeflow mounts a token where it asks for one (the pod's label says that it wants it).
-    mounted = Path(os.environ.get(MOUNTED_TOKEN_VARIABLE, MOUNTED_TOKEN)).is_file()
-    auth = AuthConfig(kind="service_account" if mounted else "none")
-    server = Server(config.cluster.inner_endpoint, Credentials(auth, workspace.root), patience=patience)
+    server = _server(config.cluster.inner_endpoint, workspace, patience)
     target = Target(config=config, root=workspace.root, server=server)
     home = server.experiment(target.experiment, config.cluster.namespace)
     runs = server.runs(config.cluster.namespace, home, f"kfloop training of loop {config.name};")
@@ -77,6 +79,48 @@ def start_training(
         return str(at_work["run_id"])
     with tempfile.TemporaryDirectory(prefix="kfloop-ir-") as folder:
         return submit(target, "training", compiled=compiled or _compile(config, images, Path(folder))).run_id
+
+
+def close_ended(workspace: Workspace, cluster_config: str, *, patience: Patience | None = None) -> str:
+    """Close the record of the training that the last trigger started, where the server says that it is over, or knows it no more.
+
+    Its own last step does so; one that was cancelled, deleted, or lost with its node never got there.
+
+    Args:
+        workspace: Places of the loop.
+        cluster_config: As for ``start_training``.
+        patience: As for ``start_training``.
+
+    Returns:
+        Id of the run; empty where none is waited for, or it is at work.
+
+    Raises:
+        ConfigError: The server refuses the pod's service account.
+        ServerUnavailable: No answer.
+    """
+    state = open_state(workspace.state)
+    run = str(awaited(state, workspace.loop).get("outcome") or "")
+    if not run:
+        return ""
+    server = _server(json.loads(cluster_config)["inner_endpoint"], workspace, patience)
+    try:
+        now = progress_of(server.run(run))
+    except InputError as error:
+        if error.data.get("status") != NOT_FOUND:
+            raise
+        close_record(state, workspace.loop, run, "CANCELED", "")
+        return run
+    if not now.ended:
+        return ""
+    close_record(state, workspace.loop, run, now.state, now.error)
+    return run
+
+
+def _server(endpoint: str, workspace: Workspace, patience: Patience | None) -> Server:
+    """The API as a pod asks it: Kubeflow mounts a token where the pod's label says that it wants one."""
+    mounted = Path(os.environ.get(MOUNTED_TOKEN_VARIABLE, MOUNTED_TOKEN)).is_file()
+    auth = AuthConfig(kind="service_account" if mounted else "none")
+    return Server(endpoint, Credentials(auth, workspace.root), patience=patience)
 
 
 def _compile(config: LoopConfig, images: dict[str, str] | None, folder: Path) -> Path:

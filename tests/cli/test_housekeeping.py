@@ -14,7 +14,7 @@ from kfloop.cli.main import cli
 from kfloop.core.config import load_config
 from kfloop.core.state import open_state
 from kfloop.core.store import Store
-from kfloop.errors import EXIT_USAGE, ConfigError, StateError
+from kfloop.errors import EXIT_FAILED, EXIT_USAGE, ConfigError, StateError
 
 
 @pytest.fixture
@@ -65,6 +65,30 @@ def test_a_backup_comes_back_into_an_empty_folder(loop: Path, tmp_path: Path) ->
     with pytest.raises(StateError, match="there is state already, of small"):
         CliRunner().invoke(cli, ["restore", place, "-c", str(other)], catch_exceptions=False)
     assert told("restore", place, "-c", str(other), "--replace", "--at", saved["name"])["present"] == 2
+
+
+def test_a_damaged_blob_ends_a_backup_with_1_and_blobs_alone_bring_it_back(loop: Path, tmp_path: Path) -> None:
+    place = str(tmp_path / "backups")
+    told("backup", place, "-c", str(loop))
+    workspace = load_config(loop).workspace(tmp_path)
+    digest = Store.of(workspace).digests("models")[0]
+    damaged = Store.of(workspace).path("models", digest) / "report.json"
+    damaged.unlink()
+    damaged.symlink_to("/proc/self/mem")  # cannot be read, as on a disk that fails
+    other = str(tmp_path / "others")
+    said = CliRunner().invoke(cli, ["backup", other, "-c", str(loop)], standalone_mode=False)
+    assert said.return_value == EXIT_FAILED
+    assert f"models/{digest}: " in said.output
+    assert "1 blobs are damaged and not in the backup" in said.output
+    said = CliRunner().invoke(cli, ["backup", other, "-c", str(loop), "--json"], standalone_mode=False)
+    assert (said.return_value, json.loads(said.stdout)["damaged"][0]["digest"]) == (EXIT_FAILED, digest)
+    shutil.rmtree(damaged.parent)
+    said = CliRunner().invoke(cli, ["restore", place, "-c", str(loop), "--blobs"], standalone_mode=False)
+    assert (said.return_value, "1 blobs brought back, 1 were there" in said.output) == (0, True)
+    assert damaged.read_text().startswith("{")
+    assert told("restore", place, "-c", str(loop), "--blobs")["copied"] == 0
+    said = CliRunner().invoke(cli, ["restore", place, "-c", str(loop), "--blobs", "--replace"])
+    assert said.exit_code == EXIT_USAGE
 
 
 @pytest.mark.parametrize("key", ["state", "store", "mlflow"])

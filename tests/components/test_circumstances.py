@@ -126,6 +126,17 @@ def test_a_roll_out_is_in_flight(place: Workspace) -> None:
     assert "roll-out of version 2" in told["reason"]
 
 
+def test_a_promotion_that_is_open_is_in_flight(place: Workspace) -> None:
+    ledger = open_state(place.state).ledger
+    opened = ledger.intend(
+        LOOP, action="promote", version=2, model_digest="m2", expected_champion="m1", actor="t", reason="r"
+    )
+    told = concluded(place, 13.0, None, DRIFTED)
+    assert (told["outcome"], "the promote of version 2" in told["reason"]) == ("in_flight", True)
+    ledger.close(opened, done=False)
+    assert concluded(place, 13.0, None, DRIFTED)["outcome"] != "in_flight"
+
+
 def test_attempts_are_decided_by_their_record_or_else_by_their_gate(place: Workspace) -> None:
     state = open_state(place.state)
     for number, (status, gate) in enumerate(

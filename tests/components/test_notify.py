@@ -204,3 +204,46 @@ def test_a_record_that_an_engine_opened_is_its_own_to_close(
     run(NotifyConfig(), workspace=workspace, status="SUCCEEDED")
     assert runs.active("t") == ["run-1"]
     assert runs.get("run-1") == {"run_id": "run-1", "status": "running"}
+
+
+@pytest.mark.parametrize("told", [[], ["ingest", "train"], ["gate of another kfloop"], ["gate without a word"]])
+def test_a_run_on_a_cluster_that_decided_nothing_is_no_success(
+    told: list[str], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(RUN_ID_VARIABLE, "run-1")
+    runs = open_state(workspace.state).runs
+    for name in told:
+        step, _, odd = name.partition(" ")
+        outcome = {"of another kfloop": "maybe", "without a word": None}.get(odd, "d1")
+        runs.step("run-1", step, "succeeded", {"kind": "k", "digest": "d1", "path": "/gone", "outcome": outcome})
+    message = run(NotifyConfig(), workspace=workspace, status="SUCCEEDED")
+    (record,) = runs.last("t")
+    assert (record["status"], record["exit_code"]) == ("not_evaluated", 1)
+    assert message.status != "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("step", "outcome", "status", "code"),
+    [
+        ("deploy", "promoted", "succeeded", 0),
+        ("deploy", "rolling_out", "succeeded", 0),
+        ("keep", "rejected", "rejected", 3),
+        ("keep", "held", "held", 4),
+        ("approve", "promoted", "succeeded", 0),
+    ],
+)
+def test_what_was_carried_out_tells_the_decision_of_a_gate_out_of_the_cache(
+    step: str, outcome: str, status: str, code: int, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(RUN_ID_VARIABLE, "run-1")
+    runs = open_state(workspace.state).runs
+    runs.step("run-1", step, "succeeded", {"outcome": outcome, "digest": "d1"})
+    message = run(NotifyConfig(), workspace=workspace, status="SUCCEEDED")
+    (record,) = runs.last("t")
+    assert (record["status"], record["exit_code"], message.status) == (status, code, outcome)
+
+
+def test_a_part_of_a_round_has_nothing_to_decide(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUN_ID_VARIABLE, "run-1")
+    open_state(workspace.state).runs.start("run-1", "t", "training", "", {"until": "train"})
+    assert run(NotifyConfig(), workspace=workspace, status="SUCCEEDED").status == "succeeded"

@@ -436,7 +436,12 @@ def test_a_challenger_that_does_not_verify_gets_no_traffic(
         patched.setattr(changing, "verify_version", away)
         with pytest.raises(ServerUnavailable):
             advance(workspace)
-    consistent(workspace, 1, 2)  # the next look tries again
+    assert history(workspace)[-1].phase == "intent"  # the next look goes on with it
+    with monkeypatch.context() as patched:
+        patched.setattr(changing, "verify_version", away)
+        with pytest.raises(ServerUnavailable):
+            advance(workspace)
+    assert sum(row.phase == "intent" for row in history(workspace)) == 2  # that of the first champion, and this one
     monkeypatch.setattr(changing, "verify_version", refuse)
     assert advance(workspace).outcome == "withdrawn"
     consistent(workspace, 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,10 +16,13 @@ import pytest
 from sqlalchemy import text
 
 from kfloop.core.artifacts import folder_digest, write_report
+from kfloop.core.blobs import Blobs
 from kfloop.core.housekeeping import backup as backing
+from kfloop.core.housekeeping import copying
+from kfloop.core.housekeeping import restore as restoring
 from kfloop.core.housekeeping.backup import back_up
 from kfloop.core.housekeeping.collecting import collect_garbage
-from kfloop.core.housekeeping.restore import restore
+from kfloop.core.housekeeping.restore import restore, restore_blobs
 from kfloop.core.state import State, open_state
 from kfloop.core.store import Store
 from kfloop.core.workspace import Workspace
@@ -331,6 +336,79 @@ def test_state_that_is_there_is_not_replaced_unless_told(make: Make, tmp_path: P
     assert content(there) == content(state)
 
 
+@pytest.mark.parametrize("replace_it", [True, False])
+def test_no_run_begins_while_a_restore_is_at_work(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, replace_it: bool
+) -> None:
+    state, workspace = filled(make, "sqlite")
+    back_up(state, workspace, str(tmp_path / "backup"))
+    there, used = make("c")
+    if replace_it:
+        there.runs.start("mine", "c", "training", "f", {})
+    refused: list[str] = []
+
+    def while_copying(*given: Any) -> Any:
+        for loop in ("a", "b", "c"):  # those of the backup, and the one that is there
+            with pytest.raises(LeaseHeldError, match="run 'restore-"):
+                there.leases.acquire(loop, "r")
+            refused.append(loop)
+        return copying.copy_blobs(*given)
+
+    monkeypatch.setattr(restoring, "copy_blobs", while_copying)
+    restore(used, str(tmp_path / "backup"), replace=replace_it)
+    assert refused == ["a", "b", "c"]
+    assert content(there) == content(state)
+    for loop in refused:
+        with there.leases.acquire(loop, "r"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"),
+    [("a loop nobody knew", "sqlite"), ("a loop nobody knew", "postgres"), ("a lease taken over", "sqlite")],
+)
+def test_a_run_that_began_all_the_same_is_not_mixed_with(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, what: str
+) -> None:
+    state, workspace = filled(make, "sqlite")
+    back_up(state, workspace, str(tmp_path / "backup"))
+    there, used = make("c", kind)
+    there.runs.start("mine", "c", "training", "f", {})
+    before = content(there)
+
+    def while_copying(*given: Any) -> Any:
+        if what == "a loop nobody knew":
+            there.leases.acquire("new", "r")
+        else:
+            with there.engine.begin() as connection:
+                connection.execute(text("update leases set token = 'other' where loop = 'c'"))
+        return copying.copy_blobs(*given)
+
+    monkeypatch.setattr(restoring, "copy_blobs", while_copying)
+    with pytest.raises((LeaseHeldError, StateError), match=r"'new' began meanwhile|took over"):
+        restore(used, str(tmp_path / "backup"), replace=True)
+    assert content(there) == before
+
+
+KILLED = """
+import os, sys
+from kfloop.core.housekeeping import restore
+from kfloop.core.workspace import Workspace
+restore.copy_blobs = lambda *_: os._exit(9)
+restore.restore(Workspace.from_json(sys.argv[1]), sys.argv[2])
+"""
+
+
+def test_a_killed_restore_keeps_nobody_out(make: Make, tmp_path: Path) -> None:
+    state, workspace = filled(make, "sqlite")
+    back_up(state, workspace, str(tmp_path / "backup"))
+    again, elsewhere = make("a")
+    command = [sys.executable, "-c", KILLED, elsewhere.to_json(), str(tmp_path / "backup")]
+    assert subprocess.run(command, check=False, timeout=120).returncode == 9
+    restore(elsewhere, str(tmp_path / "backup"))  # its leases are no state that was there
+    assert content(again) == content(state)
+
+
 def only(folder: Path, pattern: str) -> Path:
     (found,) = folder.glob(pattern)
     return found
@@ -385,18 +463,118 @@ def test_a_backup_of_an_older_schema_is_migrated(make: Make, tmp_path: Path) -> 
     assert workspace.loop == "a"
 
 
-@pytest.mark.slow
-def test_a_damaged_blob_is_not_backed_up_as_if_it_were_whole(make: Make, s3: str, tmp_path: Path) -> None:
-    from kfloop.core.blobs import Blobs
+def spoiled(store: Store, word: str) -> None:
+    """Other bytes in a file of the blob, behind kfloop's back."""
+    if store.blobs is None:
+        report = store.root / "models" / name_of(word) / "report.json"
+        report.unlink()
+        report.symlink_to("/proc/self/mem")  # reading its first byte is an input/output error, as on a disk that fails
+        return
+    victim = next(key for key in store.blobs._files() if name_of(word) in key and key.endswith("report.json"))
+    store.blobs._fs.pipe_file(store.blobs._at(victim), b"something else")
 
-    state, workspace = make(store=f"s3://ready/{tmp_path.name}")
-    rounds(state, workspace, 1)
-    server = Blobs(workspace.store)
-    victim = next(key for key in server._files() if key.startswith("models") and key.endswith("report.json"))
-    server._fs.pipe_file(server._at(victim), b"something else")
-    with pytest.raises(StateError, match="damaged"):
-        back_up(state, workspace, str(tmp_path / "backup"))
-    assert not (tmp_path / "backup" / "state").exists()
+
+ELSEWHERE = ["disk", "memory", pytest.param("s3", marks=pytest.mark.slow)]
+
+
+@pytest.fixture
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
+    """A store of each kind: a folder, one of fsspec's own that needs no server, and a real S3."""
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+        return f"s3://ready/{tmp_path.name}"
+    return f"memory://{tmp_path.name}" if request.param == "memory" else None
+
+
+@pytest.mark.parametrize("address", ELSEWHERE, indirect=True)
+def test_a_damaged_blob_is_named_and_all_others_are_backed_up(make: Make, tmp_path: Path, address: str | None) -> None:
+    state, workspace = make(store=address)
+    rounds(state, workspace, 2)
+    store = Store.of(workspace)
+    spoiled(store, "m0")
+    saved = back_up(state, workspace, str(tmp_path / "backup"))
+    (found,) = saved.damaged
+    assert (found.kind, found.digest, saved.copied) == ("models", name_of("m0"), 5)
+    assert ("damaged" if address else "Input/output error") in found.reason
+    there = Store(str(tmp_path / "backup"))
+    assert not there.has("models", name_of("m0"))
+    assert there.digests("state") == [saved.name]
+    again, elsewhere = make("a")
+    restore(elsewhere, str(tmp_path / "backup"))
+    assert content(again) == content(state)
+
+
+@pytest.mark.parametrize("address", ELSEWHERE[1:], indirect=True)
+@pytest.mark.parametrize("what", ["a blob", "state"])
+def test_what_a_server_keeps_wrongly_is_noticed_at_once(
+    make: Make, address: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list is right and the bytes behind it are not: only reading them back tells."""
+    state, workspace = make()
+    rounds(state, workspace, 2)
+    publish = Blobs.publish
+
+    def losing(self: Blobs, folder: Path, kind: str, digest: str) -> bool:
+        done = publish(self, folder, kind, digest)
+        if digest == name_of("m0") or (kind, what) == ("state", "state"):
+            victim = next(key for key in self._files() if f"{kind}/{digest}/" in key)
+            self._fs.pipe_file(self._at(victim), b"less")
+        return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Blobs, "publish", losing)
+        if what == "state":
+            with pytest.raises(StateError, match="is damaged"):
+                back_up(state, workspace, f"{address}-backup")
+            return
+        saved = back_up(state, workspace, f"{address}-backup")
+    (found,) = saved.damaged
+    assert (found.digest, saved.copied) == (name_of("m0"), 5)
+    assert "its copy cannot be read" in found.reason
+    assert back_up(state, workspace, f"{address}-backup").copied == 1  # nothing of it was left there
+    again, elsewhere = make("a")
+    assert restore(elsewhere, f"{address}-backup").copied == 6
+    assert content(again) == content(state)
+
+
+@pytest.mark.parametrize("address", ELSEWHERE, indirect=True)
+def test_blobs_alone_come_back_and_state_stays(make: Make, tmp_path: Path, address: str | None) -> None:
+    state, workspace = make(store=address)
+    rounds(state, workspace, 2)
+    back_up(state, workspace, str(tmp_path / "backup"))
+    store = Store.of(workspace)
+    store.remove("datasets", name_of("d1"))
+    if address:
+        spoiled(store, "m0")
+    rounds(state, workspace, 1, first=7)  # later than the backup
+    before = content(state)
+    with state.leases.acquire("a", "at work"):  # it needs no pause: a blob appears whole and never changes
+        done = restore_blobs(workspace, str(tmp_path / "backup"))
+    assert (done.copied, done.present, done.damaged) == ((2, 4, ()) if address else (1, 5, ()))
+    assert content(state) == before
+    for word, kind in (("d1", "datasets"), ("m0", "models"), ("m7", "models")):
+        assert store.require(kind, name_of(word)).is_dir()
+    saved = Store(str(tmp_path / "backup")).path("models", name_of("m0"))
+    assert folder_digest(store.path("models", name_of("m0"))) == folder_digest(saved)
+    with pytest.raises(StateError, match="there is no backup in"):
+        restore_blobs(workspace, str(tmp_path / "nothing"))
+
+
+def test_a_damaged_blob_of_a_backup_is_named_and_state_is_left_alone(make: Make, tmp_path: Path) -> None:
+    state, workspace = filled(make, "sqlite")
+    backup = f"memory://{tmp_path.name}-backup"
+    back_up(state, workspace, backup)
+    there = Store(backup, tmp_path / "mirror")
+    spoiled(there, "m0")
+    again, elsewhere = make("a")
+    with pytest.raises(StateError, match=f"1 blobs of the backup .* models '{name_of('m0')}'"):
+        restore(elsewhere, backup)
+    assert not any(content(again).values())
+    done = restore_blobs(elsewhere, backup)  # those that are good are there by now
+    assert (done.copied, done.present, [blob.digest for blob in done.damaged]) == (0, 5, [name_of("m0")])
+    there.remove("models", name_of("m0"))
+    restore(elsewhere, backup)
+    assert content(again) == content(state)
 
 
 @pytest.mark.slow

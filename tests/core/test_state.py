@@ -19,6 +19,7 @@ from kfloop.components.deploy.recovery import recover
 from kfloop.core.state import State, open_state
 from kfloop.core.state.anchor import anchor, verified
 from kfloop.core.state.database import HEAD
+from kfloop.core.state.leases import began
 from kfloop.core.state.schema import metadata
 from kfloop.core.workspace import Workspace
 from kfloop.errors import LeaseHeldError, StateError
@@ -193,6 +194,49 @@ def test_the_lease_of_a_killed_run_is_taken_over_at_once(state: State, url: str)
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
     with state.leases.acquire("a", "r2") as lease:
         lease.check()
+
+
+OF_A_PID = "update leases set pid = :pid, born = :born"
+
+
+@pytest.mark.parametrize("who", ["ours", "of root"])
+def test_a_lease_of_a_dead_process_whose_pid_another_one_got_is_free(state: State, who: str) -> None:
+    """As after a crash on a busy host, or in a container, where pids are few."""
+    another = os.getppid() if who == "ours" else 1
+    if began(another) is None:
+        pytest.skip("this system hides processes of others")
+    lease = state.leases.acquire("a", "r1")
+    vandal(state, OF_A_PID, pid=another, born=(began(another) or 0) + 1)
+    assert state.leases.holder("a") is None
+    with state.leases.acquire("a", "r2"), pytest.raises(StateError, match="took over"):
+        lease.check()
+
+
+def test_a_lease_of_a_process_that_lives_is_held_and_so_is_one_of_old(state: State) -> None:
+    state.leases.acquire("a", "r1")
+    holder = state.leases.holder("a")
+    assert holder is not None
+    assert holder.born == began(os.getpid())
+    for born in (began(os.getppid()), None):
+        vandal(state, OF_A_PID, pid=os.getppid(), born=born)
+        with pytest.raises(LeaseHeldError):
+            state.leases.acquire("a", "r2")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="clock ticks are told by Linux")
+def test_the_beginning_of_a_process_is_that_of_the_system(tmp_path: Path) -> None:
+    """Against psutil, whose unix seconds are of another clock: what lies between two processes is the same by both."""
+    import psutil
+
+    program = tmp_path / "odd ) name (1 2"
+    program.symlink_to(sys.executable)
+    with subprocess.Popen([program, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        ticks = [began(pid) or 0.0 for pid in (os.getpid(), child.pid)]
+        seconds = [psutil.Process(pid).create_time() for pid in (os.getpid(), child.pid)]
+        child.communicate(b"\n")
+    per_second = os.sysconf("SC_CLK_TCK")
+    assert (ticks[1] - ticks[0]) / per_second == pytest.approx(seconds[1] - seconds[0], abs=0.02)
+    assert began(child.pid) is None
 
 
 def test_a_lease_that_was_taken_over_is_noticed(state: State) -> None:

@@ -3,7 +3,7 @@
 from kfp import dsl, kubernetes
 
 from kfloop.core.image import IMAGE
-from kfloop.pipelines.cluster.retraining import submit_training
+from kfloop.pipelines.cluster.retraining import stand_by, submit_training
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -168,3 +168,9 @@ def starting(
         deploy_config=deploy_config,
         notify_config=notify_config,
     )
+
+
+@dsl.pipeline
+def waiting(workspace: str, cluster_config: str) -> None:
+    """The step of monitoring that waits for a training on a cluster, alone."""
+    stand_by(workspace=workspace, trigger="in_flight", cluster_config=cluster_config)

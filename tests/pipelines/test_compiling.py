@@ -123,7 +123,7 @@ def test_every_pod_is_placed_named_and_without_root(compiled: list[dict[str, Any
         assert settings["securityContext"] == {"runAsNonRoot": True}
         labels = settings["podMetadata"]["labels"]
         # With this one Kubeflow gives a pod the token to ask its API with.
-        assert (labels.pop("access-ml-pipeline", None) == "true") == (step == "submit_training")
+        assert (labels.pop("access-ml-pipeline", None) == "true") == (step in {"submit_training", "stand_by"})
         assert labels == {"kfloop.io/pipeline": pipeline, "kfloop.io/step": step}
         (volume,) = settings["pvcMount"]
         assert (volume["constant"], volume["mountPath"]) == ("kfloop-work", "/kfloop")

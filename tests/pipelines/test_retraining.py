@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,21 @@ from typing import Any
 import pytest
 
 from cluster_loops import IMAGE, QUICK
+from kfloop.components.monitor.policy.circumstances import awaited
 from kfloop.core.cluster import ClusterConfig
 from kfloop.core.config import LoopConfig
 from kfloop.core.image import NAMES, locked_images
 from kfloop.core.records import StepRecord
 from kfloop.core.state import open_state
 from kfloop.core.workspace import Workspace
-from kfloop.errors import ConfigError, ServerUnavailable, StateError, TerminalError
+from kfloop.errors import ConfigError, KfloopError, ServerUnavailable, StateError, TerminalError
 from kfloop.pipelines.arguments import pipeline_arguments
 from kfloop.pipelines.cluster.auth import MOUNTED_TOKEN_VARIABLE
 from kfloop.pipelines.cluster.compiling import compile_pipelines
 from kfloop.pipelines.cluster.platform import cluster_for_pods
-from kfloop.pipelines.cluster.starting import start_training
+from kfloop.pipelines.cluster.starting import close_ended, start_training
 from kfloop.pipelines.local import check_branches, run_pipeline
-from kfp_server import KfpServer, Trouble, kfp_server
+from kfp_server import KfpServer, Step, Trouble, kfp_server
 
 LOCKED = {name: f"registry.example/kfloop-{name}@sha256:{digit * 64}" for name, digit in zip(NAMES, "123", strict=True)}
 
@@ -183,6 +185,80 @@ def test_a_pipeline_that_cannot_be_compiled_is_told(
     with pytest.raises(TerminalError, match="cannot be compiled"):
         start_training(workspace, cluster_json(kfp), sections(config, workspace), patience=QUICK)
     assert kfp.runs == []
+
+
+def waited_for(kfp: KfpServer, config: LoopConfig, workspace: Workspace) -> str:
+    """A training at work that the last round of the monitor started."""
+    run_id = start(kfp, config, workspace)
+    state = open_state(workspace.state)
+    state.runs.step("round", "submit_training", "succeeded", {"outcome": run_id, "until": time.time() + 48 * 3600})
+    told = {"trigger": "retrain", "reason": "r", "champion_digest": "d", "fingerprint": "f"}
+    state.triggers.add(workspace.loop, run_id="round", **told)
+    return run_id
+
+
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [("CANCELED", "cancelled"), ("FAILED", "failed"), ("SKIPPED", "failed"), ("deleted", "cancelled")],
+)
+def test_a_training_that_cannot_say_that_it_is_over_is_asked_for(
+    how: str, status: str, kfp: KfpServer, config: LoopConfig, workspace: Workspace
+) -> None:
+    run_id = waited_for(kfp, config, workspace)
+    state = open_state(workspace.state)
+    assert awaited(state, workspace.loop)["outcome"] == run_id
+    if how == "deleted":
+        kfp.stored["runs"].clear()
+    else:
+        kfp.story = [Step(how)]
+    assert close_ended(workspace, cluster_json(kfp), patience=QUICK) == run_id
+    record = state.runs.get(run_id)
+    assert record is not None
+    assert (record["status"], record["exit_code"]) == (status, 1)
+    assert awaited(state, workspace.loop) == {}
+    asked = len(kfp.requests)
+    assert close_ended(workspace, cluster_json(kfp), patience=QUICK) == ""
+    assert len(kfp.requests) == asked
+
+
+@pytest.mark.parametrize("state_there", ["PENDING", "RUNNING", "CANCELING", "PAUSED"])
+def test_a_training_at_work_is_waited_for(
+    state_there: str, kfp: KfpServer, config: LoopConfig, workspace: Workspace
+) -> None:
+    run_id = waited_for(kfp, config, workspace)
+    kfp.story = [Step(state_there)]
+    assert close_ended(workspace, cluster_json(kfp), patience=QUICK) == ""
+    assert awaited(open_state(workspace.state), workspace.loop)["outcome"] == run_id
+
+
+@pytest.mark.parametrize("status", [0, 403, 500, 503])
+def test_a_server_that_does_not_say_leaves_everything_as_it_is(
+    status: int, kfp: KfpServer, config: LoopConfig, workspace: Workspace
+) -> None:
+    run_id = waited_for(kfp, config, workspace)
+    kfp.trouble = lambda _: Trouble(status)
+    with pytest.raises(KfloopError):
+        close_ended(workspace, cluster_json(kfp), patience=QUICK)
+    assert awaited(open_state(workspace.state), workspace.loop)["outcome"] == run_id
+
+
+@pytest.mark.parametrize("away", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_step_that_stands_by_sees_the_end_of_a_training(
+    kfp: KfpServer, config: LoopConfig, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, *, away: bool
+) -> None:
+    """As KFP runs it; a server that is away does not spoil the round."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    run_id = waited_for(kfp, config, workspace)
+    kfp.story = [Step("CANCELED")]
+    kfp.trouble = lambda _: Trouble(403) if away else None
+    state = open_state(workspace.state)
+    state.runs.start("r2", "digits", "monitoring", "", {})
+    arguments = {"workspace": workspace.to_json(), "cluster_config": cluster_json(kfp)}
+    finished = run_pipeline("sample_pipelines:waiting", arguments, workspace, state, "r2")
+    assert finished.returncode == 0, finished.log.read_text()
+    last = state.runs.events("r2")[-1]
+    assert (last.step, last.event, last.payload["outcome"]) == ("stand_by", "succeeded", "in_flight")
+    assert awaited(state, workspace.loop).get("outcome") == (run_id if away else None)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from click.testing import CliRunner
 from cluster_loops import IMAGE, QUICK, write_loop
 from kfloop.cli.submit import submit_command
 from kfloop.components.gate.overriding import overrides_in_force
+from kfloop.components.monitor.policy.circumstances import judge
 from kfloop.core.artifacts import write_report
 from kfloop.core.config import load_config, parse_section
 from kfloop.core.sections import GateConfig
 from kfloop.core.state import open_state
+from kfloop.core.store import Store
 from kfloop.core.workspace import Workspace
 from kfloop.errors import ConfigError, InputError, KfloopError, ServerUnavailable, TerminalError
 from kfloop.pipelines.cluster.compiling import compile_pipelines
@@ -495,12 +498,95 @@ def test_submit_attach_and_cancel(kfp: KfpServer, tmp_path: Path, compiled: Path
     assert f"kfloop submit --attach {run_id}" in told.stderr
     again = command(path, "--compiled", str(compiled), "--no-follow")
     assert "the same run is at work already" in again.stderr
-    assert command(path, "--cancel", run_id).return_value == 0
+    assert command(path, "--cancel", run_id, "--every", "0.01").return_value == 0
     told = command(path, "--attach", run_id, "--every", "0.01")
     assert told.return_value == 1
     assert "cancelled: the run was cancelled" in told.stderr
     assert "has ended already: canceled" in command(path, "--cancel", run_id).stderr
     assert kfp.count(f"POST runs/{run_id}:terminate") == 1
+
+
+def in_flight(target: Target, run_id: str) -> str:
+    """What the monitor says to a person who wants a retraining, a minute after a trigger started this run."""
+    state = target.reachable_state()
+    champion = state.ledger.champion(target.config.name)
+    assert champion is not None
+    config = target.config.monitor.model_copy(update={"retrain": "somebody asked"})
+    told = judge(
+        config,
+        causes=(),
+        problem=None,
+        champion=champion,
+        state=state,
+        workspace=replace(target.workspace, root=target.root, store=str(target.root / "store")),
+        now=champion.at + 60,
+    )
+    return str(told["outcome"]) if run_id in told["reason"] else f"{told['outcome']} for another reason"
+
+
+def triggered(kfp: KfpServer, tmp_path: Path, compiled: Path) -> tuple[Path, Target, str]:
+    """A loop with a champion, and a training that its monitor started on the cluster an instant ago."""
+    database = f"sqlite:///{tmp_path}/state.db"
+    state = open_state(database)
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "any").touch()
+    Store(str(tmp_path / "store")).publish(tmp_path / "package", "models", "m1")
+    intent = state.ledger.intend(
+        "digits", action="promote", version=1, model_digest="m1", expected_champion=None, actor="t", reason="r"
+    )
+    done = state.ledger.close(intent, done=True)
+    kfp.story = [Step("RUNNING")]
+    path = write_loop(tmp_path, kfp.url, state=database)
+    target = open_target(path, patience=QUICK)
+    run_id = submit(target, compiled=compiled).run_id
+    state.runs.step("round", "submit_training", "succeeded", {"outcome": run_id, "until": done.at + 48 * 3600})
+    state.triggers.add(
+        "digits", run_id="round", trigger="retrain", reason="r", champion_digest="m1", fingerprint="f", at=done.at
+    )
+    return path, target, run_id
+
+
+@pytest.mark.parametrize("how", ["cancelled here", "cancelled elsewhere", "failed", "deleted"])
+def test_a_triggered_training_that_is_over_is_not_waited_for(
+    how: str, kfp: KfpServer, tmp_path: Path, compiled: Path
+) -> None:
+    """Its last step never ran, so nobody closed its record: the monitor would wait for as long as a training may take."""
+    path, target, run_id = triggered(kfp, tmp_path, compiled)
+    assert in_flight(target, run_id) == "in_flight"
+    if how == "cancelled here":
+        told = command(path, "--cancel", run_id, "--every", "0.01", "--json")
+        assert json.loads(told.stdout) == {"run_id": run_id, "cancelled": True, "state": "canceled"}
+    elif how == "deleted":
+        kfp.stored["runs"].clear()
+        told = command(path, "--cancel", run_id, "--json")
+        assert json.loads(told.stdout)["state"] == "gone"
+    else:
+        if how == "failed":
+            kfp.story = [Step("FAILED", {"train": "FAILED"}, {"": "node lost"})]
+        else:
+            target.server.terminate(run_id)
+        assert command(path, "--attach", run_id, "--every", "0.01").return_value == 1
+    assert in_flight(target, run_id) == "retrain for another reason"
+    status = "failed" if how == "failed" else "cancelled"
+    record = target.reachable_state().runs.get(run_id)
+    assert record is not None
+    assert (record["status"], record["exit_code"], record["engine"]) == (status, 1, "cluster")
+
+
+def test_a_cancel_that_nobody_waits_for_says_how_to_see_its_end(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
+    path, target, run_id = triggered(kfp, tmp_path, compiled)
+    told = command(path, "--cancel", run_id, "--no-follow")
+    assert f"kfloop submit --attach {run_id}" in told.stderr
+    assert in_flight(target, run_id) == "in_flight"  # its steps may be at work still
+
+
+def test_a_run_that_is_gone_and_that_no_trigger_started_is_an_error(
+    kfp: KfpServer, tmp_path: Path, compiled: Path
+) -> None:
+    path, target, _ = triggered(kfp, tmp_path, compiled)
+    told = command(path, "--cancel", "3f0c9a9e-0000-4000-8000-000000000000")
+    assert isinstance(told.exception, InputError)
+    assert target.reachable_state().runs.last("digits", 5) == []
 
 
 def test_an_interrupt_leaves_the_run_alone(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:

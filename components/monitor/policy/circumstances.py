@@ -100,6 +100,15 @@ def past_attempts(state: State, loop: str) -> tuple[Attempt, ...]:
     )
 
 
+def awaited(state: State, loop: str) -> dict[str, Any]:
+    """The training that the last trigger started as a run of its own and that has no record yet (its last step writes that): ``outcome``, its id, and ``until``."""
+    for trigger in state.triggers.history(loop, RETRAIN)[-1:]:
+        started = _started(state, trigger.run_id)
+        if started and state.runs.get(started["outcome"]) is None:
+            return started
+    return {}
+
+
 def _started(state: State, run: str) -> dict[str, Any]:
     """What a round says of the training that it started as a run of its own, on a cluster; empty where it trained itself."""
     events = state.runs.events(run) if run else []
@@ -130,11 +139,13 @@ def _of_gate(state: State, run: str) -> str:
 
 def _under_way(state: State, loop: str, now: float) -> tuple[str, ...]:
     runs = [f"run {name}" for name in state.runs.active(loop) if name != run_id()]
-    for trigger in state.triggers.history(loop, RETRAIN)[-1:]:
-        started = _started(state, trigger.run_id)
-        # Its last step writes its record; one that was killed never gets there, so it counts for as long as it may take.
-        if started and now < started["until"] and state.runs.get(started["outcome"]) is None:
-            runs.append(f"run {started['outcome']}")
+    started = awaited(state, loop)
+    if (
+        started and now < started["until"]
+    ):  # one that was killed never writes its record: it counts for as long as it may take
+        runs.append(f"run {started['outcome']}")
+    opened = state.ledger.open_intent(loop)
+    runs += [f"the {opened.action} of version {opened.version}"] if opened is not None else []
     rollout = active_rollout(state.ledger.history(loop))
     return (*runs, *([f"the roll-out of version {rollout.version}"] if rollout is not None else []))
 

@@ -2,13 +2,13 @@
 
 A backup is a blob of kind ``state`` in the store that holds backups: it appears there whole or not at all. State is read first and in one
 transaction, the blobs after it: whatever the copy of state names is among them, because blobs are published before they are named. Blobs that
-the backup has already are not copied again. Leases are not kept: they are about processes.
+the backup has already are not copied again; what is copied is read back. A damaged blob is named and left out, and everything else is backed
+up. Leases are not kept: they are about processes.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import time
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from sqlalchemy import select
 
 from kfloop import __version__
 from kfloop.core.artifacts import file_sha256, folder_digest
+from kfloop.core.housekeeping.copying import STATE, at_hand, copy_blobs, put
 from kfloop.core.housekeeping.references import loops_of
 from kfloop.core.state.database import HEAD, POSTGRES
 from kfloop.core.state.schema import leases, metadata
@@ -26,14 +27,12 @@ from kfloop.core.store import Store
 from kfloop.errors import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy import Table
 
+    from kfloop.core.housekeeping.copying import Damaged
     from kfloop.core.state import State
     from kfloop.core.workspace import Workspace
 
-KIND = "state"
 INDEX = "backup.json"
 FORMAT = 1
 
@@ -48,6 +47,7 @@ class Saved:
         loops: Loops that it has state of.
         copied: Blobs that were copied now.
         present: Blobs that the backup had already.
+        damaged: Blobs that are not in the backup, because they could not be read.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Saved:
     loops: tuple[str, ...]
     copied: int
     present: int
+    damaged: tuple[Damaged, ...]
 
 
 def tables() -> list[Table]:
@@ -71,7 +72,8 @@ def back_up(state: State, workspace: Workspace, destination: str) -> Saved:
         destination: Folder or fsspec URL.
 
     Raises:
-        StateError: A blob is damaged, or changed while it was copied.
+        StateError: The destination cannot be written, or gives back something else than it was given.
+        TransientError: State, store or destination are away.
     """
     scratch = workspace.kfloop_dir / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -81,10 +83,12 @@ def back_up(state: State, workspace: Workspace, destination: str) -> Saved:
         out.mkdir()
         rows = dump(state, out)
         loops = loops_of(state)
-        copied = copy_blobs(Store.of(workspace), there, Path(made) / "blob")
+        copies = copy_blobs(Store.of(workspace), there, Path(made) / "blob")
         name = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + folder_digest(out)[:6]
-        there.publish(out, KIND, name)
-    return Saved(name=name, rows=rows, loops=tuple(loops), copied=copied[0], present=copied[1])
+        put(there, out, STATE, name)
+        with at_hand(there, STATE, name, Path(made) / "back") as back:
+            read_dump(back)
+    return Saved(name=name, rows=rows, loops=tuple(loops), **vars(copies))
 
 
 def dump(state: State, out: Path) -> dict[str, int]:
@@ -143,41 +147,3 @@ def read_dump(folder: Path) -> tuple[str, dict[str, list[dict[str, Any]]]]:
             )
         rows[name] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return schema, rows
-
-
-def copy_blobs(source: Store, target: Store, scratch: Path) -> tuple[int, int]:
-    """Copy what ``target`` has not; each copy is compared with what it was made of.
-
-    Returns:
-        Number of blobs copied, and of those that were there.
-
-    Raises:
-        StateError: A blob is damaged, or changed meanwhile.
-    """
-    copied, present = 0, 0
-    there = target.everything()
-    for kind, digest in source.everything():
-        if kind == KIND:
-            continue
-        if (kind, digest) in there:
-            present += 1
-            continue
-        for folder in _at_hand(source, kind, digest, scratch):
-            expected = folder_digest(folder)
-            if folder_digest(target.publish(folder, kind, digest)) != expected:
-                target.remove(kind, digest)
-                raise StateError(f"{kind} '{digest}' changed while it was copied", hint="run the command again")
-        copied += 1
-    return copied, present
-
-
-def _at_hand(store: Store, kind: str, digest: str, scratch: Path) -> Iterator[Path]:
-    """The folder of a blob; one that lies elsewhere is here for this moment only."""
-    if store.blobs is None:
-        yield store.require(kind, digest)
-        return
-    try:
-        if store.blobs.fetch(kind, digest, scratch):
-            yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

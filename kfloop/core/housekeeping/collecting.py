@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kfloop.core.housekeeping import KEPT_RUNS
+from kfloop.core.housekeeping.holding import all_held
 from kfloop.core.housekeeping.references import Blob, kept_blobs, loops_of, named_by
-from kfloop.core.records import new_run_id
 from kfloop.core.store import Store
 
 if TYPE_CHECKING:
     from kfloop.core.state import State
     from kfloop.core.workspace import Workspace
 
-KEPT_RUNS = 20
 STALE_S = 24 * 3600  # no upload and no copy takes longer; a younger one may still be at work
 
 
@@ -54,12 +53,8 @@ def collect_garbage(state: State, workspace: Workspace, *, runs: int = KEPT_RUNS
         StateError: A run took a loop over meanwhile; what is left is left alone.
     """
     store = Store.of(workspace)
-    with contextlib.ExitStack() as held:
-        # A run at work may be about to name a blob that no record names yet.
-        mine = [
-            held.enter_context(state.leases.acquire(loop, f"gc-{new_run_id()}"))
-            for loop in sorted({*loops_of(state), workspace.loop})
-        ]
+    # A run at work may be about to name a blob that no record names yet.
+    with all_held(state, {*loops_of(state), workspace.loop}, "gc") as mine:
         named = set[Blob]().union(*named_by(state).values())
         kept = kept_blobs(state, store, workspace, runs)
         sizes = store.everything()
@@ -67,10 +62,8 @@ def collect_garbage(state: State, workspace: Workspace, *, runs: int = KEPT_RUNS
         leftovers = store.leftovers(time.time() - STALE_S)
         if not dry_run:
             for kind, digest in garbage:
-                for (
-                    lease
-                ) in mine:  # cut off for long, it may have been taken over by a run that found this blob in place
-                    lease.check()
+                for lease in mine:
+                    lease.check()  # cut off for long, it may have been taken over by a run that found this blob in place
                 store.remove(kind, digest)
             for name in leftovers:
                 store.remove_leftover(name)

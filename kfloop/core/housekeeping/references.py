@@ -34,12 +34,12 @@ LONGEST_RUN_S = 7 * 86_400.0
 ENDS_HERE = ("datasets",)
 
 
-def loops_of(state: State) -> list[str]:
-    """Names of all loops that the state knows."""
+def loops_of(state: State, *, leased: bool = True) -> list[str]:
+    """Names of all loops that the state knows; with ``leased`` also of those that have nothing but a lease."""
     with state.engine.connect() as connection:
         found = {
             name
-            for table in (runs, ledger, triggers, monitors, leases)
+            for table in (runs, ledger, triggers, monitors, *([leases] if leased else []))
             for (name,) in connection.execute(select(table.c.loop).distinct())
         }
     return sorted(found)

@@ -1,7 +1,11 @@
-"""Restore: what a backup has, back into state and store, on whatever kind of database, after a check of it all."""
+"""Restore: what a backup has, back into state and store, on whatever kind of database, after a check of it all; or blobs alone.
+
+The leases of all loops, those that are there and those of the backup, are held meanwhile: no run mixes with it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +14,23 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import MetaData, create_engine, delete, func, insert, select, text
 
 from kfloop.core.addresses import redacted
-from kfloop.core.housekeeping.backup import KIND, copy_blobs, read_dump, tables
+from kfloop.core.housekeeping.backup import read_dump, tables
+from kfloop.core.housekeeping.copying import STATE, copy_blobs
+from kfloop.core.housekeeping.holding import all_held
 from kfloop.core.housekeeping.references import loops_of
 from kfloop.core.state.database import POSTGRES, open_state, upgrade
+from kfloop.core.state.schema import leases
 from kfloop.core.store import Store
 from kfloop.errors import LeaseHeldError, StateError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Connection, Table
 
+    from kfloop.core.housekeeping.copying import Copies, Damaged
     from kfloop.core.state import State
+    from kfloop.core.state.leases import Lease
     from kfloop.core.workspace import Workspace
 
 NUMBERED = {"triggers": "id", "looks": "number"}  # columns that the database counts itself
@@ -36,6 +47,7 @@ class Restored:
         ledgers: Rows of each loop's ledger, after a check of its hash chain.
         copied: Blobs that were copied now.
         present: Blobs that the store had already.
+        damaged: Blobs that the backup has no good copy of; only where blobs alone were asked for.
     """
 
     name: str
@@ -43,6 +55,7 @@ class Restored:
     ledgers: dict[str, int]
     copied: int
     present: int
+    damaged: tuple[Damaged, ...]
 
 
 def restore(workspace: Workspace, source: str, *, at: str | None = None, replace: bool = False) -> Restored:
@@ -55,29 +68,75 @@ def restore(workspace: Workspace, source: str, *, at: str | None = None, replace
         replace: Whether state that is there may be replaced.
 
     Raises:
-        StateError: There is no such backup, it is damaged, its ledger is broken, or there is state already.
-        LeaseHeldError: A run is at work on the state that would be replaced.
+        StateError: There is no such backup, it or a blob of it is damaged, its ledger is broken, or there is state already.
+        LeaseHeldError: A run is at work on the state that would be replaced, or one began meanwhile.
     """
+    with _scratch(workspace) as made:
+        there = Store(source, made / "mirror")
+        names = _names(there, source)
+        if at is not None and at not in names:
+            raise _no_backup(source, names, at)
+        name = at or names[-1]
+        rows, ledgers = _checked(there.require(STATE, name), made / "check.db")
+        state = open_state(workspace.state)
+        with all_held(state, {*loops_of(state), *ledgers, workspace.loop}, "restore") as mine:
+            _refuse_if_used(state, replace=replace)
+            # Blobs before the rows that name them; a kill in between leaves blobs that nobody names, and the old state.
+            copies = copy_blobs(there, Store.of(workspace), made / "blob")
+            _refuse_damaged(copies, source)
+            _write(state, rows, mine, replace=replace)
+    counts = {table: len(found) for table, found in rows.items()}
+    return Restored(name=name, rows=counts, ledgers=ledgers, **vars(copies))
+
+
+def restore_blobs(workspace: Workspace, source: str) -> Restored:
+    """Bring back the blobs that the store has lost, or that are not what its own list says; state is left as it is.
+
+    Args:
+        workspace: Places of the loop.
+        source: Folder or fsspec URL of the backups.
+
+    Raises:
+        StateError: There is no backup.
+    """
+    with _scratch(workspace) as made:
+        there = Store(source, made / "mirror")
+        _names(there, source)
+        copies = copy_blobs(there, Store.of(workspace), made / "blob", mend=True)
+    return Restored(name="", rows={}, ledgers={}, **vars(copies))
+
+
+@contextlib.contextmanager
+def _scratch(workspace: Workspace) -> Iterator[Path]:
     scratch = workspace.kfloop_dir / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="restore-", dir=scratch) as made:
-        there = Store(source, Path(made) / "mirror")
-        names = sorted(there.digests(KIND))
-        if not names or (at is not None and at not in names):
-            raise StateError(
-                f"there is no backup{f' {at!r}' if at else ''} in '{redacted(source)}'",
-                hint=f"there are: {', '.join(names) or 'none'}; make one with: kfloop backup {redacted(source)}",
-            )
-        name = at or names[-1]
-        rows, ledgers = _checked(there.require(KIND, name), Path(made) / "check.db")
-        state = open_state(workspace.state)
-        _refuse_if_used(state, replace=replace)
-        # Blobs before the rows that name them; a kill in between leaves blobs that nobody names, and the old state.
-        copied, present = copy_blobs(there, Store.of(workspace), Path(made) / "blob")
-        _refuse_if_used(state, replace=replace)  # copying may have taken hours
-        _write(state, rows, replace=replace)
-    counts = {table: len(found) for table, found in rows.items()}
-    return Restored(name=name, rows=counts, ledgers=ledgers, copied=copied, present=present)
+        yield Path(made)
+
+
+def _names(there: Store, source: str) -> list[str]:
+    """Names of the backups, the latest last."""
+    names = sorted(there.digests(STATE))
+    if not names:
+        raise _no_backup(source, names)
+    return names
+
+
+def _no_backup(source: str, names: list[str], at: str | None = None) -> StateError:
+    return StateError(
+        f"there is no backup{f' {at!r}' if at else ''} in '{redacted(source)}'",
+        hint=f"there are: {', '.join(names) or 'none'}; make one with: kfloop backup {redacted(source)}",
+    )
+
+
+def _refuse_damaged(copies: Copies, source: str) -> None:
+    if copies.damaged:
+        told = "; ".join(f"{blob.kind} '{blob.digest}': {blob.reason}" for blob in copies.damaged)
+        raise StateError(
+            f"{len(copies.damaged)} blobs of the backup '{redacted(source)}' are damaged, so state was left as it was: {told}",
+            hint="put good copies there, or remove them from the backup to go on without them",
+            damaged=[vars(blob) for blob in copies.damaged],
+        )
 
 
 def _checked(folder: Path, place: Path) -> tuple[dict[str, list[dict[str, Any]]], dict[str, int]]:
@@ -109,14 +168,7 @@ def _checked(folder: Path, place: Path) -> tuple[dict[str, list[dict[str, Any]]]
 
 
 def _refuse_if_used(state: State, *, replace: bool) -> None:
-    loops = loops_of(state)
-    for loop in loops:
-        holder = state.leases.holder(loop)
-        if holder is not None:
-            raise LeaseHeldError(
-                f"run '{holder.run_id}' of loop '{loop}' is at work (pid {holder.pid} on {holder.host})",
-                hint="wait for it to end, or end it and run the command again",
-            )
+    loops = loops_of(state, leased=False)
     if loops and not replace:
         raise StateError(
             f"there is state already, of {', '.join(loops)}",
@@ -125,11 +177,12 @@ def _refuse_if_used(state: State, *, replace: bool) -> None:
         )
 
 
-def _write(state: State, rows: dict[str, list[dict[str, Any]]], *, replace: bool) -> None:
+def _write(state: State, rows: dict[str, list[dict[str, Any]]], mine: list[Lease], *, replace: bool) -> None:
     """All tables in one transaction that keeps every other writer out."""
     with state.begin() as connection:
         if state.engine.dialect.name == POSTGRES:
             connection.execute(text(f"lock table {', '.join(table.name for table in tables())} in exclusive mode"))
+        _refuse_if_begun(connection, mine)
         for table in tables():
             if connection.execute(select(func.count()).select_from(table)).scalar():
                 if not replace:
@@ -140,6 +193,19 @@ def _write(state: State, rows: dict[str, list[dict[str, Any]]], *, replace: bool
                 connection.execute(insert(table), lines[start : start + BATCH])
             if table.name in NUMBERED and state.engine.dialect.name == POSTGRES:
                 _count_on(connection, table, NUMBERED[table.name])
+
+
+def _refuse_if_begun(connection: Connection, mine: list[Lease]) -> None:
+    """Copying may have taken hours: a lease may have been taken over, and a loop that nobody knew may have begun its first run."""
+    for lease in mine:
+        lease.check(connection)
+    held = {lease.loop for lease in mine}
+    for row in connection.execute(select(leases)):
+        if row.loop not in held:
+            raise LeaseHeldError(
+                f"run '{row.run_id}' of loop '{row.loop}' began meanwhile (pid {row.pid} on {row.host}); nothing was changed",
+                hint="wait for it to end, or end it and run the command again",
+            )
 
 
 def _count_on(connection: Connection, table: Table, column: str) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-HEAD = "0003"
+HEAD = "0004"
 SQLITE = "sqlite:///"
 POSTGRES = "postgresql"
 PATIENCE_S = 15

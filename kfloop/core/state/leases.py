@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
 STALE_SECONDS = 30.0
 BEAT_SECONDS = 5.0
@@ -35,13 +35,14 @@ BRIEF_SECONDS = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """Who holds a lease: run, host, pid, and unix times of acquisition and last heartbeat."""
+    """Who holds a lease: run, host, pid, unix times of acquisition and last heartbeat, and ``began`` of the process (null in a lease of old)."""
 
     run_id: str
     host: str
     pid: int
     acquired: float
     heartbeat: float
+    born: float | None = None
 
     def is_us(self, run_id: str) -> bool:
         """Whether it is this process, or the run it is a step of; on another host the same pid is another process."""
@@ -62,7 +63,7 @@ class Leases:
             now = _now(connection)
         if row is None:
             return None
-        holder = Holder(run_id=row.run_id, host=row.host, pid=row.pid, acquired=row.acquired, heartbeat=row.heartbeat)
+        holder = _holder(row)
         return holder if _alive(holder, now) else None
 
     def acquire(self, loop: str, run_id: str) -> Lease:
@@ -86,9 +87,7 @@ class Leases:
             now = _now(connection)
             row = connection.execute(select(leases).where(leases.c.loop == loop)).one_or_none()
             if row is not None:
-                holder = Holder(
-                    run_id=row.run_id, host=row.host, pid=row.pid, acquired=row.acquired, heartbeat=row.heartbeat
-                )
+                holder = _holder(row)
                 if _alive(holder, now):
                     raise LeaseHeldError(
                         f"run '{holder.run_id}' of loop '{loop}' is at work (pid {holder.pid} on {holder.host}, "
@@ -107,18 +106,19 @@ class Leases:
                     pid=os.getpid(),
                     acquired=now,
                     heartbeat=now,
+                    born=began(os.getpid()),
                 )
             )
         return Lease(self._begin, loop, token)
 
 
 class Lease:
-    """A held lease; a context manager that beats in the background and releases at the end."""
+    """A held lease of ``loop``; a context manager that beats in the background and releases at the end."""
 
     def __init__(self, begin: Callable[..., AbstractContextManager[Connection]], loop: str, token: str) -> None:
         self._begin = begin
         self._mine = (leases.c.loop == loop) & (leases.c.token == token)
-        self._loop = loop
+        self.loop = loop
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="kfloop-lease", daemon=True)
 
@@ -136,16 +136,16 @@ class Lease:
         with self._begin() as connection:
             connection.execute(delete(leases).where(self._mine))
 
-    def check(self) -> None:
-        """Make sure the lease is still ours, right before a change that matters.
+    def check(self, connection: Connection | None = None) -> None:
+        """Make sure the lease is still ours, right before a change that matters, or within its transaction.
 
         Raises:
             StateError: It was taken over.
         """
-        with self._begin() as connection:
-            held = connection.execute(select(leases.c.token).where(self._mine)).one_or_none()
+        with contextlib.nullcontext(connection) if connection is not None else self._begin() as within:
+            held = within.execute(select(leases.c.token).where(self._mine)).one_or_none()
         if held is None:
-            raise StateError(f"another run took over loop '{self._loop}'; nothing was changed by this one")
+            raise StateError(f"another run took over loop '{self.loop}'; nothing was changed by this one")
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
@@ -173,16 +173,44 @@ def _now(connection: Connection) -> float:
     return time.time()
 
 
+def _holder(row: Row[Any]) -> Holder:
+    return Holder(
+        run_id=row.run_id, host=row.host, pid=row.pid, acquired=row.acquired, heartbeat=row.heartbeat, born=row.born
+    )
+
+
 def _alive(holder: Holder, now: float) -> bool:
-    if holder.host == this_host():
-        try:
-            os.kill(holder.pid, 0)
-        except ProcessLookupError:
+    if holder.host != this_host():
+        return now - holder.heartbeat < STALE_SECONDS
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's process
+        pass
+    else:
+        if _is_zombie(holder.pid):
             return False
-        except PermissionError:
-            return True
-        return not _is_zombie(holder.pid)
-    return now - holder.heartbeat < STALE_SECONDS
+    there = began(holder.pid)
+    return holder.born is None or there is None or holder.born == there  # else another one got the pid of a dead one
+
+
+def began(pid: int) -> float | None:
+    """When a process of this host began; null where that is not told.
+
+    On Linux in clock ticks since the machine started (proc_pid_stat(5), field 22), which no change of the clock moves, as it would move
+    a time of day; a machine that was started anew is another host. Elsewhere in unix seconds, as the system noted it.
+    """
+    with contextlib.suppress(OSError):
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return float(text.rpartition(")")[2].split()[19])  # the name before it may hold anything
+    if Path("/proc/self/stat").exists():
+        return None
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return float(psutil.Process(pid).create_time())
+    return None
 
 
 def _is_zombie(pid: int) -> bool:

@@ -64,6 +64,7 @@ leases = Table(
     Column("pid", Integer, nullable=False),
     Column("acquired", Float, nullable=False),
     Column("heartbeat", Float, nullable=False),
+    Column("born", Float),
 )
 
 monitors = Table(
