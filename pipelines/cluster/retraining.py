@@ -8,11 +8,10 @@ from typing import Any
 
 from kfp import dsl
 
-from kfloop.components.monitor.component import monitor, stand_by
-from kfloop.components.notify.component import notify
 from kfloop.core.cluster import ClusterConfig
 from kfloop.core.image import IMAGE
 from kfloop.pipelines.cluster.platform import cluster_for_pods
+from kfloop.pipelines.monitoring import monitoring_with
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -62,42 +61,7 @@ def monitoring_for(config: ClusterConfig) -> Any:
     """The pipeline ``monitoring`` whose trigger submits; its parameters are those of the nested form."""
     cluster = cluster_for_pods(config)
 
-    @dsl.pipeline(
-        name="monitoring", description="Monitor; on the trigger 'retrain' start a training round as a run of its own."
-    )
-    def monitoring(
-        workspace: str,
-        data: str,
-        validation: str,
-        labels: str,
-        train_config: str,
-        package_config: str,
-        evaluate_config: str,
-        bless_config: str,
-        gate_config: str,
-        deploy_config: str,
-        monitor_config: str,
-        notify_config: str,
-    ) -> None:
-        message = notify(workspace=workspace, config_json=notify_config).set_caching_options(enable_caching=False)
-        with dsl.ExitHandler(message):
-            look = monitor(workspace=workspace, config_json=monitor_config).set_caching_options(enable_caching=False)
-            with dsl.If(look.outputs["Output"] == "retrain", name="retrain"):
-                submit_training(
-                    workspace=workspace,
-                    cluster_config=cluster,
-                    data=data,
-                    validation=validation,
-                    labels=labels,
-                    train_config=train_config,
-                    package_config=package_config,
-                    evaluate_config=evaluate_config,
-                    bless_config=bless_config,
-                    gate_config=gate_config,
-                    deploy_config=deploy_config,
-                    notify_config=notify_config,
-                ).set_caching_options(enable_caching=False)
-            with dsl.Else(name="no-retrain"):
-                stand_by(workspace=workspace, trigger=look.outputs["Output"]).set_caching_options(enable_caching=False)
+    def submitted(**sections: Any) -> None:
+        submit_training(cluster_config=cluster, **sections).set_caching_options(enable_caching=False)
 
-    return monitoring
+    return monitoring_with(submitted, "Monitor; on the trigger 'retrain' start a training round as a run of its own.")
