@@ -1,7 +1,8 @@
 """Retraining on a cluster: the trigger starts ``training`` as a run of its own, so that monitoring goes on while it trains.
 
 One such training run of a loop is at work at a time. Whoever asks again meanwhile, a second monitoring run or one that was cut short before
-it heard the server's answer, is told of that run. Runs of recurring runs carry no description, so that a scheduled training is not seen.
+it heard the server's answer, is told of that run, and so is whoever asks while a scheduled or a submitted training is at work; that starts nothing and counts
+as no attempt. A schedule asks nobody: KFP starts its training also beside a triggered one.
 """
 
 from typing import Any
@@ -29,13 +30,13 @@ def submit_training(
     deploy_config: str,
     notify_config: str,
 ) -> str:
-    """Start a training round as a run of its own, or find the one at work, and give its id; each argument is JSON, all but the first of a section."""
+    """Start a training round as a run of its own, or stand back from the one at work, and give its id; each argument is JSON, all but the first of a section."""
     import json
     import time
 
     from kfloop.core.execution import recorded
     from kfloop.core.workspace import Workspace
-    from kfloop.pipelines.cluster.starting import start_training
+    from kfloop.pipelines.cluster.starting import start_training, tell
 
     places = Workspace.from_json(workspace)
     sections = {
@@ -51,10 +52,10 @@ def submit_training(
         "notify_config": notify_config,
     }
     with recorded("submit_training", places) as facts:
-        run = start_training(places, cluster_config, sections)
-        # The monitor reads both: a training is under way until its record stands in state, and not longer than it may take.
-        facts |= {"outcome": run, "until": time.time() + json.loads(cluster_config)["deadline_hours"] * 3600}
-        return run
+        started = start_training(places, cluster_config, sections)
+        # The monitor reads it: a training is under way until its record stands in state, and not longer than it may take.
+        facts.update(tell(places, started, time.time() + json.loads(cluster_config)["deadline_hours"] * 3600))
+        return started.run_id
 
 
 def monitoring_for(config: ClusterConfig) -> Any:
