@@ -1,4 +1,4 @@
-"""What the local engine makes of the settings that a pipeline asks of Kubernetes: an equivalent, or an error; never silence.
+"""What the local engine makes of the settings that a pipeline asks of Kubernetes: an equivalent, an error, or a sentence; never silence.
 
 | setting | here |
 |---|---|
@@ -7,6 +7,7 @@
 | volume | a pipeline with the parameter ``workspace`` has its places from there; any other needs the folder |
 | ``/dev/shm`` and other empty folders | the machine's own |
 | labels, node selector, tolerations, security context, image pull policy | about pods and nodes: there is one machine, and its user |
+| CPUs, memory, accelerators, deadline of the run | the machine's own, and no deadline: said once, in the log and the record of the run |
 """
 
 from __future__ import annotations
@@ -75,6 +76,30 @@ def time_limits(documents: list[dict[str, Any]]) -> dict[str, float]:
     """Seconds that each task may take, for those that have a timeout."""
     seconds = {executor: float(settings.get("activeDeadlineSeconds", 0)) for executor, settings in _settings(documents)}
     return {task.name: seconds[task.executor] for task in planned_tasks(documents[0]) if seconds.get(task.executor)}
+
+
+def left_out(documents: list[dict[str, Any]]) -> str:
+    """What the run goes without here, in one sentence; empty where it asks for nothing of the kind."""
+    executors = documents[0].get("deploymentSpec", {}).get("executors", {})
+    asked = {
+        label.removeprefix("exec-"): one.get("container", {}).get("resources", {}) for label, one in executors.items()
+    }
+    accelerators = {task: given["accelerator"] for task, given in sorted(asked.items()) if "accelerator" in given}
+    told = [f"accelerators of '{task}' ({_accelerator(given)})" for task, given in accelerators.items()]
+    bounded = [task for task, given in asked.items() if given.keys() - {"accelerator"}]
+    told += [f"CPU and memory of {len(bounded)} of {len(asked)} steps"] if bounded else []
+    for document in documents:
+        platform = document.get("platforms", {}).get("kubernetes", {})
+        seconds = platform.get("pipelineConfig", {}).get("activeDeadlineSeconds")
+        told += [f"the deadline of the run ({float(seconds):g} s)"] if seconds else []
+    return (
+        f"this machine's own resources, without what the pipeline asks of a cluster: {', '.join(told)}" if told else ""
+    )
+
+
+def _accelerator(given: dict[str, Any]) -> str:
+    count, kind = (given.get(f"resource{name}") or given.get(name.lower()) for name in ("Count", "Type"))
+    return f"{count or 1} of {kind or 'any kind'}"
 
 
 class TimeLimits(logging.Filter):

@@ -47,11 +47,12 @@ DONE = ("succeeded", "cached")
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """How the worker ended: its steps, exit status, and log file."""
+    """How the worker ended: its steps, exit status, log file, and what the pipeline asked of a cluster and went without, in a sentence."""
 
     steps: list[StepRecord]
     returncode: int
     log: Path
+    left_out: str = ""
 
 
 def run_pipeline(
@@ -85,7 +86,7 @@ def run_pipeline(
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
     with tempfile.TemporaryDirectory(prefix="kfloop-run-", dir=_scratch(workspace)) as private:
-        plan_file, error_file = Path(private) / "plan.json", Path(private) / "error.json"
+        plan_file, error_file, told_file = (Path(private) / name for name in ("plan.json", "error.json", "told.txt"))
         order = {
             "pipeline": pipeline,
             "until": until,
@@ -95,6 +96,7 @@ def run_pipeline(
             "private": private,
             "plan": str(plan_file),
             "error": str(error_file),
+            "told": str(told_file),
             "cache": str(workspace.kfloop_dir / "cache" / sha256_text(code_digest() + own)),
         }
         order_file = Path(private) / "order.json"
@@ -107,6 +109,7 @@ def run_pipeline(
                 _end_group(worker)
         plan = _plan(plan_file)
         _raise_refusal(error_file)
+        left_out = told_file.read_text(encoding="utf-8") if told_file.is_file() else ""
     if not plan:
         raise TerminalError(
             f"pipeline '{pipeline}' did not start: {_last_line(log)}", hint=f"the whole story is in {log}"
@@ -114,7 +117,7 @@ def run_pipeline(
     steps = step_records(plan, state.runs.events(run_id), ended=True)
     if progress is not None:
         progress(steps)
-    finished = Finished(steps=steps, returncode=worker.returncode, log=log)
+    finished = Finished(steps=steps, returncode=worker.returncode, log=log, left_out=left_out)
     if worker.returncode == 0 and until is None:
         check_branches(steps)
     return finished

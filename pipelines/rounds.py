@@ -293,6 +293,7 @@ def _round(
         record.steps = _as_ended(record.steps)
         return _close(loop, record, "cancelled", EXIT_FAILED)
     record.steps = finished.steps
+    record.substitutes += [finished.left_out] if finished.left_out else []
     record.digests = {step.name: step.artifact["digest"] for step in finished.steps if step.artifact}
     record.cost = {"cpu_seconds": sum(step.cpu_seconds for step in finished.steps)}
     record.champion["after"] = champion_dict(loop.state.ledger.champion(record.loop))

@@ -104,7 +104,7 @@ def main(path: Path) -> int:
     from kfp import local
 
     from kfloop.core.state import open_state
-    from kfloop.pipelines.honouring import TimeLimits, refuse_unsupported, time_limits
+    from kfloop.pipelines.honouring import TimeLimits, left_out, refuse_unsupported, time_limits
     from kfloop.pipelines.plan import planned_tasks, prune
 
     pipeline = load_pipeline(order["pipeline"])
@@ -121,6 +121,9 @@ def main(path: Path) -> int:
         for task in planned_tasks(documents[0])
     ]
     Path(order["plan"]).write_text(json.dumps(plan), encoding="utf-8")
+    if told := left_out(documents):
+        Path(order["told"]).write_text(told, encoding="utf-8")
+        sys.stdout.write(f"{told}\n")
     logging.basicConfig(level=logging.INFO, stream=sys.stdout)  # the runner says at INFO what it takes from the cache
     state = open_state(order["state"])
     watch = CacheWatch(state, order["run_id"], Path(order["cache"]))

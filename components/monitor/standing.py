@@ -1,9 +1,16 @@
-"""The branch of a monitoring round that does not retrain: it does nothing, on record."""
+"""A monitoring round that does not retrain: it does nothing, on record."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from kfloop.components.monitor.policy.concluding import IN_FLIGHT, RETRAIN
 from kfloop.core.execution import recorded
-from kfloop.core.workspace import Workspace
+from kfloop.core.state import open_state
+from kfloop.core.workspace import Workspace, run_id
+
+if TYPE_CHECKING:
+    from kfloop.core.state.monitors import Trigger
 
 STEP = "stand_by"
 
@@ -21,3 +28,34 @@ def record(trigger: str, workspace: str) -> str:
     with recorded(STEP, Workspace.from_json(workspace)) as facts:
         facts["outcome"] = trigger
     return trigger
+
+
+def stand_back(workspace: Workspace, training: str) -> str:
+    """Take back the trigger of this round, on record: when it came to start its training, another one of the loop was at work.
+
+    Args:
+        workspace: Places of the loop.
+        training: Run of the training at work.
+
+    Returns:
+        The reason.
+    """
+    state, run = open_state(workspace.state), run_id()
+    reason = f"run {training} trains this loop already"
+    mine: Trigger | None = next(
+        (one for one in state.triggers.history(workspace.loop, RETRAIN) if one.run_id == run), None
+    )
+    if mine is not None:
+        reason = f"{mine.reason}, but {reason}"
+        state.triggers.add(
+            workspace.loop,
+            run_id=run,
+            trigger=IN_FLIGHT,
+            reason=reason,
+            champion_digest=mine.champion_digest,
+            fingerprint=mine.fingerprint,
+            evidence_digest=mine.evidence_digest,
+            cause=mine.cause,
+            labels=mine.labels,
+        )
+    return reason

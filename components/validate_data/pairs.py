@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MOST_IMAGES = 20_000  # of each side, whose pixels are read to compare with requests
 REQUESTS = "train/requests"
 PREVIOUS = "previous/current"
+NOT_NAMED = "not compared: there is a request log, and it was out of reach where this run was started (a laptop that submits to a cluster, or a step alone)"
 
 
 def compare(
@@ -48,12 +49,11 @@ def compare(
             pairs[PREVIOUS] = (build_manifest(read_version(store.path("datasets", previous))), manifest)
         else:
             notes[PREVIOUS] = f"the previous version '{previous}' is no longer in the store"
-    if config.requests and Path(config.requests).is_dir():
-        found = _requests(version, Path(config.requests), workspace.loop)
-        if isinstance(found, str):
-            notes[REQUESTS] = found
-        else:
-            pairs[REQUESTS] = found
+    found = _requests(version, config, workspace)
+    if isinstance(found, str):
+        notes |= {REQUESTS: found} if found else {}
+    else:
+        pairs[REQUESTS] = found
     skew: list[dict[str, Any]] = []
     for pair, (reference, current) in pairs.items():
         skew += compare_tables(reference, current, pair=pair, level=config.skew_level, effect=config.skew_effect)
@@ -86,8 +86,18 @@ def _line(pair: str, passed: bool, observed: float | None, column: str, detail: 
     }
 
 
-def _requests(version: DatasetVersion, folder: Path, model: str) -> tuple[pa.Table, pa.Table] | str:
-    """Facts of the training images and of the latest logged ones, both from pixels; or why there is nothing to compare."""
+def _requests(
+    version: DatasetVersion, config: ValidationConfig, workspace: Workspace
+) -> tuple[pa.Table, pa.Table] | str:
+    """Facts of the training images and of the latest logged ones, both from pixels; or why they are not compared, empty where nobody would expect it."""
+    model = workspace.loop
+    if config.requests is None:
+        # Whoever starts a run names the log and its state, which is part of the cache's key: the step alone must not look.
+        unseen = version.modality == "image" and model_files(workspace.request_log / model)
+        return NOT_NAMED if unseen else ""
+    folder = Path(config.requests)
+    if not folder.is_dir():
+        return f"there is no folder '{folder}' (validation.requests)"
     if version.modality != "image":
         return f"the request log holds images, this version {version.modality} rows"
     shape = version.image_shape

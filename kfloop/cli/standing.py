@@ -123,10 +123,16 @@ def _watched(state: State, workspace: Workspace, champion: str | None) -> dict[s
     seen |= {"current": last.champion_digest == champion, "readable": bool(report)}
     return {
         "trigger": {"outcome": last.trigger, "reason": last.reason, "at": last.at},
-        "triggers": dict(Counter(line.trigger for line in history)),
+        "triggers": _rounds(history),
         "declined": _declined([line for line in history[:-1] if line.trigger != "retrain"]),
         "monitor": seen,
     }
+
+
+def _rounds(history: list[Any]) -> dict[str, int]:
+    """Rounds by what they concluded; one that took its trigger back, since another training was at work, concluded that."""
+    last = {line.run_id or place: line.trigger for place, line in enumerate(history)}
+    return dict(Counter(last.values()))
 
 
 def _declined(history: list[Any]) -> list[dict[str, Any]]:

@@ -129,7 +129,7 @@ def recorded(step: str, workspace: Workspace) -> Iterator[dict[str, Any]]:
     bind_to_run()
     started, cpu = time.perf_counter(), time.process_time()
     facts: dict[str, Any] = {}
-    _record(workspace, step, "started", {"pid": os.getpid()})
+    _record(workspace, step, "started", {"pid": os.getpid(), "loop": workspace.loop})
     try:
         yield facts
     except Exception as error:

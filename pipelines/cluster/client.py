@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -39,6 +40,14 @@ class Server(Transport):
         query = {"namespace": namespace, "experiment_id": experiment, "sort_by": "created_at desc"}
         found = self._pages("runs", "runs", query | {"filter": _filter("IS_SUBSTRING", "description", marker)})
         return (run for run in found if marker in run.get("description", ""))
+
+    def young_runs(self, namespace: str, experiment: str, since: datetime) -> Iterator[JSON]:
+        """Runs of an experiment that were made since then, newest first."""
+        query = {"namespace": namespace, "experiment_id": experiment, "sort_by": "created_at desc"}
+        for run in self._pages("runs", "runs", query):
+            if (made := _moment(run.get("created_at"))) is not None and made < since:
+                return
+            yield run
 
     def run(self, run_id: str) -> JSON:
         """One run with its tasks.
@@ -100,6 +109,15 @@ class Server(Transport):
 
 def _filter(operation: str, key: str, value: str) -> str:
     return json.dumps({"predicates": [{"operation": operation, "key": key, "string_value": value}]})
+
+
+def _moment(value: object) -> datetime | None:
+    """A time as the API writes it; null for what is none."""
+    try:
+        found = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _text(answer: JSON, key: str) -> str:

@@ -31,6 +31,7 @@ ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 ENDING = (*ENDED, "CANCELING")
 SUBMITTED = ("training", "monitoring")
 MARKER = "kfloop-key"
+ASKED_BY = "asked by run "
 KEY_LENGTH = 24
 NAME_KEY_LENGTH = 8
 
@@ -107,6 +108,7 @@ def submit(
     name: str | None = None,
     experiment: str | None = None,
     compiled: Path | None = None,
+    asked_by: str = "",
 ) -> Submitted:
     """Start a run, or find the same one at work.
 
@@ -116,6 +118,7 @@ def submit(
         name: Name of the run; null means loop and pipeline. The first signs of the key follow it.
         experiment: KFP experiment; null means that of the loop file.
         compiled: Folder of a reviewed IR; null compiles it now.
+        asked_by: Run whose trigger asked for it; empty where a person did.
 
     Raises:
         ConfigError: The pipeline names an image that is not released, or the server refuses who asks.
@@ -138,7 +141,8 @@ def submit(
         return Submitted(run_id=there["run_id"], name=there.get("display_name", ""), attached=True)
     run = {
         "display_name": f"{name or f'{target.config.name}-{pipeline}'}-{key[:NAME_KEY_LENGTH]}",
-        "description": f"kfloop {pipeline} of loop {target.config.name}; {marker}",
+        "description": f"kfloop {pipeline} of loop {target.config.name}; {marker}"
+        + (f"; {ASKED_BY}{asked_by}" if asked_by else ""),
         "experiment_id": home,
         "pipeline_spec": spec,
         "runtime_config": {"parameters": parameters},

@@ -224,11 +224,12 @@ def test_a_scrape_sees_what_happened_since_the_last_one(loop: Path) -> None:
         workspace = Workspace(
             loop="digits", root=loop.parent, state=f"sqlite:///{loop.parent}/.kfloop/state.db", store="", mlflow=""
         )
-        open_state(workspace.state).triggers.add(
-            "digits", run_id="", trigger="none", reason="r", champion_digest="d", fingerprint=""
-        )
+        of = {"reason": "r", "champion_digest": "d", "fingerprint": ""}
+        for run, trigger in (("", "none"), ("r1", "retrain"), ("r1", "in_flight"), ("", "none")):  # r1 took it back
+            open_state(workspace.state).triggers.add("digits", run_id=run, trigger=trigger, **of)
         after = scrape(address[0])
-        assert 'kfloop_monitor_rounds_total{loop="digits",outcome="none"} 1.0' in after
+        rounds = re.findall(r'kfloop_monitor_rounds_total{loop="digits",outcome="(\w+)"} (\S+)', after)
+        assert dict(rounds) == {"none": "2.0", "in_flight": "1.0"}
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     finally:

@@ -8,6 +8,7 @@ import pytest
 
 from kfloop.components.monitor.policy.causes import DRIFT, Cause
 from kfloop.components.monitor.policy.circumstances import judge, past_attempts
+from kfloop.components.monitor.standing import stand_back
 from kfloop.core.sections import MonitorConfig
 from kfloop.core.state import open_state
 from kfloop.core.statistics.estimate import Estimate
@@ -115,7 +116,10 @@ def test_a_person_who_asks_is_obeyed_but_not_while_a_run_is_at_work(place: Works
     assert (told["outcome"], told["cause"]) == ("retrain", "manual")
     assert "a new camera" in told["reason"]
     attempt(place, "going", 12.0)
-    assert concluded(place, 13.0, None, retrain="a new camera")["outcome"] == "in_flight"
+    with open_state(place.state).leases.acquire(LOOP, "going"):
+        assert concluded(place, 13.0, None, retrain="a new camera")["outcome"] == "in_flight"
+    # Its record says that it is at work, and nobody holds the loop: it was killed.
+    assert concluded(place, 13.0, None, retrain="a new camera")["outcome"] == "retrain"
 
 
 def test_a_roll_out_is_in_flight(place: Workspace) -> None:
@@ -186,6 +190,50 @@ def test_a_training_that_is_a_run_of_its_own_is_under_way_until_its_record_stand
     runs.start("training-1", LOOP, "training", "", {})
     runs.finish("training-1", "failed", {"status": "failed"})
     assert concluded(place, DAY, None, DRIFTED)["outcome"] != "in_flight"
+
+
+def told(place: Workspace, run: str, loop: str = LOOP) -> None:
+    """The first step of a training on a cluster, whoever started it: a schedule, a person, or a trigger."""
+    open_state(place.state).runs.step(run, "ingest", "started", {"pid": 1, "loop": loop})
+
+
+def test_a_training_of_a_schedule_is_under_way_until_its_record_stands(place: Workspace) -> None:
+    assert concluded(place, 0.0, "no rows", retrain="now")["outcome"] == "retrain"
+    told(place, "weekly-7")
+    found = concluded(place, 0.0, "no rows", retrain="now")
+    assert (found["outcome"], "run weekly-7 is under way" in found["reason"]) == ("in_flight", True)
+    assert concluded(place, 8 * DAY, None, schedule_days=7)["outcome"] == "retrain"  # it has been silent for long
+    open_state(place.state).runs.add_ended("weekly-7", LOOP, "training", "rejected", {"started": 0.0})
+    assert concluded(place, 0.0, "no rows", retrain="now")["outcome"] == "retrain"
+
+
+def test_a_training_of_another_loop_or_of_this_very_run_is_not_in_the_way(
+    place: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(place, "other", loop="another")
+    told(place, "own")
+    monkeypatch.setenv("KFLOOP_RUN_ID", "own")
+    assert concluded(place, 0.0, "no rows", retrain="now")["outcome"] == "retrain"
+
+
+@pytest.mark.parametrize(("hours", "outcome"), [(24.5, "in_flight"), (25.5, "retrain"), (-25.5, "retrain")])
+def test_a_training_that_tells_nothing_for_a_day_was_killed_and_blocks_nobody(
+    place: Workspace, hours: float, outcome: str
+) -> None:
+    told(place, "silent")
+    assert concluded(place, hours * 3600.0, "no rows", retrain="now")["outcome"] == outcome
+
+
+def test_a_round_that_found_a_training_at_work_is_no_attempt(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt(place, "round", 0.0)
+    monkeypatch.setenv("KFLOOP_RUN_ID", "round")
+    reason = stand_back(place, "weekly-7")
+    state = open_state(place.state)
+    last = state.triggers.last(LOOP)
+    assert last is not None
+    assert (last.trigger, last.run_id, last.labels, last.reason) == ("in_flight", "round", 70, reason)
+    assert "run weekly-7" in reason
+    assert past_attempts(state, LOOP) == ()
 
 
 def test_a_training_that_was_killed_is_not_waited_for_longer_than_it_may_take(place: Workspace) -> None:

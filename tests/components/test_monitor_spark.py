@@ -85,6 +85,21 @@ def test_the_same_rows_in_the_same_order_from_round_to_round(tmp_path: Path) -> 
     assert (nothing.rows_new, nothing.problems) == (0, neither.problems)
 
 
+def test_rows_of_a_canary_with_other_widths_leave_those_of_the_champion_as_they_are(tmp_path: Path) -> None:
+    """They stand in files of their own, of the same columns and hours, and Spark sorts both into one."""
+    wide = {"output.embedding": [[1.0, 2.0, 3.0]] * 500, "output.prediction": [[0.2, 0.8]] * 500}
+    log(tmp_path, range(1000))
+    log(tmp_path, range(1000, 1500), version=4, offset=-999.5, name="canary", **wide)
+    odd = {"output.embedding": [[1.0, 2.0, 3.0]] * 9}
+    log(tmp_path, range(1500, 1509), offset=-1499.3, name="champion-with-another-embedding", **odd)
+    readers = both(tmp_path)
+    assert (readers[0].rows_new, readers[0].other_versions) == (1009, {"4": 500})
+    for reader in readers:
+        found = joined([*reader.chunks(Watermark())])
+        assert not np.isnan(found["answers"]).any()
+        assert np.isnan(found["embedding"]).any(axis=1).sum() == 9
+
+
 def pictures(folder: Path, first: int, *, packed: bool, embedding: bool = True) -> None:
     rng, n = np.random.default_rng(first), 30
     pixels = rng.integers(0, 256, (n, 300), dtype=np.uint8)

@@ -11,7 +11,7 @@ import pytest
 
 from kfloop.components.validate_data import skew
 from kfloop.components.validate_data.manifest import build_manifest
-from kfloop.components.validate_data.pairs import compare
+from kfloop.components.validate_data.pairs import compare, skew_results
 from kfloop.components.validate_data.profile import profile
 from kfloop.components.validate_data.validation import run
 from kfloop.core.sections import ValidationConfig
@@ -222,7 +222,19 @@ def test_why_a_pair_is_not_compared_is_told(tmp_path: Path, workspace: Workspace
     _, notes = compare(now, build_manifest(now), ValidationConfig(requests=str(tmp_path / "empty")), workspace)
     assert notes["train/requests"] == "no requests to 't' are logged"
     _, notes = compare(now, build_manifest(now), ValidationConfig(requests=str(tmp_path / "nowhere")), workspace)
-    assert "train/requests" not in notes
+    assert "there is no folder" in notes["train/requests"]
+
+
+def test_a_log_that_was_out_of_reach_where_the_run_was_submitted_is_told(tmp_path: Path, workspace: Workspace) -> None:
+    """As of a run that was sent to a cluster from a laptop: there is a log, and nobody could name its state."""
+    now = read_version(images_of(tmp_path / "now", noise(100)))
+    assert "train/requests" not in compare(now, build_manifest(now), ValidationConfig(), workspace)[1]
+    log_requests(workspace.request_log, noise(50))
+    skew, notes = compare(now, build_manifest(now), ValidationConfig(), workspace)
+    assert "out of reach" in notes["train/requests"]
+    assert not [entry for entry in skew if entry["pair"] == "train/requests"]
+    told = [line for line in skew_results(skew, notes) if line["expectation"] == "skew:train/requests"]
+    assert [line["detail"] for line in told] == [notes["train/requests"]]
 
 
 def test_the_profile_of_every_kind_of_column() -> None:

@@ -24,6 +24,7 @@ RUNNER_MAY = {
     ("trainer.kubeflow.org", "trainjobs"): {"create", "get", "list", "watch", "patch", "delete"},
     ("pipelines.kubeflow.org", "experiments"): {"create", "get", "list"},
     ("pipelines.kubeflow.org", "runs"): {"create", "get", "list", "terminate"},
+    ("pipelines.kubeflow.org", "jobs"): {"list"},
     ("", "pods"): {"get", "list", "watch"},
     ("", "pods/log"): {"get", "list", "watch"},
     # Of Kubeflow Pipelines itself, under the account of a step.

@@ -108,6 +108,13 @@ def borrowed(workspace: str) -> None:
     kubernetes.add_pod_label(task, label_key="team", label_value="vision")
 
 
+@dsl.pipeline
+def greedy(workspace: str) -> None:
+    """A step that asks for what this machine need not have."""
+    task = act(workspace=workspace, name="act")
+    task.set_cpu_limit("64").set_memory_limit("512Gi").set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(8)
+
+
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def idle() -> None:
     """Do nothing."""

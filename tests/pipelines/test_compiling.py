@@ -343,6 +343,8 @@ def run_committed(folder: Path, pipeline: str, loop_file: str) -> dict[str, str 
     arguments = pipeline_arguments(pipeline, loop.config, loop.workspace)
     finished = run_pipeline(str(COMMITTED / f"{pipeline}.yaml"), arguments, loop.workspace, loop.state, "r1")
     assert finished.returncode == 0, finished.log.read_text()
+    assert "CPU and memory of" in finished.left_out
+    assert "the deadline of the run (172800 s)" in finished.left_out
     return {step.name: step.outcome for step in finished.steps if step.status == "succeeded"}
 
 

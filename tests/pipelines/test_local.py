@@ -110,7 +110,16 @@ def test_what_has_an_equivalent_on_one_machine_runs(
     workspace: Workspace, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KFLOOP_TEST_SECRET", "s")
-    assert statuses(go(workspace, state, "borrowed")) == {"act": "succeeded"}
+    finished = go(workspace, state, "borrowed")
+    assert statuses(finished) == {"act": "succeeded"}
+    assert finished.left_out == ""
+
+
+def test_what_the_run_goes_without_is_said_once(workspace: Workspace, state: State) -> None:
+    finished = go(workspace, state, "greedy")
+    assert statuses(finished) == {"act": "succeeded"}
+    assert "accelerators of 'act' (8 of nvidia.com/gpu), CPU and memory of 1 of 1 steps" in finished.left_out
+    assert finished.log.read_text().count(finished.left_out) == 1
 
 
 def test_a_step_is_ended_when_its_time_is_over(workspace: Workspace, state: State) -> None:

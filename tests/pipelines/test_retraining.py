@@ -7,14 +7,15 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster_loops import IMAGE, QUICK
-from kfloop.components.monitor.policy.circumstances import awaited
-from kfloop.core.cluster import ClusterConfig
+from kfloop.components.monitor.policy.circumstances import awaited, past_attempts
+from kfloop.core.cluster import AuthConfig, ClusterConfig
 from kfloop.core.config import LoopConfig
 from kfloop.core.image import NAMES, locked_images
 from kfloop.core.records import StepRecord
@@ -22,10 +23,11 @@ from kfloop.core.state import open_state
 from kfloop.core.workspace import Workspace
 from kfloop.errors import ConfigError, KfloopError, ServerUnavailable, StateError, TerminalError
 from kfloop.pipelines.arguments import pipeline_arguments
-from kfloop.pipelines.cluster.auth import MOUNTED_TOKEN_VARIABLE
+from kfloop.pipelines.cluster.auth import MOUNTED_TOKEN_VARIABLE, Credentials
+from kfloop.pipelines.cluster.client import Server
 from kfloop.pipelines.cluster.compiling import compile_pipelines
 from kfloop.pipelines.cluster.platform import cluster_for_pods
-from kfloop.pipelines.cluster.starting import close_ended, start_training
+from kfloop.pipelines.cluster.starting import Started, close_ended, start_training, tell
 from kfloop.pipelines.local import check_branches, run_pipeline
 from kfp_server import KfpServer, Step, Trouble, kfp_server
 
@@ -73,6 +75,10 @@ def sections(config: LoopConfig, workspace: Workspace) -> dict[str, str]:
 
 
 def start(kfp: KfpServer, config: LoopConfig, workspace: Workspace, **told: Any) -> str:
+    return started(kfp, config, workspace, **told).run_id
+
+
+def started(kfp: KfpServer, config: LoopConfig, workspace: Workspace, **told: Any) -> Started:
     cluster = cluster_json(kfp, **told)
     compiled = workspace.root.parent / "ir"  # in this process, which is faster than in one of its own
     plain = json.loads(cluster)
@@ -123,6 +129,104 @@ def test_a_start_whose_answer_is_lost_is_found(kfp: KfpServer, config: LoopConfi
     run_id = start(kfp, config, workspace)
     assert next(lost, None) is None, "the answer was lost"
     assert [run["run_id"] for run in kfp.runs] == [run_id]
+
+
+def schedule(kfp: KfpServer, loop: str = "digits", pipeline: str = "training") -> str:
+    """A run at work of a recurring run, as KFP makes it: it has the id of that one, and no description."""
+    server = Server(kfp.url, Credentials(AuthConfig(), Path()), patience=QUICK)
+    home = server.experiment("digits", "kubeflow")
+    spec: dict[str, Any] = {"pipeline_spec": {"pipelineInfo": {"name": pipeline}}, "experiment_id": home}
+    about = f"kfloop {pipeline} of loop {loop}; kfloop-schedule set=s name=weekly digest=0a"
+    wanted = {"display_name": "weekly", "description": about, "trigger": {"cron_schedule": {"cron": "0 0 3 * * *"}}}
+    made = server.create_recurring(spec | wanted, lambda: None)
+    run = server.create_run(spec | {"display_name": "weekly-1"}, lambda: None)
+    now = datetime.now(UTC).isoformat()
+    kfp.stored["runs"][run["run_id"]] |= {"recurring_run_id": made["recurring_run_id"], "created_at": now}
+    return str(run["run_id"])
+
+
+def test_a_scheduled_training_at_work_is_found(kfp: KfpServer, config: LoopConfig, workspace: Workspace) -> None:
+    weekly = schedule(kfp)
+    assert started(kfp, config, workspace) == Started(run_id=weekly, own=False)
+    kfp.stored["runs"][weekly]["state"] = "FAILED"
+    after = started(kfp, config, workspace)
+    assert (after.own, after.run_id == weekly) == (True, False)
+
+
+@pytest.mark.parametrize("of", [{"loop": "digits2"}, {"pipeline": "monitoring"}])
+def test_a_schedule_of_another_loop_or_of_monitoring_is_not_in_its_way(
+    kfp: KfpServer, config: LoopConfig, workspace: Workspace, of: dict[str, str]
+) -> None:
+    other = schedule(kfp, **of)
+    found = started(kfp, config, workspace)
+    assert (found.own, found.run_id == other) == (True, False)
+
+
+def test_a_scheduled_training_that_is_older_than_a_run_may_be_is_not_at_work(
+    kfp: KfpServer, config: LoopConfig, workspace: Workspace
+) -> None:
+    """A server that lost sight of its pods calls it RUNNING for ever."""
+    weekly = schedule(kfp)
+    kfp.stored["runs"][weekly]["created_at"] = (datetime.now(UTC) - timedelta(hours=49)).isoformat()
+    assert started(kfp, config, workspace).own
+
+
+def triggered(workspace: Workspace, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round of monitoring that concluded to retrain, up to the step that starts the training."""
+    monkeypatch.setenv("KFLOOP_RUN_ID", run)
+    state = open_state(workspace.state)
+    of = {"champion_digest": "m1", "fingerprint": "f", "cause": "drift", "labels": 70}
+    state.triggers.add("digits", run_id=run, trigger="retrain", reason="drift", **of)
+    state.runs.step(run, "submit_training", "started", {})
+
+
+def ended(workspace: Workspace, run: str, found: Started) -> dict[str, Any]:
+    facts = tell(workspace, found, until=time.time() + 3600)
+    open_state(workspace.state).runs.step(run, "submit_training", "succeeded", facts)
+    return facts
+
+
+def test_of_a_start_and_of_finding_it_again_one_is_an_attempt(
+    kfp: KfpServer, config: LoopConfig, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    triggered(workspace, "r1", monkeypatch)
+    first = started(kfp, config, workspace)
+    ended(workspace, "r1", first)
+    triggered(workspace, "r2", monkeypatch)
+    again = started(kfp, config, workspace)
+    assert again == Started(run_id=first.run_id, own=False, asked_by="r1")
+    assert f"run {first.run_id} trains this loop already" in ended(workspace, "r2", again)["reason"]
+    state = open_state(workspace.state)
+    assert [item.trigger for item in state.triggers.history("digits")] == ["retrain", "retrain", "in_flight"]
+    assert len(past_attempts(state, "digits")) == 1
+    assert len(state.runs.events("r1")) == 2
+
+
+@pytest.mark.parametrize("cut_short", ["started", "failed"])
+def test_a_start_that_was_cut_short_is_told_by_whoever_finds_it(
+    kfp: KfpServer, config: LoopConfig, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, cut_short: str
+) -> None:
+    """The round was killed, or heard no answer, after its training had started: that is the one attempt, and its decision counts for it."""
+    triggered(workspace, "r1", monkeypatch)
+    first = started(kfp, config, workspace)
+    runs = open_state(workspace.state).runs
+    if cut_short == "failed":
+        runs.step("r1", "submit_training", "failed", {})
+    triggered(workspace, "r2", monkeypatch)
+    ended(workspace, "r2", started(kfp, config, workspace))
+    runs.add_ended(first.run_id, "digits", "training", "rejected", {"started": 0.0, "status": "rejected"})
+    (attempt,) = past_attempts(open_state(workspace.state), "digits")
+    assert (attempt.begun, attempt.decided, attempt.labels) == (True, True, 70)
+
+
+def test_a_round_that_asks_again_finds_its_own_training(
+    kfp: KfpServer, config: LoopConfig, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    triggered(workspace, "r1", monkeypatch)
+    first = started(kfp, config, workspace)
+    again = started(kfp, config, workspace)
+    assert (again.run_id, again.own) == (first.run_id, True)
+    assert "reason" not in ended(workspace, "r1", again)
 
 
 def test_no_server_is_an_error_that_may_pass(kfp: KfpServer, config: LoopConfig, workspace: Workspace) -> None:

@@ -401,6 +401,15 @@ def test_expectations_in_words(tmp_path: Path) -> None:
             "detail": "unexpected: ['5cfee919d43e']",
         },
         line | {"expectation": "skew:train/test", "column": "words", "observed": 0.5, "detail": "words (ks 0.50)"},
+        line
+        | {
+            "expectation": "skew:train/requests",
+            "passed": True,
+            "word": "pass",
+            "column": "",
+            "observed": None,
+            "detail": "the log was out of reach",
+        },
     ]
     report["suite_source"] = "/a/long/path/of/somebody/suite.json"
     write_report(folders["validate_data"], report)
@@ -409,6 +418,9 @@ def test_expectations_in_words(tmp_path: Path) -> None:
     assert "5cfee919d43e" not in page
     assert '<td class="wrap">24 against</td><td class="wrap">rows equal to another row' in page
     assert '<th scope="row">no skew between train and test</th>' in page
+    assert re.search(
+        r">not compared</span></td><th[^>]*>no skew between train and requests</th>.*the log was out of reach", page
+    )
     assert "<dd>suite.json " in page
 
 

@@ -177,7 +177,24 @@ def _read_back(path: Path, schemas: list[pa.Schema], layout: Layout) -> Iterator
                 fields = [field.with_type(_as_logged(field.type)) for field in schema]
                 cast = [cell.cast(field.type) for cell, field in zip(cells, fields, strict=True)]
                 named = pa.RecordBatch.from_arrays(cast, schema=pa.schema(fields))
-                yield arrays_of(named, columns_of(set(schema.names), layout), layout)
+                for alike in _by_shape(named):
+                    yield arrays_of(alike, columns_of(set(schema.names), layout), layout)
+
+
+def _by_shape(rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Rows whose lists are of the same lengths, as the files of the log hold them: Spark sorts those of all versions into one."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lists = [column for column in rows.columns if pa.types.is_list(column.type)]
+    if not lists:
+        yield rows
+        return
+    lengths = np.stack([pc.fill_null(pc.list_value_length(column), -1).to_numpy() for column in lists], axis=1)
+    shapes, which = np.unique(lengths, axis=0, return_inverse=True)
+    for shape in range(len(shapes)):
+        yield rows if len(shapes) == 1 else rows.filter(pa.array(which.ravel() == shape))
 
 
 def _as_logged(kind: pa.DataType) -> pa.DataType:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from kfloop.components.monitor.policy.causes import MANUAL, SCHEDULE, Cause
-from kfloop.components.monitor.policy.concluding import RETRAIN, Attempt, Facts, calls, conclude
+from kfloop.components.monitor.policy.concluding import IN_FLIGHT, RETRAIN, Attempt, Facts, calls, conclude
 from kfloop.components.monitor.policy.freshness import count_fresh_labels
 from kfloop.core.state.standing import active_rollout
 from kfloop.core.store import Store
@@ -22,6 +22,9 @@ DAY_SECONDS = 24 * 3600.0
 DECIDED = ("succeeded", "rejected", "held")
 REJECT = "reject"
 STARTING = "submit_training"  # step of monitoring as compiled for a cluster
+FIRST = "ingest"  # step of every training
+SILENT_SECONDS = 25 * 3600.0
+"""A training on a cluster that has told nothing for so long was killed: no step may take longer, its wait for a node included (24 hours by default)."""
 
 
 def judge(
@@ -83,9 +86,13 @@ def judge(
 
 
 def past_attempts(state: State, loop: str) -> tuple[Attempt, ...]:
-    """Every retraining of the loop that was triggered, in the order in which they were recorded."""
+    """Every retraining of the loop that was triggered, in the order in which they were recorded.
+
+    A round that found another training at work when it came to start its own took that back (`standing.stand_back`) and is no attempt.
+    """
     promoting = {entry.run_id for entry in state.ledger.history(loop) if entry.phase == "done" and entry.run_id}
-    triggers = state.triggers.history(loop, RETRAIN)
+    back = {trigger.run_id for trigger in state.triggers.history(loop, IN_FLIGHT)} - {""}
+    triggers = [trigger for trigger in state.triggers.history(loop, RETRAIN) if trigger.run_id not in back]
     trained = [str(_started(state, trigger.run_id).get("outcome") or trigger.run_id) for trigger in triggers]
     return tuple(
         Attempt(
@@ -138,12 +145,16 @@ def _of_gate(state: State, run: str) -> str:
 
 
 def _under_way(state: State, loop: str, now: float) -> tuple[str, ...]:
-    runs = [f"run {name}" for name in state.runs.active(loop) if name != run_id()]
+    """Whatever is at work for the loop, whoever started it; a record or an event that a killed run left behind binds nobody for ever."""
+    # Of an engine's own runs only the holder of the lease is alive; the records of the others say so once somebody holds it next.
+    holder = state.leases.holder(loop)
+    found = [name for name in state.runs.active(loop) if holder is not None and name == holder.run_id]
+    found += state.runs.without_record(loop, FIRST, after=now - SILENT_SECONDS, until=now + SILENT_SECONDS)
     started = awaited(state, loop)
-    if (
-        started and now < started["until"]
-    ):  # one that was killed never writes its record: it counts for as long as it may take
-        runs.append(f"run {started['outcome']}")
+    # It may wait for its first step; one that was killed never writes its record, so it counts for as long as it may take.
+    if started and now < started["until"]:
+        found.append(started["outcome"])
+    runs = [f"run {name}" for name in dict.fromkeys(found) if name != run_id()]
     opened = state.ledger.open_intent(loop)
     runs += [f"the {opened.action} of version {opened.version}"] if opened is not None else []
     rollout = active_rollout(state.ledger.history(loop))

@@ -112,6 +112,26 @@ class Runs:
             found = connection.execute(select(runs.c.run_id).where(runs.c.loop == loop, runs.c.status == RUNNING))
             return [run_id for (run_id,) in found]
 
+    def without_record(self, loop: str, step: str, *, after: float, until: float) -> list[str]:
+        """Ids of the runs on a cluster that began ``step`` and did not end, in the order of ids: no engine watches them, their last step writes their record.
+
+        Args:
+            loop: Name of the loop.
+            step: The step.
+            after: Unix time; a run that has told nothing since was killed before its last step.
+            until: Unix time; what was told later was told by a clock that was set back.
+        """
+        spoken = select(steps.c.run_id).where(steps.c.at > after, steps.c.at <= until)
+        query = select(steps.c.run_id, steps.c.payload).where(
+            steps.c.step == step,
+            steps.c.event == "started",
+            steps.c.run_id.not_in(select(runs.c.run_id)),
+            steps.c.run_id.in_(spoken),
+        )
+        with self._begin() as connection:
+            rows = connection.execute(query).all()
+        return sorted({run_id for run_id, text in rows if json.loads(text).get("loop") == loop})
+
     def abandon(self, loop: str) -> list[str]:
         """Mark runs that never ended as ``killed``; the caller holds the lease, so none of them is alive."""
         killed = self.active(loop)

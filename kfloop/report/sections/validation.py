@@ -9,7 +9,7 @@ from kfloop.core.artifacts import canonical_json
 from kfloop.report.sources import Context
 from kfloop.report.values import compact, count, decimal, items, mapping, number, percent, rows, short, text, words
 
-_ORDER = {"error": 0, "fail": 1, "not evaluated": 2, "pass": 3}
+_ORDER = {"error": 0, "fail": 1, "not evaluated": 2, "not compared": 3, "pass": 4}
 _SEVERITIES = {"critical": 0, "warning": 1}
 _OPEN = 12  # passed expectations up to which they are not folded away
 _SKEW = "skew:"
@@ -98,9 +98,11 @@ def _detail(line: Mapping[str, Any]) -> str:
 
 
 def _state(line: Mapping[str, Any]) -> str:
-    """Pass, fail or error; neither true nor false is what a crashed check leaves behind."""
+    """Pass, fail or error; neither true nor false is what a crashed check leaves behind. Two sets that could not be compared are neither alike nor skewed."""
     if line.get("word") in ("error", "fail"):
         return str(line["word"])
+    if text(line.get("expectation")).startswith(_SKEW) and line.get("observed") is None:
+        return "not compared"
     passed = line.get("passed")
     return ("pass" if passed else "fail") if isinstance(passed, bool) else "not evaluated"
 
