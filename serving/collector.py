@@ -31,6 +31,7 @@ from kfloop.serving.endpoint import require
 from kfloop.serving.evidence import write_evidence
 from kfloop.serving.packets import Rows, as_table, parquet_options, parse, parse_head, shape_of, without
 from kfloop.serving.retention import read_counts, read_lost, tidy, write_counts
+from kfloop.serving.shared_log import SLOT_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +44,7 @@ FLUSH_SECONDS = 1.0
 LONGEST_QUEUE = 16_384  # packets
 MOST_WAITING = 64_000_000  # bytes
 TIDY_SECONDS = MERGE_SECONDS = 60.0
-PUBLISH_SECONDS = 30.0
+PUBLISH_AFTER_SECONDS = 1.0  # after the end of a slot
 LAST_PUBLISH_SECONDS = 25.0  # at the end; a pod is given a minute
 FLUSH_WORD = b"flush"
 LAST_SECONDS = 2.0  # at the end, for packets that are on their way
@@ -283,10 +284,10 @@ class Collector:
         return True
 
     def publish(self, *, ended: bool = False) -> int:
-        """Publish every file that is finished.
+        """Publish what was written in slots that are over (``log_publisher.py``).
 
         Args:
-            ended: Whether nothing follows.
+            ended: Whether nothing follows: then everything is published.
 
         Returns:
             Number of files that were published.
@@ -307,7 +308,7 @@ class Collector:
         return done
 
     def _publish_now_and_then(self) -> None:
-        """At the start, so that readers know of this writer before its first row; every half minute; and once more at the end."""
+        """At the start, so that readers know of this writer before its first row; after every slot; and once more at the end."""
         said, last = "", False
         while not last:
             last = self._ends.is_set()
@@ -322,7 +323,7 @@ class Collector:
                     said = str(error)
                     sys.stderr.write(f"request log: not published, and tried again: {said}\n")
             if not last:
-                self._ends.wait(PUBLISH_SECONDS)
+                self._ends.wait((SLOT_NS - time.time_ns() % SLOT_NS) / 1e9 + PUBLISH_AFTER_SECONDS)
 
     def _merge_now_and_then(self) -> None:
         while not self._stop.wait(MERGE_SECONDS):

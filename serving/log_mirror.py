@@ -1,7 +1,7 @@
 """The mirror: brings what all servers of a loop published (``shared_log.py``) to this disk, where the monitor and others read it like any request log.
 
 The monitor counts rows in the order of time and once, and looks back ten seconds. So a file is brought when every writer has published what is older: up
-to the least ``until_ns`` of all heads. A writer that came to a good end is not waited for; one that fell silent is, for an hour. What it publishes after that
+to the last whole slot before the least ``until_ns`` of all heads. A writer that came to a good end is not waited for; one that fell silent is, for an hour. What it publishes after that
 is brought as well, and the monitor says how many rows came too late for it.
 
 For each writer the mirror remembers how far it has brought its files, and looks for later ones only: files of hours that are over become one here, and
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from kfloop.core.artifacts import file_sha256
 from kfloop.serving.compaction import HOUR, is_over, merge_hour
 from kfloop.serving.retention import Counts, write_counts
-from kfloop.serving.shared_log import NAME, Published, SharedLog, hour_of
+from kfloop.serving.shared_log import NAME, SLOT_NS, Published, SharedLog, hour_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,7 +174,7 @@ class _Round:
         }
         least = min(behind, key=lambda name: behind[name], default="")
         self._told.waits_for = least if any(until > behind[least] + LAG_NS for until in behind.values()) else ""
-        return behind[least] if behind else FOREVER
+        return (behind[least] + 1) // SLOT_NS * SLOT_NS - 1 if behind else FOREVER
 
     def _list(self, changed: list[str], heads: dict[str, Head], ordered: int) -> set[str]:
         """Bring what is new since the writers whose heads changed were seen last.

@@ -1,7 +1,7 @@
 """The publisher: brings what one collector wrote to the place where all servers of the loop publish their request logs (``shared_log.py``).
 
-The collector writes small files as ever. Every half minute those that are finished become one for each shape of rows, sealed under a name that never changes
-again; sealed files are published in the order of their times, and deleted here when they are there whole. A kill at any point repeats a step under the same
+The collector writes small files as ever. When a slot of half a minute is over, those of it become one for each shape of rows, sealed under a name that never
+changes again; sealed files are published in the order of their times, and deleted here when they are there whole. A kill at any point repeats a step under the same
 names: nothing is lost and nothing is published twice. While the place cannot be reached, files wait here, and ``serve.log.max_bytes`` bounds them.
 """
 
@@ -20,7 +20,7 @@ from kfloop.core.request_files import MERGED
 from kfloop.serving.compaction import HOUR, PART, delete_parts, merge_files
 from kfloop.serving.evidence import FOLDER as ROLLOUT
 from kfloop.serving.retention import DAY_NS, written_ns
-from kfloop.serving.shared_log import Head, SharedLog, hour_of
+from kfloop.serving.shared_log import SLOT_NS, Head, SharedLog, hour_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,13 +65,13 @@ class Publisher:
         return [path for folder in self._places() for path in folder.glob("[!.]*.parquet") if PART.fullmatch(path.name)]
 
     def publish(self, parts: list[Path], now_ns: int, counts: Counts, *, ended: bool = False) -> int:
-        """Seal and publish everything that is finished.
+        """Seal and publish what was written in slots that are over.
 
         Args:
             parts: What ``parts`` gave.
             now_ns: The time at that moment.
             counts: Totals of the collector, for its head.
-            ended: Whether nothing follows.
+            ended: Whether nothing follows: then the slot that is not over is published, too.
 
         Returns:
             Number of files that were published.
@@ -80,8 +80,15 @@ class Publisher:
             KfloopError: The place cannot be reached or written; what was not published stays.
             OSError: This disk cannot be read or written.
         """
+        until = now_ns if ended else now_ns // SLOT_NS * SLOT_NS - 1
         for folder in self._places():
-            _seal(folder, sorted(path for path in parts if path.parent == folder), self._at)
+            _sweep(folder)
+            slots: dict[int, list[Path]] = {}
+            for path in sorted(path for path in parts if path.parent == folder and path.exists()):
+                if ended or written_ns(path) <= until:
+                    slots.setdefault(written_ns(path) // SLOT_NS, []).append(path)
+            for together in slots.values():
+                _seal(folder, together, self._at)
         if time.monotonic() - self._said >= SILENT_SECONDS:
             self._say(counts, ended=False)
         newest, done = self._until, 0
@@ -93,7 +100,7 @@ class Publisher:
             path.unlink()
             self._at("deleted")
             newest, done = max(newest, at_ns), done + 1
-        self._until = max(newest, now_ns)
+        self._until = max(newest, until)
         self._keep()
         self._at("kept")
         counts.published_files += done
@@ -124,6 +131,7 @@ class Publisher:
                     self._shared.remove(file.key)
                     counts.deleted_files += 1
                     counts.deleted_bytes += file.size
+            self._shared.leave(folder)
         for writer, (_, said) in self._shared.heads().items():
             if writer != self.writer and said < oldest / 1e9:
                 self._shared.forget(writer)
@@ -136,7 +144,7 @@ class Publisher:
         # What was collected before there was such a place is published, too.
         files = [path for folder in self._places() for path in folder.glob("[!.]*.parquet")]
         since = min([time.time_ns(), *map(written_ns, files)])
-        self.writer, self._since, self._until = uuid.uuid4().hex[:12], since, since - 1
+        self.writer, self._since, self._until = uuid.uuid4().hex[:12], since, since // SLOT_NS * SLOT_NS - 1
         self._keep()
         return self.writer, self._since, self._until
 
@@ -188,22 +196,20 @@ class Publisher:
 
 
 def _seal(folder: Path, parts: list[Path], at: Callable[[str], None]) -> None:
-    """Make sealed files of finished ones; first what a kill left."""
-    for left in folder.glob(f".*{MERGED}.tmp"):
-        left.unlink(missing_ok=True)
-    _drop_parts(folder)
-    there = [path for path in parts if path.exists()]
-    if len(there) > 1:
-        merge_files(there, most=SEALED_BYTES, at=at)
-        _drop_parts(folder)
-    for path in there:  # fits no other, or cannot be read: the monitor will name it
+    """Make sealed files of finished ones, the oldest first."""
+    if len(parts) > 1:
+        merge_files(parts, most=SEALED_BYTES, at=at)
+        _sweep(folder)
+    for path in parts:  # fits no other, or cannot be read: the monitor will name it
         if path.exists():
             path.rename(path.with_name(path.name.removesuffix(".parquet") + MERGED))
             at("sealed")
 
 
-def _drop_parts(folder: Path) -> None:
-    """Delete the parts of what was merged; nobody reads them here. Lists of what never was merged go, too."""
+def _sweep(folder: Path) -> None:
+    """Delete what a kill left, and the parts of what was merged: nobody reads them here. Lists of what never was merged go, too."""
+    for left in folder.glob(f".*{MERGED}.tmp"):
+        left.unlink(missing_ok=True)
     for names in folder.glob(f".*{MERGED}.parts"):
         merged = folder / names.name[1:].removesuffix(".parts")
         if merged.exists():

@@ -6,12 +6,14 @@
 
 ``at`` is the time of a file in nanoseconds, which only grows for one writer; ``writer`` names the folder that a collector writes to, so that no two
 share a name; ``digest`` begins the SHA-256 of the content, so that a file tells whether it is whole. Nothing is merged there: it would be another file
-with the same rows. The head of a writer promises that all its files up to ``until_ns`` are there and that later ones have a later time. That is what
-lets a reader of many writers take rows in the order of time (see ``log_mirror.py``), as watermarks do in stream processing.
+with the same rows. The head of a writer promises that all its files up to ``until_ns`` are there and that later ones have a later time, and no file holds what
+was written in more than one slot of half a minute, the same for all. So a reader of many writers can take whole files and still read rows in the order of
+time (see ``log_mirror.py``): the watermarks of stream processing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import posixpath
@@ -30,6 +32,7 @@ from kfloop.serving.evidence import FOLDER as ROLLOUT
 
 WRITERS = "_writers"
 FORMAT = 1
+SLOT_NS = 30_000_000_000
 NAME = re.compile(r"(\d{20})-([0-9a-f]{12})-([0-9a-f]{16})\.parquet")
 
 
@@ -125,7 +128,16 @@ class SharedLog(Blobs):
                 _appear(Path(place), path.read_bytes())
             else:
                 self._fs.put_file(str(path), place)
-            there = int(self._fs.info(place)["size"])
+        self.verify(key, size)
+
+    def verify(self, key: str, size: int) -> None:
+        """Ask whether a file is there with all its bytes.
+
+        Raises:
+            TransientError: The server cannot be asked now, or has another number of bytes.
+        """
+        with self._told("read"):
+            there = int(self._fs.info(self._at(key))["size"])
         if there != size:
             raise TransientError(
                 f"request log '{redacted(self.url)}': '{key}' has {there} bytes there, expected {size}",
@@ -140,6 +152,12 @@ class SharedLog(Blobs):
                 _appear(Path(place), head.to_json().encode())
             else:
                 self._fs.pipe_file(place, head.to_json().encode())
+
+    def leave(self, folder: str) -> None:
+        """Remove a folder on a disk when nothing is in it any more; object stores have none."""
+        if self._on_disk:
+            with contextlib.suppress(OSError):
+                Path(self._at(folder)).rmdir()
 
     def forget(self, writer: str) -> None:
         """Remove the head of a writer that is long gone."""
@@ -209,7 +227,7 @@ class SharedLog(Blobs):
         with self._told("listed"):
             try:
                 lines = self._fs.ls(self._at(folder).rstrip("/"), detail=True)
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
                 return {}
         named = {posixpath.basename(str(line["name"]).rstrip("/")): line for line in lines}
         return {name: line for name, line in named.items() if name != posixpath.basename(folder) or not folder}
