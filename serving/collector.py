@@ -98,6 +98,7 @@ class Collector:
         self._waiting = 0
         self._buffer = memoryview(bytearray(PACKET_BYTES))
         self._writing, self._counting, self._cleaning = threading.Lock(), threading.Lock(), threading.Lock()
+        self._publishing = threading.Lock()
         self._merged: dict[
             Path, tuple[int, int]
         ] = {}  # by finished hour: when its folder changed last, and damaged files in it
@@ -266,13 +267,16 @@ class Collector:
             except Exception as error:  # noqa: BLE001 - without this thread nothing would be written any more
                 sys.stderr.write(f"request log: {error!r}\n")
 
-    def tidy(self) -> bool:
+    def tidy(self, *, wait: bool = False) -> bool:
         """Delete what is too old or too much; what the monitor has yet to read stays, and then new rows are not written.
+
+        Args:
+            wait: Wait while files are merged.
 
         Returns:
             Whether it was done; not while files are merged.
         """
-        if not self._cleaning.acquire(blocking=False):
+        if not self._cleaning.acquire(blocking=wait):
             return False
         try:
             with self._writing:
@@ -300,11 +304,12 @@ class Collector:
             raise ConfigError(
                 "this log is not published anywhere", hint="name a place in key requests of the loop file"
             )
-        with self._writing:  # no file of an earlier time appears after this moment
-            now, parts = time.time_ns(), self._publisher.parts()
-        done = self._publisher.publish(parts, now, self.counts, ended=ended)
+        with self._publishing:
+            with self._writing:  # no file of an earlier time appears after this moment
+                now, parts = time.time_ns(), self._publisher.parts()
+            done = self._publisher.publish(parts, now, self.counts, ended=ended)
         if self._full:
-            self.tidy()
+            self.tidy(wait=True)
         return done
 
     def _publish_now_and_then(self) -> None:

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 from dataclasses import asdict, dataclass, field
@@ -237,16 +238,13 @@ class _Round:
         shutil.rmtree(staging, ignore_errors=True)
 
     def _forget(self, folders: list[str]) -> None:
-        """Delete here the folders that were deleted there, of each model."""
-        there: dict[str, set[str]] = {}
-        for folder in folders:
-            model, name = folder.split("/")[0], folder.split("/")[-1]
-            if HOUR.fullmatch(name):
-                there.setdefault(model, set()).add(name)
-        for model, hours in there.items():
-            for here in (self._root / model).glob("[!.]*"):
-                if HOUR.fullmatch(here.name) and here.name < min(hours):
-                    shutil.rmtree(here, ignore_errors=True)
+        """Delete here the oldest hours that were deleted there; not where everything is gone, which is no clean-up."""
+        for model in {folder.split("/")[0] for folder in folders}:
+            newest = next((name for name in folders if re.fullmatch(rf"{re.escape(model)}/{HOUR.pattern}", name)), "")
+            for here in sorted(path for path in (self._root / model).glob("[!.]*") if HOUR.fullmatch(path.name)):
+                if self._shared.files(f"{model}/{here.name}")[0] or not self._shared.files(newest)[0]:
+                    break
+                shutil.rmtree(here, ignore_errors=True)
 
     def _merge(self, ordered: int) -> None:
         """Merge the files of hours that are over for every writer, where something changed since the last look."""

@@ -35,12 +35,12 @@ def traffic_facts(workspace: Workspace, endpoint: Endpoint | None) -> dict[str, 
     }
 
 
-def bring_log(workspace: Workspace) -> str:
+def bring_log(workspace: Workspace, every: float = FRESH_SECONDS) -> str:
     """Bring what servers published; what kept it from being brought, in words, so that the rest can be told all the same."""
     from kfloop.serving.log_mirror import bring
 
     try:
-        bring(workspace, every=FRESH_SECONDS)
+        bring(workspace, every=every)
     except (KfloopError, OSError) as error:
         return str(getattr(error, "message", error))
     return ""

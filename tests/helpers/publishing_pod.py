@@ -35,7 +35,11 @@ class Pod:
         self.workspace.root.mkdir(parents=True, exist_ok=True)
         self.counts, self._files = Counts(), 0
         self.workspace.collected.mkdir(parents=True)
-        told = {"writer": uuid.uuid4().hex[:12], "since_ns": START, "until_ns": START - 1}  # it began then, by this clock
+        told = {
+            "writer": uuid.uuid4().hex[:12],
+            "since_ns": START,
+            "until_ns": START - 1,
+        }  # it began then, by this clock
         (self.workspace.collected / IDENTITY).write_text(json.dumps(told))
         self.start()
 
