@@ -128,7 +128,7 @@ def merge_hour(
 def merge_files(
     paths: list[Path],
     *,
-    most: int = MERGED_BYTES,
+    most: int | None = None,
     stopped: Callable[[], bool] = lambda: False,
     at: Callable[[str], None] = lambda _: None,
 ) -> Merged:
@@ -136,7 +136,7 @@ def merge_files(
 
     Args:
         paths: The files, oldest first.
-        most: Bytes of parts, from which on another file begins.
+        most: Bytes of parts, from which on another file begins; those of a merged hour when left out.
         stopped: Asked between two files whether to break off.
         at: Called with the name of each stage reached, for tests.
     """
@@ -156,7 +156,7 @@ def merge_files(
             done.damaged += 1
             continue
         key = (table.schema.to_string(), *_widths(table))
-        if key in groups and groups[key].size >= most:
+        if key in groups and groups[key].size >= (most or MERGED_BYTES):
             done.parts += groups.pop(key).publish(at)
         if key not in groups:
             staging = path.with_name(f".{path.name}{MERGED}.tmp")
