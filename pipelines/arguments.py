@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kfloop.core.artifacts import canonical_json, sha256_text
 from kfloop.core.sections import OverriddenRule
+from kfloop.serving.log_mirror import bring
 
 if TYPE_CHECKING:
     from kfloop.core.config import LoopConfig
@@ -80,7 +81,10 @@ def gate_section(config: LoopConfig, workspace: Workspace) -> GateConfig:
 
 def _with_requests(validation: ValidationConfig, workspace: Workspace) -> ValidationConfig:
     """The section with the request log to compare with, and its state: the cache of the step must not outlive it."""
-    folder = workspace.request_log if validation.requests is None else Path(validation.requests)
+    if validation.requests is not None:
+        folder = Path(validation.requests)
+    else:  # a loop that is submitted has its folder elsewhere
+        folder = bring(workspace) if workspace.root.is_dir() else workspace.request_log
     files = sorted(folder.rglob("*.parquet")) if folder.is_dir() else []
     if not files:
         return validation

@@ -24,24 +24,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfloop.core.sections import LogConfig
-from kfloop.errors import ServerUnavailable
+from kfloop.errors import ConfigError, ServerUnavailable
 from kfloop.serving.compaction import is_over, merge_hour
 from kfloop.serving.control import GOLDEN_ID
 from kfloop.serving.endpoint import require
 from kfloop.serving.evidence import write_evidence
 from kfloop.serving.packets import Rows, as_table, parquet_options, parse, parse_head, shape_of, without
 from kfloop.serving.retention import read_counts, read_lost, tidy, write_counts
+from kfloop.serving.shared_log import SLOT_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kfloop.core.workspace import Workspace
+    from kfloop.serving.log_publisher import Publisher
 
 PACKET_BYTES = 1 << 20
 FLUSH_SECONDS = 1.0
 LONGEST_QUEUE = 16_384  # packets
 MOST_WAITING = 64_000_000  # bytes
 TIDY_SECONDS = MERGE_SECONDS = 60.0
+PUBLISH_AFTER_SECONDS = 1.0  # after the end of a slot
+LAST_PUBLISH_SECONDS = 25.0  # at the end; a pod is given a minute
 FLUSH_WORD = b"flush"
 LAST_SECONDS = 2.0  # at the end, for packets that are on their way
 SENDERS_WAIT_SECONDS = 0.25  # rows wait in the served model for a tenth of a second at most
@@ -58,6 +62,7 @@ class Collector:
         secret: Key of the digests, in hex; a fresh one when left out.
         address: Socket to listen on, in a folder that is this collector's alone (``owning.py``); one in a private folder when left out.
         read_until: Tells the time of the newest row that the monitor has counted, in nanoseconds; null where that is not known.
+        publisher: Brings the files to where all servers of the loop publish theirs; then only what is there is deleted here.
     """
 
     def __init__(
@@ -68,8 +73,10 @@ class Collector:
         secret: str = "",
         address: Path | None = None,
         read_until: Callable[[], int | None] = lambda: None,
+        publisher: Publisher | None = None,
     ) -> None:
-        self._folder, self._config, self._read_until = folder, config or LogConfig(), read_until
+        self._folder, self._config, self._publisher = folder, config or LogConfig(), publisher
+        self._read_until = read_until if publisher is None else lambda: 0
         # A short path of its own: socket paths are limited to about a hundred characters.
         self._home = None if address else tempfile.TemporaryDirectory(prefix="kfloop-log-")
         place = address or Path(self._home.name if self._home else "") / "log.sock"
@@ -86,11 +93,12 @@ class Collector:
         place.unlink(missing_ok=True)  # of an owner that was killed
         self._listener.bind(self.address)
         self._listener.listen(16)
-        self._stop = threading.Event()
+        self._stop, self._ends = threading.Event(), threading.Event()
         self._queue: deque[bytes] = deque()
         self._waiting = 0
         self._buffer = memoryview(bytearray(PACKET_BYTES))
         self._writing, self._counting, self._cleaning = threading.Lock(), threading.Lock(), threading.Lock()
+        self._publishing = threading.Lock()
         self._merged: dict[
             Path, tuple[int, int]
         ] = {}  # by finished hour: when its folder changed last, and damaged files in it
@@ -103,7 +111,11 @@ class Collector:
         self.received = 0
         self._thread = threading.Thread(target=self._listen, name="kfloop-collector", daemon=True)
         self._writer = threading.Thread(target=self._write_now_and_then, name="kfloop-log-writer", daemon=True)
-        self._merger = threading.Thread(target=self._merge_now_and_then, name="kfloop-log-merger", daemon=True)
+        self._merger = threading.Thread(
+            target=self._publish_now_and_then if publisher else self._merge_now_and_then,
+            name="kfloop-log-merger",
+            daemon=True,
+        )
 
     @property
     def written(self) -> int:
@@ -127,8 +139,16 @@ class Collector:
         self._stop.set()
         self._thread.join()
         self._writer.join()
-        self._merger.join()
+        if self._publisher is None:
+            self._merger.join()
         self.write()
+        if self._publisher is not None:
+            self._ends.set()
+            self._merger.join(LAST_PUBLISH_SECONDS)
+            if waiting := self._publisher.waiting():
+                sys.stderr.write(
+                    f"request log: {waiting} files in '{self._folder}' are not published yet; the next start goes on\n"
+                )
         if self._home:
             self._home.cleanup()
 
@@ -247,13 +267,16 @@ class Collector:
             except Exception as error:  # noqa: BLE001 - without this thread nothing would be written any more
                 sys.stderr.write(f"request log: {error!r}\n")
 
-    def tidy(self) -> bool:
+    def tidy(self, *, wait: bool = False) -> bool:
         """Delete what is too old or too much; what the monitor has yet to read stays, and then new rows are not written.
+
+        Args:
+            wait: Wait while files are merged.
 
         Returns:
             Whether it was done; not while files are merged.
         """
-        if not self._cleaning.acquire(blocking=False):
+        if not self._cleaning.acquire(blocking=wait):
             return False
         try:
             with self._writing:
@@ -263,6 +286,49 @@ class Collector:
         finally:
             self._cleaning.release()
         return True
+
+    def publish(self, *, ended: bool = False) -> int:
+        """Publish what was written in slots that are over (``log_publisher.py``).
+
+        Args:
+            ended: Whether nothing follows: then everything is published.
+
+        Returns:
+            Number of files that were published.
+
+        Raises:
+            KfloopError: The place cannot be reached; nothing is lost.
+            ConfigError: There is no such place.
+        """
+        if self._publisher is None:
+            raise ConfigError(
+                "this log is not published anywhere", hint="name a place in key requests of the loop file"
+            )
+        with self._publishing:
+            with self._writing:  # no file of an earlier time appears after this moment
+                now, parts = time.time_ns(), self._publisher.parts()
+            done = self._publisher.publish(parts, now, self.counts, ended=ended)
+        if self._full:
+            self.tidy(wait=True)
+        return done
+
+    def _publish_now_and_then(self) -> None:
+        """At the start, so that readers know of this writer before its first row; after every slot; and once more at the end."""
+        said, last = "", False
+        while not last:
+            last = self._ends.is_set()
+            try:
+                self.publish(ended=last)
+                if self._publisher is not None and not last:
+                    self._publisher.expire(self.counts)
+                said = ""
+            except Exception as error:  # noqa: BLE001 - what could not be published waits
+                self._count("failed_uploads", 1)
+                if str(error) != said:
+                    said = str(error)
+                    sys.stderr.write(f"request log: not published, and tried again: {said}\n")
+            if not last:
+                self._ends.wait((SLOT_NS - time.time_ns() % SLOT_NS) / 1e9 + PUBLISH_AFTER_SECONDS)
 
     def _merge_now_and_then(self) -> None:
         while not self._stop.wait(MERGE_SECONDS):

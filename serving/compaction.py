@@ -103,7 +103,11 @@ def is_over(hour: str, now: float) -> bool:
 
 
 def merge_hour(
-    folder: Path, *, stopped: Callable[[], bool] = lambda: False, at: Callable[[str], None] = lambda _: None
+    folder: Path,
+    *,
+    part: re.Pattern[str] = PART,
+    stopped: Callable[[], bool] = lambda: False,
+    at: Callable[[str], None] = lambda _: None,
 ) -> Merged:
     """Merge the files of one hour, and delete the parts of what was merged long enough ago.
 
@@ -111,15 +115,37 @@ def merge_hour(
 
     Args:
         folder: Folder of an hour that is over, of which this process is the only owner.
+        part: Names of the files that are merged.
+        stopped: Asked between two files whether to break off.
+        at: Called with the name of each stage reached, for tests.
+    """
+    waits = _sweep(folder, at)
+    done = merge_files([path for path in hour_files(folder) if part.fullmatch(path.name)], stopped=stopped, at=at)
+    done.waits |= waits or done.parts > 0
+    return done
+
+
+def merge_files(
+    paths: list[Path],
+    *,
+    most: int | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+    at: Callable[[str], None] = lambda _: None,
+) -> Merged:
+    """Merge files of one folder; the parts stay, hidden behind what they became, and one that fits no other stays as it is.
+
+    Args:
+        paths: The files, oldest first.
+        most: Bytes of parts, from which on another file begins; those of a merged hour when left out.
         stopped: Asked between two files whether to break off.
         at: Called with the name of each stage reached, for tests.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    done = Merged(waits=_sweep(folder, at))
+    done = Merged()
     groups: dict[Any, _Group] = {}
-    for path in [path for path in hour_files(folder) if PART.fullmatch(path.name)]:
+    for path in paths:
         if stopped():
             done.waits = True
             break
@@ -130,7 +156,7 @@ def merge_hour(
             done.damaged += 1
             continue
         key = (table.schema.to_string(), *_widths(table))
-        if key in groups and groups[key].size >= MERGED_BYTES:
+        if key in groups and groups[key].size >= (most or MERGED_BYTES):
             done.parts += groups.pop(key).publish(at)
         if key not in groups:
             staging = path.with_name(f".{path.name}{MERGED}.tmp")
@@ -142,7 +168,6 @@ def merge_hour(
             group.staging.unlink()
         else:
             done.parts += group.publish(at)
-    done.waits |= done.parts > 0
     return done
 
 

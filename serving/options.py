@@ -125,9 +125,16 @@ def open_collector(
     Args:
         workspace: The loop's places.
         log: What is kept.
-        folder: Where; the loop's request log when left out.
+        folder: Where; the loop's folder for it when left out. Where the loop names a place for all servers, it is published there.
         address: Its socket; one of its own when left out.
     """
     secret = log_secret(workspace.kfloop_dir / "log.key") if log.hash else ""
-    place = folder or workspace.request_log
-    return Collector(place, log, secret=secret, address=address, read_until=monitor_reader(workspace))
+    place, read_until = folder or workspace.collected, monitor_reader(workspace)
+    publisher = None
+    if workspace.requests:
+        from kfloop.serving.log_publisher import Publisher
+        from kfloop.serving.shared_log import SharedLog
+
+        shared = SharedLog(workspace.requests, workspace.loop)
+        publisher = Publisher(place, shared, days=log.days, read_until=read_until)
+    return Collector(place, log, secret=secret, address=address, read_until=read_until, publisher=publisher)

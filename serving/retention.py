@@ -35,6 +35,8 @@ class Counts:
         deleted_bytes: Their size.
         merged_files: Files of finished hours whose rows are in a larger one by now.
         damaged_files: Files of finished hours that cannot be read, as of the last look; they stay.
+        published_files: Files that were published where all servers of the loop publish theirs.
+        failed_uploads: Times that this went wrong; it is tried again.
     """
 
     written: int = 0
@@ -46,6 +48,8 @@ class Counts:
     deleted_bytes: int = 0
     merged_files: int = 0
     damaged_files: int = 0
+    published_files: int = 0
+    failed_uploads: int = 0
 
 
 def read_counts(folder: Path) -> Counts:
@@ -93,13 +97,14 @@ def tidy(folder: Path, config: LogConfig, counts: Counts, read_until_ns: int | N
     Returns:
         Size of what is left, in bytes.
     """
-    _tidy_rollouts(folder, config.days)
+    if read_until_ns != 0:  # nothing was read: as where it is not published yet
+        _tidy_rollouts(folder, config.days)
     files = {path: size for path in log_files(folder) if (size := _size(path)) is not None}
     # Parts of merged files lie there for a while longer; they go with those.
     beside = {path: sum(_size(part) or 0 for part in replaced(path)) for path in files}
     total, oldest = sum(files.values()) + sum(beside.values()), time.time_ns() - int(config.days * DAY_NS)
     for path, size in files.items():
-        written = _written_ns(path)
+        written = written_ns(path)
         if total <= config.max_bytes and written >= oldest:
             break
         if read_until_ns is not None and written > read_until_ns:
@@ -127,12 +132,12 @@ def _tidy_rollouts(folder: Path, days: float) -> None:
     oldest = time.time_ns() - int(days * DAY_NS)
     for path in folder.glob("[!.]*/rollout/[!.]*/[!.]*.parquet"):
         with contextlib.suppress(OSError):
-            if _written_ns(path) < oldest:
+            if written_ns(path) < oldest:
                 path.unlink()
                 path.parent.rmdir()  # only when it is empty
 
 
-def _written_ns(path: Path) -> int:
+def written_ns(path: Path) -> int:
     """When a file was written; files that others put there have no time in their name."""
     head = path.name.partition("-")[0]
     return int(head) if head.isdigit() else path.stat().st_mtime_ns

@@ -69,7 +69,7 @@ def serve(
             f"loop '{workspace.loop}' is served already by process {running.pid} at {running.http}",
             hint="stop it with: kfloop serve --stop",
         )
-    with _alone(workspace), sole_owner(workspace.request_log):
+    with _alone(workspace), sole_owner(workspace.collected):
         _serve(workspace, Ports(http=http_port, grpc=grpc_port), options or ServeOptions(), ready)
 
 

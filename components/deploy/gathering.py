@@ -18,6 +18,7 @@ from kfloop.components.deploy.looking import looks_file
 from kfloop.core.artifacts import canonical_json
 from kfloop.core.statistics.paired_bets import LATE, Finding, Question, questions
 from kfloop.serving.evidence import evidence_files, quality, read_rows, samples
+from kfloop.serving.log_mirror import bring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 SUFFIX = ".db"
 WAIT_SECONDS = 30.0  # for another look at the same moment
+BRING_SECONDS = 30.0  # servers publish no more often
 ASKED_AT_ONCE = 500  # ids in one query
 TABLES = """
 CREATE TABLE IF NOT EXISTS state (about TEXT NOT NULL, value TEXT NOT NULL);
@@ -90,6 +92,7 @@ def gather(
         objective: What the model does, as in its signature.
         truth: Labels that came later, by the id of the row.
     """
+    bring(workspace, every=BRING_SECONDS)
     path = looks_file(workspace, entry.seq).with_suffix(SUFFIX)
     for place in (path, path, None):
         try:

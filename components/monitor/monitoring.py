@@ -29,6 +29,7 @@ from kfloop.core.state import open_state
 from kfloop.core.store import Store
 from kfloop.core.workspace import run_id
 from kfloop.errors import InputError
+from kfloop.serving.log_mirror import bring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,6 +101,7 @@ def run(config: MonitorConfig, *, out: Path, workspace: Workspace, now: float | 
 
     Raises:
         StateError: The champion's package is missing, its memory is damaged, or another round saved at the same moment.
+        KfloopError: The request logs that servers publish elsewhere cannot be brought; nothing was counted.
         ConfigError: Seasons are asked for, but the champion's reference has no times.
     """
     now = time.time() if now is None else now
@@ -109,6 +111,7 @@ def run(config: MonitorConfig, *, out: Path, workspace: Workspace, now: float | 
         reason = "there is no champion yet: nothing to watch before the first promotion (kfloop run)"
         report = MonitorReport(outcome="not_evaluated", reason=reason, at=now)
     else:
+        bring(workspace)
         package = Store.of(workspace).require("models", champion.model_digest)
         signature = read_signature(package)
         report = _watch(

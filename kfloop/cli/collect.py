@@ -45,7 +45,7 @@ def collect_command(path: Path, *, address: Path | None, out: Path | None, as_js
     config = load_config(path)
     workspace = config.workspace(path.resolve().parent)
     check_columns(workspace, config.serve)
-    folder = out or workspace.request_log
+    folder = out or workspace.collected
     place = address or workspace.kfloop_dir / "collect" / "log.sock"
     done = collect(
         workspace,

@@ -37,6 +37,7 @@ def feedback_command(source: str, label: str | None, path: Path, *, by: str, as_
     """
     from kfloop.core.config import load_config
     from kfloop.core.ground_truth import keep, read_answers, truth_file
+    from kfloop.serving.log_mirror import bring
     from kfloop.serving.requests import logged_ids
 
     config = load_config(path)
@@ -48,7 +49,7 @@ def feedback_command(source: str, label: str | None, path: Path, *, by: str, as_
         answers = read_answers(Path(source))
     else:
         raise ConfigError(f"'{source}' is no file, and no label was given", hint=f"kfloop feedback {source} LABEL")
-    kept = keep(place, answers, logged_ids(workspace.request_log, workspace.loop), by=by)
+    kept = keep(place, answers, logged_ids(bring(workspace), workspace.loop), by=by)
     if as_json:
         print_json({"file": str(place)} | kept.as_dict())
     else:

@@ -31,7 +31,7 @@ def status_command(path: Path, *, whole: bool, as_json: bool) -> int:
       kfloop status
       kfloop status --ledger
     """
-    facts = gather(path, whole=whole)
+    facts = gather(path, whole=whole, fresh=True)
     if as_json:
         print_json(facts)
     else:

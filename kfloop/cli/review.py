@@ -233,10 +233,11 @@ def _of_requests(
     from kfloop.core.review.choosing import open_questions
     from kfloop.core.review.items import FLAGGED, WORTH
     from kfloop.core.review.requests import answered_requests, flagged_requests, requests_worth_labelling
+    from kfloop.serving.log_mirror import bring
 
     workspace = config.workspace(path.resolve().parent)
     answered = set() if again else answered_requests(truth_file(config.data.feedback, workspace.root))
-    log, versions = workspace.request_log / config.name, workspace.repository / config.name
+    log, versions = bring(workspace) / config.name, workspace.repository / config.name
     items: list[QueueItem] = []
     if not reasons or WORTH in reasons:
         questions = open_questions(workspace)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from kfloop.cli.targets import target_facts
-from kfloop.cli.traffic import traffic_facts
+from kfloop.cli.traffic import bring_log, traffic_facts
 from kfloop.cli.wellbeing import conclude
 
 if TYPE_CHECKING:
@@ -42,12 +42,13 @@ WATCHED = (
 RUN_KEYS = ("run_id", "pipeline", "status", "message", "started", "seconds", "report")
 
 
-def gather(path: Path, *, whole: bool = False) -> dict[str, Any]:
+def gather(path: Path, *, whole: bool = False, fresh: bool = False) -> dict[str, Any]:
     """The facts of ``kfloop status``; nothing is created for a loop that never ran.
 
     Args:
         path: The loop file.
         whole: With every row of the ledger.
+        fresh: Bring first what servers published of the request log; without it, what was brought last is told of.
     """
     from kfloop.core.config import load_config
     from kfloop.core.records import champion_dict
@@ -67,7 +68,10 @@ def gather(path: Path, *, whole: bool = False) -> dict[str, Any]:
     }
     endpoint = attach(workspace)
     facts["server"] = None if endpoint is None else {"http": endpoint.http, "grpc": endpoint.grpc}
+    problem = bring_log(workspace) if fresh else ""
     facts |= traffic_facts(workspace, endpoint)
+    if facts["published"]:
+        facts["published"]["problem"] = problem
     facts["target"] = target_facts(config, workspace)
     facts["feedback"] = _feedback(config, workspace)
     if exists(workspace.state):

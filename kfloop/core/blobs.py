@@ -40,19 +40,20 @@ class Blobs:
 
     Args:
         url: The URL, as the loop file has it.
+        name: What lies there, for messages.
 
     Raises:
         ConfigError: Nothing here can read such a URL, or a variable that it refers to is not set.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+    def __init__(self, url: str, name: str = "store") -> None:
+        self.url, self._name = url.rstrip("/"), name
         credentials = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
         try:
             self._fs, self._root = _opened(resolved(self.url), credentials)
         except (ImportError, ValueError) as error:
             raise ConfigError(
-                f"store '{redacted(url)}' cannot be opened: {hidden(str(error), url)}",
+                f"{name} '{redacted(url)}' cannot be opened: {hidden(str(error), url)}",
                 hint=EXTRAS.get(url.partition(":")[0], "give a folder or an fsspec URL such as s3://bucket/path"),
             ) from error
 
@@ -87,7 +88,7 @@ class Blobs:
         lists = [line for line in found if line["type"] == "file" and line["name"].endswith(LIST)]
         return [
             _base(line["name"]).removesuffix(LIST)
-            for line in sorted(lists, key=lambda line: (_time(line), line["name"]))
+            for line in sorted(lists, key=lambda line: (written_at(line), line["name"]))
         ]
 
     def publish(self, folder: Path, kind: str, digest: str) -> bool:
@@ -204,7 +205,7 @@ class Blobs:
             found = self._fs.find(self._root, detail=True)
         start = len(self._root) + 1
         return {
-            str(name)[start:]: (int(line.get("size") or 0), _time(line))
+            str(name)[start:]: (int(line.get("size") or 0), written_at(line))
             for name, line in found.items()
             if line["type"] == "file"
         }
@@ -246,10 +247,10 @@ class Blobs:
             reason = hidden(str(error) or repr(error), self.url)
             if isinstance(error, PermissionError | FileNotFoundError):
                 raise StateError(
-                    f"store '{shown}' cannot be {what}: {reason}",
+                    f"{self._name} '{shown}' cannot be {what}: {reason}",
                     hint="is the bucket there, and may the credentials use it? those of S3 come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL)",
                 ) from error
-            raise TransientError(f"store '{shown}' cannot be {what} now: {reason}", hint="try again") from error
+            raise TransientError(f"{self._name} '{shown}' cannot be {what} now: {reason}", hint="try again") from error
 
 
 @lru_cache(maxsize=8)
@@ -265,7 +266,7 @@ def _base(name: str) -> str:
     return posixpath.basename(name.rstrip("/"))
 
 
-def _time(line: dict[str, Any]) -> float:
+def written_at(line: dict[str, Any]) -> float:
     """When a file was written, which file systems spell differently; later than all others where that is not known, so that it is never taken for old."""
     at = next(
         (line[name] for name in ("LastModified", "last_modified", "mtime", "updated", "created") if line.get(name)),

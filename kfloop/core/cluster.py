@@ -152,6 +152,9 @@ class ClusterConfig(Section):
     """Folder or fsspec URL of blobs on the cluster. Null: as the loop's, under ``root``."""
     mlflow: str | None = None
     """MLflow tracking and registry URI on the cluster. Null: as the loop's, under ``root``."""
+    requests: str | None = None
+    """Folder or fsspec URL that the servers on the cluster publish their request logs to. Null: as the loop's; where that is null too, the
+    log lies in the loop's folder under ``root``, and the monitor reads the one of pod 0."""
     root: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$")] = "/kfloop"
     """Where the shared volume is mounted in every step; the loop's folder there is ``root/NAME``."""
     volume: Name = "kfloop-work"
@@ -186,7 +189,7 @@ class ClusterConfig(Section):
             raise ValueError(message)
         return endpoint and endpoint.rstrip("/")
 
-    @field_validator("state", "store", "mlflow")
+    @field_validator("state", "store", "mlflow", "requests")
     @classmethod
     def _no_secret(cls, url: str | None) -> str | None:
         """Refuse a password in an address, without repeating it; ``${NAME}`` in its place is a reference."""

@@ -67,12 +67,15 @@ class LoopConfig(Section):
     """Folder or fsspec URL (``s3://bucket/path``) of blobs."""
     mlflow: str = "sqlite:///.kfloop/mlflow.db"
     """MLflow tracking and registry URI."""
+    requests: Annotated[str, Field(min_length=1)] | None = None
+    """Folder or fsspec URL (``s3://bucket/path``) that every server of the loop publishes its request log to, and that the monitor reads;
+    null: the log stays in ``.kfloop/requests``, where one server writes it."""
 
-    @field_validator("state", "store", "mlflow")
+    @field_validator("state", "store", "mlflow", "requests")
     @classmethod
-    def _no_secret(cls, url: str) -> str:
+    def _no_secret(cls, url: str | None) -> str | None:
         """These travel as parameters and stand in records and logs."""
-        if secrets_of(url):
+        if secrets_of(url or ""):
             message = "the address holds a password (not shown): write ${NAME} in its place, the name of an environment variable"
             raise PydanticCustomError("secret", message)
         return url
@@ -113,6 +116,7 @@ class LoopConfig(Section):
             state=_absolute_url(self.state, root),
             store=_absolute_path(self.store, root),
             mlflow=_absolute_url(self.mlflow, root),
+            requests=_absolute_path(self.requests, root) if self.requests else "",
         )
 
 
@@ -166,7 +170,7 @@ def load_config(path: Path, *, on_cluster: bool = False) -> LoopConfig:
     Args:
         path: The file; paths inside it are taken relative to its folder.
         on_cluster: The loop as it is on its cluster: paths are relative to its folder there, and section ``cluster`` says where state,
-            store and MLflow are.
+            store, MLflow and the request log are.
 
     Raises:
         ConfigError: No such file, not YAML, an unknown key, or a value out of range.
@@ -193,7 +197,9 @@ def load_config(path: Path, *, on_cluster: bool = False) -> LoopConfig:
     here = path.resolve().parent
     if not on_cluster:
         return _resolved(config, here, here)
-    places = {key: getattr(config.cluster, key) or getattr(config, key) for key in ("state", "store", "mlflow")}
+    places = {
+        key: getattr(config.cluster, key) or getattr(config, key) for key in ("state", "store", "mlflow", "requests")
+    }
     return _resolved(config.model_copy(update=places), here, config.cluster_root)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ class Workspace:
         state: SQLAlchemy URL of runs, ledger, leases and monitor state.
         store: fsspec URL or folder of immutable blobs.
         mlflow: Tracking and registry URI.
+        requests: fsspec URL or folder that all servers of the loop publish their request logs to; empty where the log is this disk's alone.
     """
 
     loop: str
@@ -28,6 +30,7 @@ class Workspace:
     state: str
     store: str
     mlflow: str
+    requests: str = ""
 
     @property
     def kfloop_dir(self) -> Path:
@@ -36,7 +39,14 @@ class Workspace:
 
     @property
     def request_log(self) -> Path:
-        """Folder of the request log (Parquet by model and hour)."""
+        """Folder of the request log (Parquet by model and hour) that is read: where servers publish theirs, this disk's mirror of it (``serving/log_mirror.py``)."""
+        if not self.requests:
+            return self.collected
+        return self.kfloop_dir / "mirrored-requests" / hashlib.sha256(self.requests.encode()).hexdigest()[:12]
+
+    @property
+    def collected(self) -> Path:
+        """Folder that a server's collector on this machine writes to."""
         return self.kfloop_dir / "requests"
 
     @property
@@ -56,7 +66,10 @@ class Workspace:
 
     def to_json(self) -> str:
         """Canonical JSON, stable between runs so that it may be part of a cache key."""
-        return json.dumps(asdict(self) | {"root": str(self.root)}, sort_keys=True, separators=(",", ":"))
+        fields = asdict(self) | {"root": str(self.root)}
+        if not self.requests:  # a loop without it keeps the key that it had
+            del fields["requests"]
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Workspace:

@@ -84,6 +84,7 @@ def test_garbage_is_refused_with_a_message_that_quotes_it(tmp_path: Path, text: 
         f"{{state: 'postgresql://db/kfloop?password={SECRET}'}}",
         f"{{mlflow: 'https://ann:{SECRET}@mlflow.example.org'}}",
         f"{{store: 's3://key:{SECRET}@bucket/kfloop'}}",
+        f"{{requests: 's3://key:{SECRET}@bucket/kfloop'}}",
         f"{{auth: {{kind: token, env: {SECRET}}}}}",
         f"{{auth: {{kind: token, env: {{a: {SECRET}}}}}}}",
         f"{{secrets: {{kfloop-state: {{URL: 'postgresql://ann:{SECRET}@db/kfloop'}}}}}}",

@@ -1,11 +1,13 @@
 """The loop file: strict, frozen, and clear about what is wrong."""
 
+import json
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from kfloop.core.config import STEP_SECTIONS, LoopConfig, load_config, parse_section, section_json
+from kfloop.core.workspace import Workspace
 from kfloop.errors import ConfigError
 
 
@@ -28,6 +30,24 @@ def test_paths_are_relative_to_the_loop_file(tmp_path: Path) -> None:
     workspace = config.workspace(tmp_path)
     assert workspace.state == f"sqlite:///{tmp_path}/.kfloop/state.db"
     assert workspace.store == str(tmp_path / ".kfloop/store")
+
+
+def test_where_servers_publish_their_request_logs_is_part_of_the_workspace(tmp_path: Path) -> None:
+    text = "name: x\ncluster: {requests: 's3://cluster/requests', root: /volume}\n"
+    path = write(tmp_path, text + "requests: s3://bucket/requests\n")
+    workspace = load_config(path).workspace(tmp_path)
+    assert workspace.requests == "s3://bucket/requests"
+    assert workspace.request_log != workspace.collected
+    assert Workspace.from_json(workspace.to_json()) == workspace
+    assert load_config(path, on_cluster=True).workspace(tmp_path).requests == "s3://cluster/requests"
+    assert load_config(write(tmp_path, "name: x\nrequests: shared\n")).workspace(tmp_path).requests == str(
+        tmp_path / "shared"
+    )
+    plain = load_config(write(tmp_path, "name: x\n")).workspace(tmp_path)
+    assert plain.request_log == plain.collected == tmp_path / ".kfloop" / "requests"
+    assert "requests" not in json.loads(plain.to_json())  # a cache that a loop has goes on
+    with pytest.raises(ConfigError, match="holds a password"):
+        load_config(write(tmp_path, "name: x\nrequests: 's3://key:hidden@bucket/requests'\n"))
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,21 @@ def test_the_loop_is_placed_where_the_cluster_keeps_it(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "loop").iterdir()) == [".kfloop", "loop.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [("requests: mine\n", "VOLUME/churn/mine"), ("", None), ("requests: s3://bucket/here\n", "s3://bucket/here")],
+)
+@pytest.mark.parametrize("on_cluster", [None, "s3://bucket/there"])
+def test_the_place_of_the_request_logs_is_that_of_the_cluster(
+    tmp_path: Path, told: str, expected: str | None, on_cluster: str | None
+) -> None:
+    text = GIVEN.replace("root: ROOT", f"root: ROOT, requests: '{on_cluster}'") if on_cluster else GIVEN
+    assert place(tmp_path, text + told).returncode == 0
+    loop = yaml.safe_load((tmp_path / "loop" / "loop.yaml").read_text())
+    wanted = on_cluster or (expected and expected.replace("VOLUME", str(tmp_path / "volume")))
+    assert loop.get("requests") == wanted
+
+
 @SECTION
 def test_what_was_placed_is_a_loop_that_writes_to_the_volume(tmp_path: Path) -> None:
     assert place(tmp_path).returncode == 0

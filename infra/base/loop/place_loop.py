@@ -32,6 +32,8 @@ def main(given: Path, out: Path) -> None:
     root = Path(cluster.get("root") or "/kfloop") / loop["name"]
     for place, default in PLACES.items():
         loop[place] = below(root, cluster.get(place) or loop.get(place) or default)
+    if requests := cluster.get("requests") or loop.get("requests"):
+        loop["requests"] = below(root, requests)
     (root / ".kfloop").mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     link = out / ".kfloop"

@@ -23,6 +23,7 @@ from kfloop.core.state.database import exists, open_state
 from kfloop.core.store import Store
 from kfloop.core.workspace import Workspace
 from kfloop.errors import InputError, KfloopError
+from kfloop.serving.log_mirror import bring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,7 +53,7 @@ def open_served(config: DataConfig, base: Source) -> Source | None:
         )
     workspace = Workspace.from_json(str(config.places))
     truth = Path(str(config.feedback))
-    log = workspace.request_log / workspace.loop
+    log = bring(workspace) / workspace.loop
     if not truth.is_file() or not truth.stat().st_size:
         return None
     known = read_feedback(truth)
