@@ -104,6 +104,12 @@ class Evidence:
         found = self.at("evaluate", "slice_columns", kind)
         return [str(name) for name in found] if isinstance(found, list) else []
 
+    def of_cause(self, kind: str) -> list[str]:
+        """Names of the slices of the cause, ``drifted`` or ``old``, with test rows or without."""
+        parts = self.at("evaluate", "cause", "parts")
+        found = [part.get(kind) for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+        return [name for name in found if isinstance(name, str)]
+
     @property
     def corruptions(self) -> list[str]:
         """Kinds of corruption that were tried, with success or without."""

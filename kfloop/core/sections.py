@@ -16,7 +16,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and torch both take
 REQUESTS = "requests"  # value of data.fresh: the loop's own request log
-SLICES = ("class:", "channel:", "origin:", "column:", "group:", "segment:", "corruption:")
+SLICES = ("class:", "channel:", "origin:", "column:", "group:", "segment:", "corruption:", "drifted:", "old:")
 FEWEST_TO_REFUTE = 10  # rows below which hardly anything could be proved wrong
 
 
@@ -655,7 +655,7 @@ class Rule(Section):
     slice: str = "overall"
     """``overall``, or a slice as the report names it: ``class:NAME``, ``origin:fresh``, ``origin:new`` (fresh rows that the champion's data
     lacked), ``column:NAME=VALUE``, ``group:NAME=VALUE``; a ``*`` at the end stands for every slice that begins so, as in ``class:*``, with Holm's
-    correction over them."""
+    correction over them. ``drifted:*`` are the rows where requests moved to, ``old:*`` all others, in a retraining for which drift named columns."""
     versus: Literal["absolute", "champion", "baseline"] = "absolute"
     """``absolute`` judges the challenger's value, the others the difference challenger minus other."""
     relative: bool = False

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from kfloop.core.drifted import number_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,15 +77,7 @@ def between_times(low: float, high: float) -> float:
 
 def worded(value: float, column: Column) -> str:
     """A number or a time in words, such as ``12.5`` or ``2024-03-01``."""
-    if column.kind == "time":
-        try:
-            moment = datetime.fromtimestamp(value, tz=UTC).replace(tzinfo=None)
-        except (ValueError, OverflowError, OSError):  # a year that calendars do not have
-            return f"{value:g} s"
-        midnight = (moment.hour, moment.minute, moment.second, moment.microsecond) == (0, 0, 0, 0)
-        return moment.date().isoformat() if midnight else moment.isoformat(sep=" ")
-    exact = abs(value) < 1e15 and value == round(value)  # noqa: PLR2004 - no digit is lost
-    return f"{value:.0f}" if exact else f"{value:.12g}"
+    return number_words(value, time=column.kind == "time")
 
 
 def _rounded(value: float) -> float:

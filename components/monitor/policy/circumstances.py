@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kfloop.components.monitor.policy.causes import MANUAL, SCHEDULE, Cause
 from kfloop.components.monitor.policy.concluding import RETRAIN, Attempt, Facts, calls, conclude
 from kfloop.components.monitor.policy.freshness import count_fresh_labels
+from kfloop.core.state.origins import STARTING, started_training
 from kfloop.core.state.standing import active_rollout
 from kfloop.core.store import Store
 from kfloop.core.workspace import run_id
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 DAY_SECONDS = 24 * 3600.0
 DECIDED = ("succeeded", "rejected", "held")
 REJECT = "reject"
-STARTING = "submit_training"  # step of monitoring as compiled for a cluster
 
 
 def judge(
@@ -86,7 +86,7 @@ def past_attempts(state: State, loop: str) -> tuple[Attempt, ...]:
     """Every retraining of the loop that was triggered, in the order in which they were recorded."""
     promoting = {entry.run_id for entry in state.ledger.history(loop) if entry.phase == "done" and entry.run_id}
     triggers = state.triggers.history(loop, RETRAIN)
-    trained = [str(_started(state, trigger.run_id).get("outcome") or trigger.run_id) for trigger in triggers]
+    trained = [str(started_training(state, trigger.run_id).get("outcome") or trigger.run_id) for trigger in triggers]
     return tuple(
         Attempt(
             at=trigger.at,
@@ -98,13 +98,6 @@ def past_attempts(state: State, loop: str) -> tuple[Attempt, ...]:
         )
         for trigger, run in zip(triggers, trained, strict=True)
     )
-
-
-def _started(state: State, run: str) -> dict[str, Any]:
-    """What a round says of the training that it started as a run of its own, on a cluster; empty where it trained itself."""
-    events = state.runs.events(run) if run else []
-    told = (item.payload for item in reversed(events) if item.step == STARTING and item.event == "succeeded")
-    return next(told, {})
 
 
 def _not_started(state: State, run: str) -> bool:
@@ -131,7 +124,7 @@ def _of_gate(state: State, run: str) -> str:
 def _under_way(state: State, loop: str, now: float) -> tuple[str, ...]:
     runs = [f"run {name}" for name in state.runs.active(loop) if name != run_id()]
     for trigger in state.triggers.history(loop, RETRAIN)[-1:]:
-        started = _started(state, trigger.run_id)
+        started = started_training(state, trigger.run_id)
         # Its last step writes its record; one that was killed never gets there, so it counts for as long as it may take.
         if started and now < started["until"] and state.runs.get(started["outcome"]) is None:
             runs.append(f"run {started['outcome']}")
