@@ -203,7 +203,11 @@ def _unjudged_cause(evidence: Evidence, judged: Sequence[Verdict]) -> str:
         if evidence.of_cause(kind) and not any(f"[{kind}:" in verdict.rule for verdict in judged)
     ]
     told = " and ".join(f"{kind}:*" for kind in left)
-    return f"No rule judges {told}, the slices of what caused this training: add rules on them to gate.rules." if left else ""
+    return (
+        f"No rule judges {told}, the slices of what caused this training: add rules on them to gate.rules."
+        if left
+        else ""
+    )
 
 
 def _code(blocking: list[Verdict]) -> str:

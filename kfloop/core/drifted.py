@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
 from typing import Any
 
+from kfloop.core.number_words import range_words
 from kfloop.errors import InputError
 
 KINDS = ("number", "time", "category", "unknown", "missing")
@@ -65,50 +65,41 @@ def read_part(value: Any) -> Part:
         InputError: It defines no part of a table.
     """
     names = [field.name for field in fields(Part)]
-    if not isinstance(value, dict) or sorted(value) != sorted(names):
-        told = sorted(map(str, value)) if isinstance(value, dict) else value
-        raise _wrong(value, f"expected the keys {', '.join(names)}, found {told!r}")
-    column, kind, values = value["column"], value["kind"], value["values"]
-    ends = [value["low"], value["high"]]
-    if not (isinstance(column, str) and column):
-        raise _wrong(value, f"column is {column!r}, expected a name")
-    if kind not in KINDS:
-        raise _wrong(value, f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
+    if not isinstance(value, dict) or sorted(map(str, value)) != sorted(names):
+        found = sorted(map(str, value)) if isinstance(value, dict) else value
+        raise _wrong(value, f"expected an object with {', '.join(names)}, found {found!r}")
+    why = _wrong_name(value) or _wrong_range(value) or _wrong_values(value)
+    if why:
+        raise _wrong(value, why)
+    return Part(**(value | {"values": tuple(value["values"])}))
+
+
+def _wrong_name(value: dict[str, Any]) -> str:
+    if not (isinstance(value["column"], str) and value["column"]):
+        return f"column is {value['column']!r}, expected a name"
+    if value["kind"] not in KINDS:
+        return f"kind is {value['kind']!r}, expected one of {', '.join(KINDS)}"
+    shares = {name: value[name] for name in ("reference", "current")}
+    wrong = [name for name, share in shares.items() if not (_is_number(share) and 0 <= share <= 1)]
+    return f"{wrong[0]} is {shares[wrong[0]]!r}, expected a share from 0 to 1" if wrong else ""
+
+
+def _wrong_range(value: dict[str, Any]) -> str:
+    low, high = value["low"], value["high"]
+    told = f"it reaches from {low!r} to {high!r}"
+    if not all(end is None or _is_number(end) for end in (low, high)):
+        return f"{told}, expected finite numbers or null"
+    if (value["kind"] in RANGES) is (low is None and high is None):
+        return f"{told}, which does not fit the kind {value['kind']}"
+    return f"{told}, which is empty" if low is not None and high is not None and low >= high else ""
+
+
+def _wrong_values(value: dict[str, Any]) -> str:
+    values = value["values"]
     if not (isinstance(values, list) and all(isinstance(one, str) for one in values)):
-        raise _wrong(value, f"values are {values!r}, expected a list of texts")
-    if not all(end is None or _is_number(end) for end in ends):
-        raise _wrong(value, f"it reaches from {ends[0]!r} to {ends[1]!r}, expected finite numbers or null")
-    if (kind in RANGES) is (ends == [None, None]):
-        raise _wrong(value, f"it reaches from {ends[0]!r} to {ends[1]!r}, which is no range of a {kind}")
-    if None not in ends and not ends[0] < ends[1]:
-        raise _wrong(value, f"it is empty: it begins at {ends[0]!r} and ends below {ends[1]!r}")
-    if (kind in {"category", "unknown"}) is not bool(values):
-        raise _wrong(value, f"values are {values!r}, which does not fit the kind {kind}")
-    for name in ("reference", "current"):
-        if not (_is_number(value[name]) and 0 <= value[name] <= 1):
-            raise _wrong(value, f"{name} is {value[name]!r}, expected a share from 0 to 1")
-    return Part(**(value | {"values": tuple(values)}))
-
-
-def range_words(low: float | None, high: float | None, *, time: bool) -> str:
-    """``47 or more``, ``below 3``, ``[3, 47)``."""
-    first, last = (None if end is None else number_words(end, time=time) for end in (low, high))
-    if last is None:
-        return f"{first} or more"
-    return f"below {last}" if first is None else f"[{first}, {last})"
-
-
-def number_words(value: float, *, time: bool = False) -> str:
-    """A number, or a moment in seconds since 1970, in words: ``12.5``, ``2024-03-01``."""
-    if time:
-        try:
-            moment = datetime.fromtimestamp(value, tz=UTC).replace(tzinfo=None)
-        except (ValueError, OverflowError, OSError):  # a year that calendars do not have
-            return f"{value:g} s"
-        midnight = (moment.hour, moment.minute, moment.second, moment.microsecond) == (0, 0, 0, 0)
-        return moment.date().isoformat() if midnight else moment.isoformat(sep=" ")
-    exact = abs(value) < 1e15 and value == round(value)  # noqa: PLR2004 - no digit is lost
-    return f"{value:.0f}" if exact else f"{value:.12g}"
+        return f"values are {values!r}, expected a list of texts"
+    fits = (value["kind"] in {"category", "unknown"}) is bool(values)
+    return "" if fits else f"values are {values!r}, which does not fit the kind {value['kind']}"
 
 
 def _is_number(value: Any) -> bool:

@@ -13,7 +13,8 @@ import numpy as np
 
 from kfloop.components.evaluate.slices.columns import Column, column_names, read_columns, spelled
 from kfloop.components.evaluate.slices.slicing import Slice
-from kfloop.core.drifted import MOST_PARTS, RANGES, Part, range_words, read_part
+from kfloop.core.drifted import MOST_PARTS, RANGES, Part, read_part
+from kfloop.core.number_words import range_words
 from kfloop.errors import ConfigError, InputError
 
 if TYPE_CHECKING:

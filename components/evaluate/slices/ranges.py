@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kfloop.core.drifted import number_words
+from kfloop.core.number_words import between, number_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 QUARTILES = (0.25, 0.5, 0.75)
-DIGITS = 17  # that a float64 needs at most
 DAY, MINUTE = 86_400.0, 60.0
 
 
@@ -50,20 +49,6 @@ def _beside(common: float, values: Floats, cut: Callable[[float, float], float])
     above, below = values[values > common], values[values < common]
     low, high = (common, float(above.min())) if len(above) else (float(below.max()), common)
     return cut(low, high)
-
-
-def between(low: float, high: float) -> float:
-    """The number with the fewest digits in (low, high]."""
-    if math.isinf(high):
-        high = 0.0 if math.isinf(low) else low + max(abs(low), 1.0)
-    if math.isinf(low):
-        low = high - max(abs(high), 1.0)
-    middle = low + (high - low) / 2
-    for digits in range(1, DIGITS):
-        found = float(f"{middle:.{digits}g}")
-        if low < found <= high:
-            return found
-    return high
 
 
 def between_times(low: float, high: float) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 
 from kfloop.core.drifted import MOST_PARTS, Part
 from kfloop.core.encoding.table import ANOTHER
+from kfloop.core.number_words import between
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ KUIPER = 2.0  # times the root of the rows: what equal distributions exceed in 1
 SURE = 4.0  # standard errors of a share
 _ALIKE = 0.5  # of the largest gain: values of a category that gained as much belong to the same part
 _NEARLY = 0.9  # of the gain: an end that takes less away is chance in the tail, and is left open
-_STEPS = 10.0  # edges are rounded to this part of the power of ten of the spread
+_STEPS = 4.0  # edges are rounded to the power of ten below this part of the spread
 _DAY, _MINUTE, _MANY = 86_400.0, 60.0, 8
 
 
@@ -109,19 +110,22 @@ def _rounded(
     values: Array, first: int, last: int, spread: float, *, time: bool
 ) -> tuple[float | None, float | None] | None:
     """Round ends for the values from ``first`` on and before ``last``; where the round ones would lose the part, ends between its values and the next ones."""
-    step = 10.0 ** math.floor(math.log10(spread)) / _STEPS if spread > 0 else 0.0
+    step = 10.0 ** math.floor(math.log10(spread / _STEPS)) if spread > 0 else 0.0
     if time:
         step = next((unit for unit in (_DAY, _MINUTE) if spread >= _MANY * unit), 1.0)
+    # Not at a value: those of the log have fewer digits than those of the dataset.
     exact = [
-        None if place in {0, len(values)} else float(values[place - 1] + (values[place] - values[place - 1]) / 2)
+        None if place in {0, len(values)} else _between(float(values[place - 1]), float(values[place]))
         for place in (first, last)
     ]
-    low, high = (
-        None if end is None else float(f"{round(end / step) * step:.12g}") if step else end for end in exact
-    )
+    low, high = (None if end is None else float(f"{round(end / step) * step:.12g}") if step else end for end in exact)
     if low is not None and high is not None and not high - low >= step:
         low, high = exact
     return None if low is None and high is None else (low, high)
+
+
+def _between(low: float, high: float) -> float:
+    return between(low, low + (high - low) / 2)
 
 
 def _share(then: NDArray[np.bool_], now: NDArray[np.bool_], **told: Any) -> _Gain:
@@ -142,7 +146,9 @@ def _root(n: float, m: float) -> float:
 
 def _inside(cells: Array, low: float | None, high: float | None) -> NDArray[np.bool_]:
     with np.errstate(invalid="ignore"):
-        return np.asarray((cells >= (-math.inf if low is None else low)) & (cells < (math.inf if high is None else high)))
+        return np.asarray(
+            (cells >= (-math.inf if low is None else low)) & (cells < (math.inf if high is None else high))
+        )
 
 
 def _missing(cells: NDArray[Any], *, category: bool) -> NDArray[np.bool_]:
