@@ -7,7 +7,20 @@ from typing import Any
 
 from kfloop.report import plots
 from kfloop.report.sources import Context
-from kfloop.report.values import Interval, count, interval, items, mapping, number, percent, rows, short, spelled, text, words
+from kfloop.report.values import (
+    Interval,
+    count,
+    interval,
+    items,
+    mapping,
+    number,
+    percent,
+    rows,
+    short,
+    spelled,
+    text,
+    words,
+)
 
 _NAME = 80  # characters of a part's name
 _WORDS = {"drifted": "requests moved there", "old": "the old distribution"}
@@ -16,10 +29,11 @@ _WORDS = {"drifted": "requests moved there", "old": "the old distribution"}
 def build(context: Context, models: Mapping[str, Any], differences: Mapping[str, Any]) -> dict[str, Any]:
     """The cause with one line for each of its slices; empty where a person asked for the training."""
     report = context.source("evaluate").report
+    if report.get("cause") is None:
+        return {}
     found = mapping(report.get("cause"))
-    if not found:
-        problem = [f"it is no object: {text(report.get('cause'))}"] if report.get("cause") else []
-        return {"problems": problem} if problem else {}
+    problems = [text(line) for line in items(found.get("problems"))]
+    problems += [] if found else [f"the cause is no object: {text(report.get('cause'))}"]
     parts = rows(found.get("parts"))
     metric = text(report.get("primary")) or "accuracy"
     against = mapping(mapping(differences.get("champion")).get("slices"))
@@ -27,8 +41,8 @@ def build(context: Context, models: Mapping[str, Any], differences: Mapping[str,
     lines, drawn = [], {}
     for part in parts:
         for kind, where in _WORDS.items():
-            key = text(part.get(kind), limit=200)
-            name = text(part.get("text"), limit=_NAME) or key
+            key = str(part.get(kind) or "")
+            name = text(part.get("text"), limit=_NAME) or text(key, limit=_NAME)
             name = name if kind == "drifted" else f"all but {name}"
             difference = interval(mapping(against.get(key)).get(metric))
             if difference is not None and difference.value is not None:
@@ -46,16 +60,17 @@ def build(context: Context, models: Mapping[str, Any], differences: Mapping[str,
             )
     evidence = short(found.get("evidence"))
     return {
-        "sentence": f"{words(found.get('kind')) or 'The monitor'}: {text(found.get('reason'))}"
-        + (f" (evidence {evidence})" if evidence else ""),
+        "sentence": f"The monitor asked for it ({words(found.get('kind'))}): {text(found.get('reason'))} (evidence {evidence})."
+        if found
+        else "",
         "columns": ["rows", "what they are", "before", "now", "test rows", "champion", "challenger", "difference", "verdict"],
         "metric": words(metric),
         "rows": lines,
         "plot": plots.differences("cause", f"{words(metric)}, challenger minus champion", drawn) if drawn else "",
         "note": ""
-        if parts
+        if parts or problems
         else "No column of the requests tells by itself where they moved, so that freshly labelled rows (origin fresh) stand for what caused this training.",
-        "problems": [text(line) for line in items(found.get("problems"))],
+        "problems": problems,
     }  # fmt: skip
 
 
@@ -74,8 +89,7 @@ def _judged(context: Context) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     lines = rows(context.source("gate").report.get("verdicts")) if context.source("gate").report else []
     for line in sorted(lines, key=lambda line: line.get("mode") == "warn"):
-        rule = text(line.get("rule"), limit=400)
-        key = rule.partition("[")[2].rpartition("]")[0]
+        key = str(line.get("rule")).partition("[")[2].rpartition("]")[0]
         if key.startswith(("drifted:", "old:")):
             said = words(line.get("verdict"))
             found.setdefault(key, []).append(f"{said} (a warning)" if line.get("mode") == "warn" else said)
