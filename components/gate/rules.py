@@ -58,9 +58,10 @@ def apply_rules(rules: tuple[Rule, ...], evidence: Evidence) -> tuple[list[Verdi
             notes.append(f"{rule.name()} does not apply: there is no champion")
         elif problem := unknown_slice(rule, evidence):
             verdicts.append(judge(_bar(rule, rule.slice), Measurement(missing=problem, todo=NAMED)))
+        elif rule.when != "always" and rule.slice.startswith(OF_CAUSE) and not _exists(rule, evidence):
+            notes.append(f"{rule.name()} does not apply: no drift caused this training")
         elif rule.when == "slice_exists" and not _exists(rule, evidence):
-            why = "no drift caused this training" if rule.slice.startswith(OF_CAUSE) else "there are no such test rows"
-            notes.append(f"{rule.name()} does not apply: {why}")
+            notes.append(f"{rule.name()} does not apply: there are no such test rows")
         elif rule.slice == "overall":
             verdicts.append(judge(_bar(rule, rule.slice), measure(evidence, rule, rule.slice)))
         else:

@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 LOOP = """\
 name: people
 data: {source: people.csv, label: label, fresh: requests}
-train: {epochs: 6, batch_size: 128, options: {width: 32, depth: 1}}
-evaluate: {bootstrap: 300, corrupted_rows: 0, explain: 0}
+train: {epochs: 10, batch_size: 64, options: {width: 32, depth: 1}}
+evaluate: {bootstrap: 300, baseline: logistic_regression, corrupted_rows: 0, explain: 0}
 bless: {requests: 40}
 monitor: {cooldown_minutes: 0, cooldown_after_success_minutes: 0}
 """
