@@ -24,10 +24,10 @@ def evaluate(
         config_json: Section ``evaluate`` of the loop file.
         dataset_digest: Digest of the dataset version, for cache correctness.
         model_digest: Digest of the challenger, for cache correctness.
-        champion_digest: Digest of the champion or ``none``, for cache correctness.
+        champion_digest: What ``incumbent`` returned (champion, and cause of the training), for cache correctness.
         dataset: Dataset version.
         model: The challenger's package.
-        incumbent: Who is champion, resolved from the ledger.
+        incumbent: Who is champion, resolved from the ledger, and what the training is for.
         evaluation: Metrics, differences, slices, overlap.
 
     Returns:

@@ -11,6 +11,7 @@ from kfloop.components.evaluate.measuring import n_slices, slice_facts, statisti
 from kfloop.components.evaluate.new_rows import new_rows
 from kfloop.components.evaluate.opening import (
     Contestant,
+    cause_of,
     champion_digest,
     champion_folder,
     check_same_task,
@@ -18,6 +19,7 @@ from kfloop.components.evaluate.opening import (
 )
 from kfloop.components.evaluate.scoreboard import Board
 from kfloop.components.evaluate.showing import Shown, shown, write_shown
+from kfloop.components.evaluate.slices.drifted import Caused, caused
 from kfloop.components.evaluate.slices.fairness import groupings
 from kfloop.components.evaluate.slices.segments import find_segments
 from kfloop.components.evaluate.slices.slicing import column_slices
@@ -71,6 +73,7 @@ class EvaluationReport:
         slice_columns: Columns by which rows were told apart, under ``column`` (``evaluate.slices``) and ``group`` (``evaluate.groups``), as names of
             slices spell them: a slice of another column does not exist, one of these may have no rows.
         left_out: Test rows in no slice of a column, because fewer than 30 are alike, as ``column:NAME``; only where there are some.
+        cause: What the monitor asked for this training for, with the slices of it, see ``slices.drifted``; null where a person asked.
         segments: The search for weak segments: ``n_fitted`` validation rows, their mean ``error``, what was ``found``, and a ``note`` where nothing was;
             null for generators.
         temperature: What a temperature does, or would do, to the calibration error; null without classes.
@@ -101,6 +104,7 @@ class EvaluationReport:
     slice_facts: dict[str, dict[str, Any]]
     slice_columns: dict[str, list[str]]
     left_out: dict[str, int]
+    cause: dict[str, Any] | None
     segments: dict[str, Any] | None
     temperature: dict[str, Any] | None
     test_rows: dict[str, Any]
@@ -119,7 +123,7 @@ class Comparison:
         simple: Those of the baseline.
         simple_facts: ``kind`` of the baseline and what it was fitted on.
         shown: What the report shows of it.
-        facts: ``slice_facts``, ``slice_columns``, ``left_out``, ``segments`` and ``temperature`` of the report.
+        facts: ``slice_facts``, ``slice_columns``, ``left_out``, ``cause``, ``segments`` and ``temperature`` of the report.
         baseline: The baseline, where it answers rows.
         robustness: Figures on corrupted rows.
         explained: Why the challenger answers as it does; null when nothing is explained.
@@ -148,7 +152,7 @@ def run(
         config: Section ``evaluate``.
         dataset: Dataset version.
         model: Package of the challenger.
-        incumbent: Folder whose report names the champion.
+        incumbent: Folder whose report names the champion, and the cause of the training.
         out: Empty folder for ``report.json`` and what the report shows beside it.
         workspace: The loop's places; the champion's package is taken from its store.
 
@@ -168,12 +172,14 @@ def run(
         champion = contestant(champion_folder(workspace, digest), "champion", version)
         check_same_task(challenger, champion)
     objective = challenger.model.signature.objective
+    cause = caused(version, cause_of(incumbent), challenger.test.ids)
     if objective == "generation":
         from kfloop.components.evaluate.generating import compare_generators
 
         found = compare_generators(config, version, challenger, champion)
     else:
-        found = _compare(config, version, challenger, champion, workspace)
+        found = _compare(config, version, challenger, champion, cause, workspace)
+    found = replace(found, facts=found.facts | {"cause": cause.facts})
     models = {one.role: one for one in (challenger, champion) if one is not None}
     report = _report(version, challenger, champion, digest, found, costs(config, version, models, found.baseline))
     write_shown(out, found.shown)
@@ -188,6 +194,7 @@ def _compare(
     version: DatasetVersion,
     challenger: Contestant,
     champion: Contestant | None,
+    cause: Caused,
     workspace: Workspace,
 ) -> Comparison:
     """All models on the test rows."""
@@ -206,7 +213,7 @@ def _compare(
         config = config.model_copy(update={"corrupted_rows": 0, "explain": 0, "segments": 0})
     held = None if challenger.model.external else held_out(version, challenger)
     segments = find_segments(version, config.segments, held, test, objective, task.std, config.seed)
-    task = replace(task, slices=(*(part for one in by_column for part in one.parts), *segments.found))
+    task = replace(task, slices=(*(part for one in by_column for part in one.parts), *segments.found, *cause.slices))
     if champion is not None:
         answers["champion"] = champion.answer()
         task = replace(task, new=new_rows(test, version, champion, workspace))
@@ -291,6 +298,7 @@ def _report(
         slice_facts=found.facts.get("slice_facts", {}),
         slice_columns=found.facts.get("slice_columns", {"column": [], "group": []}),
         left_out=found.facts.get("left_out", {}),
+        cause=found.facts.get("cause"),
         segments=found.facts.get("segments"),
         temperature=found.facts.get("temperature"),
         test_rows=sketched(challenger.test.ids),

@@ -30,7 +30,7 @@ ORIGINS = ("base", "fresh")
 NEW = "origin:new"  # fresh rows that the champion's dataset version did not hold
 _ORIGIN_TEXTS = {"base": "rows the loop began with", "fresh": "freshly labelled rows"}
 # Slices of these kinds are families of their own: more of them do not widen the intervals of classes, channels and origins.
-FAMILIES = ("column", "group", "segment", "corruption")
+FAMILIES = ("column", "group", "segment", "corruption", "drifted", "old")
 # Figures that are also given for the rows of each origin, column and segment.
 _BY_ORIGIN = {
     "classification": ("accuracy",),
@@ -54,7 +54,7 @@ class Task:
         std: Standard deviation of each channel in the training rows, [C]; empty without a forecast.
         block: Neighbouring rows that depend on each other, because their windows overlap.
         groups: Group of each row (``data.group``), 0..G-1, [N]; null where rows have none. Windows of a series are told apart by time.
-        slices: Slices by column and weak segments.
+        slices: Slices by column, weak segments, and the slices of the cause.
         groupings: Groups that are to be treated alike.
         new: Fresh rows that the champion's dataset version did not hold; null without a champion.
     """

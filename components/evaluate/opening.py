@@ -154,6 +154,11 @@ def champion_digest(incumbent: Path) -> str | None:
     return digest
 
 
+def cause_of(incumbent: Path) -> Any:
+    """What ``incumbent`` says this training is for, as it stands there; null where a person asked for it."""
+    return read_report(incumbent).get("cause")
+
+
 def champion_folder(workspace: Workspace, digest: str) -> Path:
     """The champion's package in the store.
 

@@ -127,6 +127,8 @@ def decide(
     verdicts = (*implied_verdicts(evidence, enforced), *wear_verdicts(config, wear), *judged)
     if not evidence.has_champion and "evaluate" in evidence.reports:
         notes.insert(0, "There is no champion: only rules about the challenger alone and the baseline decide.")
+    if unjudged := _unjudged_cause(evidence, judged):
+        notes.append(unjudged)
     outcome, code, reason = _outcome(config, verdicts, past)
     if outcome != "reject" and (silent := _uncompared(evidence, judged)):
         reason, told = f"{reason}; {silent}", [*told, silent]
@@ -191,6 +193,21 @@ def _uncompared(evidence: Evidence, judged: Sequence[Verdict]) -> str:
     between = f" ({low:+.3g} to {high:+.3g})" if low is not None and high is not None else ""
     amount = f": {metric} differs by {value:+.3g}{between}" if value is not None else ""
     return f"NO RULE COMPARES IT WITH THE CHAMPION{amount}"
+
+
+def _unjudged_cause(evidence: Evidence, judged: Sequence[Verdict]) -> str:
+    """What to say where drift named what moved and no rule of the loop's own asks about it; empty where one does, or nothing moved."""
+    left = [
+        kind
+        for kind in ("drifted", "old")
+        if evidence.of_cause(kind) and not any(f"[{kind}:" in verdict.rule for verdict in judged)
+    ]
+    told = " and ".join(f"{kind}:*" for kind in left)
+    return (
+        f"No rule judges {told}, the slices of what caused this training: add rules on them to gate.rules."
+        if left
+        else ""
+    )
 
 
 def _code(blocking: list[Verdict]) -> str:

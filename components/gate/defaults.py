@@ -14,6 +14,10 @@ shown, and the rules against getting worse decide. On all fresh rows together (`
 must have become surely worse, from 20 rows on; and from 200 rows on, where an equal model passes in 90 % of rounds at 97 % accuracy (with 60
 rows 27 %), the whole interval must stay above the same margin as overall.
 
+A retraining for which drift named columns is also judged on what moved: on the rows where no requests moved to (``old:*``) it must be no worse, by the same margin as
+overall, and where they moved to (``drifted:*``) not surely worse; whether it is better there is a verdict that warns. Too few of these rows are no pass: the first
+rejects then, and the last says that nothing could be shown.
+
 How many rows they ask for: with 60 rows one 5 points worse passes in 2 %, one 10 points worse in less than .5 %, but an equal one in 28 % (at
 97 % accuracy; at 80 % in 12 %, and with 360 rows in 55 %): what an interval has not proved is not promoted. Areas under a curve ask for 50 rows
 of the rarer kind, from where their intervals hold what they promise (``benchmarks/gate_intervals.py``). With fewer rows nothing is decided: write
@@ -48,16 +52,18 @@ ENOUGH_FRESH = 200  # fresh rows from which an equal model mostly proves that it
 SLOWEST_GENERATOR = 5000.0  # a diffusion model runs its network dozens of times for one sample
 
 
-def default_rules(objective: str, modality: str, n_test: int) -> Rules:
+def default_rules(objective: str, modality: str, n_test: int, *, drifted: bool = False) -> Rules:
     """The rules of a task.
 
     Args:
         objective: What was learned; an unknown one gets the rules for classes, whose figures it lacks, so that it is rejected.
         modality: What an example is.
         n_test: Number of test rows; under 100 the calibration rule only warns.
+        drifted: Whether the training is for drift that named columns, which are judged, too.
     """
     quality = _QUALITY.get(objective, _classes)(modality, n_test)
-    return (*quality, *_service(objective, modality))
+    cause = _CAUSED[objective]() if drifted and objective in _CAUSED else ()
+    return (*quality, *cause, *_service(objective, modality))
 
 
 def _service(objective: str, modality: str) -> Rules:
@@ -113,6 +119,35 @@ def _compared(
         rule(lost, **fresh, use="unless_refuted", min_n=ENOUGH_IN_SLICE),
         rule(margin, **fresh, **interval, min_n=ENOUGH_FRESH),
         rule(won, **interval, min_n=ENOUGH_NEW, slice="origin:new", when="large_enough"),
+    )
+
+
+def _mended(metric: str, margin: float, enough: int = ENOUGH) -> Rules:
+    """No worse on the old distribution, not surely worse where requests moved to, and whether it is better there. Of figures of which more is better."""
+    return _caused(metric, enough, lambda gain: {"at_least": gain}, margin=-margin, lost=-0.02, won=0.001)
+
+
+def _error_mended(metric: str, margin: float) -> Rules:
+    """The same for errors, as shares of the champion's."""
+    return _caused(
+        metric, ENOUGH, lambda gain: {"relative": True, "at_most": gain}, margin=margin, lost=0.02, won=-0.001
+    )
+
+
+def _caused(
+    metric: str, enough: int, bound: Callable[[float], dict[str, Any]], *, margin: float, lost: float, won: float
+) -> Rules:
+    """The rules on the slices of the cause; the arguments are those of ``_compared``."""
+    from kfloop.core.sections import Rule
+
+    def rule(difference: float, place: str, **more: Any) -> Rule:
+        return Rule(metric=metric, versus="champion", slice=f"{place}:*", **bound(difference), **more)
+
+    interval, there = {"use": "interval"}, {"when": "slice_exists"}
+    return (
+        rule(margin, "old", **interval, **there, min_n=enough),
+        rule(lost, "drifted", use="unless_refuted", when="large_enough", min_n=ENOUGH_IN_SLICE),
+        rule(won, "drifted", **interval, **there, min_n=ENOUGH_NEW, mode="warn"),
     )
 
 
@@ -213,4 +248,11 @@ _QUALITY: dict[str, Callable[[str, int], Rules]] = {
     "forecasting": _forecasts,
     "anomaly": _anomalies,
     "generation": _samples,
+}
+
+_CAUSED: dict[str, Callable[[], Rules]] = {
+    "classification": lambda: _mended("accuracy", 0.05),
+    "multilabel": lambda: _mended("micro_f1", 0.05),
+    "regression": lambda: _error_mended("rmse", 0.05),
+    "anomaly": lambda: _mended("auroc", 0.05, ENOUGH_RANKED),
 }

@@ -32,6 +32,7 @@ def implied_verdicts(evidence: Evidence, enforced: int) -> list[Verdict]:
         _one_dataset(evidence),
         *_unseen(evidence),
         *_compared(evidence),
+        *_caused(evidence),
         _blessed(evidence),
     ]
 
@@ -148,6 +149,27 @@ def _compared(evidence: Evidence) -> list[Verdict]:
             good=f"compared with champion {evidence.champion_digest} on the same rows",
             bad="there is a champion, but no complete comparison with it" if evidence.tells_champion else silent,
             advice="run the loop again: without a comparison nothing says that the challenger is no worse",
+        )
+    ]
+
+
+def _caused(evidence: Evidence) -> list[Verdict]:
+    """A training that the monitor asked for names what it is for in a way that can be judged; one that a person asked for names nothing."""
+    cause = evidence.at("evaluate", "cause")
+    if cause is None:
+        return []
+    problems, parts = (evidence.at("evaluate", "cause", name) for name in ("problems", "parts"))
+    whole = isinstance(problems, list) and isinstance(parts, list)
+    pairs = len(evidence.of_cause("drifted")) == len(evidence.of_cause("old")) == len(parts) if whole else False
+    why = "; ".join(map(str, problems)) if whole and problems else "the evaluation does not name its slices"
+    named = ", ".join(evidence.of_cause("drifted")) or "no column that moved, so no slice of its own"
+    return [
+        condition(
+            "cause can be judged",
+            met=True if whole and pairs and not problems else None,
+            good=f"the monitor's cause names {named}",
+            bad=f"what the monitor asked for this training for cannot be judged: {why}",
+            advice="bring the column back, or train without this cause (kfloop run); the monitor's evidence stands in the report of its round",
         )
     ]
 

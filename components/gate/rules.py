@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kfloop.core.sections import GateConfig, Rule
 
 NAMED = "name a slice that the report lists (section Comparison, Slices)"
+OF_CAUSE = ("drifted:", "old:")
 GAPS = ("_gap", "_ratio")
 
 
@@ -38,6 +39,7 @@ def rules_of(config: GateConfig, evidence: Evidence) -> tuple[Rule, ...]:
         text(evidence.at("evaluate", "objective")) or "classification",
         text(evidence.at("evaluate", "modality")) or "image",
         n_test if isinstance(n_test, int) else 0,
+        drifted=bool(evidence.of_cause("drifted")),
     )
 
 
@@ -56,6 +58,8 @@ def apply_rules(rules: tuple[Rule, ...], evidence: Evidence) -> tuple[list[Verdi
             notes.append(f"{rule.name()} does not apply: there is no champion")
         elif problem := unknown_slice(rule, evidence):
             verdicts.append(judge(_bar(rule, rule.slice), Measurement(missing=problem, todo=NAMED)))
+        elif rule.when != "always" and rule.slice.startswith(OF_CAUSE) and not _exists(rule, evidence):
+            notes.append(f"{rule.name()} does not apply: no drift caused this training")
         elif rule.when == "slice_exists" and not _exists(rule, evidence):
             notes.append(f"{rule.name()} does not apply: there are no such test rows")
         elif rule.slice == "overall":
@@ -69,8 +73,13 @@ def apply_rules(rules: tuple[Rule, ...], evidence: Evidence) -> tuple[list[Verdi
 
 def _exists(rule: Rule, evidence: Evidence) -> bool:
     if not rule.slice.endswith("*"):
-        return rule.slice in evidence.slices
-    return any(name.startswith(rule.slice[:-1]) for name in evidence.slices)
+        return rule.slice in _named(evidence)
+    return any(name.startswith(rule.slice[:-1]) for name in _named(evidence))
+
+
+def _named(evidence: Evidence) -> set[str]:
+    """Every slice that the evaluation names; those of the cause are there without test rows, too, so that none of them passes unseen."""
+    return evidence.slices.union(evidence.of_cause("drifted"), evidence.of_cause("old"))
 
 
 def _judged_slices(rule: Rule, evidence: Evidence) -> tuple[list[Verdict], list[str]]:
@@ -108,12 +117,12 @@ def _corrected(rule: Rule, found: dict[str, Measurement], evidence: Evidence) ->
 
 
 def _slices(rule: Rule, evidence: Evidence) -> list[str]:
-    """The slices a rule is about: a wildcard stands for every class, with test rows or without."""
+    """The slices a rule is about: a wildcard stands for every class and for every slice of the cause, with test rows or without."""
     if rule.slice == "class:*":
         return [f"class:{label}" for label in evidence.classes] or [rule.slice]
     if not rule.slice.endswith("*"):
         return [rule.slice]
-    found = sorted(name for name in evidence.slices if name.startswith(rule.slice[:-1]))
+    found = sorted(name for name in _named(evidence) if name.startswith(rule.slice[:-1]))
     # A group without a value (group:sex) holds the gaps between its values, the others hold figures.
     gaps = rule.metric.endswith(GAPS)
     return [name for name in found if not name.startswith("group:") or ("=" in name) is not gaps] or [rule.slice]

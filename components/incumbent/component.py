@@ -20,10 +20,10 @@ def incumbent(
         config_json: Section ``deploy`` of the loop file.
         model_digest: Digest of the challenger's package.
         model: The challenger's package.
-        incumbent: Who is champion.
+        incumbent: Who is champion, and what the monitor asked for this training for.
 
     Returns:
-        Digest of the champion's package, or ``none``.
+        Digest of the champion's package, or ``none``, and what tells the cause of this training from another.
     """
     from kfloop.components.incumbent.incumbency import run
     from kfloop.core.execution import execute

@@ -173,7 +173,7 @@ def _watch(this: Round, out: Path) -> MonitorReport:
         return _without_drift(this, memory, beside, reader, out, (watched, problem, quality))
     size = rows_sized(watched, drift.state.size if drift.state else 1, config.min_rows)
     latest = reader.latest(size, memory.watermark.newest_ns)
-    sizes = measure(watched, reference, latest)
+    sizes = measure(watched, reference, latest, layout.columns)
     causes = (
         _drift_cause(drift, sizes, config.materiality, reader.rows_new, watched),
         drift.quality_cause(watched),
@@ -202,6 +202,7 @@ def _watch(this: Round, out: Path) -> MonitorReport:
         effects=sizes.effects,
         columns=sizes.columns,
         moved=sizes.moved,
+        drifted=sizes.parts if drift.declared or drift.wrong else (),
         c2st_auc=sizes.auc,
         data_quality=quality,
         **beside.reported(config, this.now),

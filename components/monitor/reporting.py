@@ -12,6 +12,7 @@ from kfloop.core.statistics.estimate import Estimate
 if TYPE_CHECKING:
     from kfloop.components.monitor.drift.evidence import Point
     from kfloop.components.monitor.policy.causes import Cause
+    from kfloop.core.drifted import Part
 
 UNKNOWN = Estimate(value=math.nan, low=math.nan, high=math.nan, n=0)
 
@@ -42,6 +43,7 @@ class MonitorReport:
         effects: Size of each shift, latest rows against the reference, the largest first.
         columns: Largest shift of each column of the request, in standard deviations.
         moved: What moved most.
+        drifted: Parts of a table to which requests moved, at most three, once drift was declared or cells were found wrong: the retraining is judged on them.
         c2st_auc: How well a classifier tells the latest rows from the reference.
         quality: What the answers are worth, ``estimated`` without labels and ``realised`` with them.
         health: Volume, latency, failures, cost, and what requests hold.
@@ -74,6 +76,7 @@ class MonitorReport:
     effects: tuple[Effect, ...] = ()
     columns: dict[str, float] = field(default_factory=dict)
     moved: tuple[str, ...] = ()
+    drifted: tuple[Part, ...] = ()
     c2st_auc: Estimate = UNKNOWN
     data_quality: tuple[str, ...] = ()
     quality: dict[str, Any] = field(default_factory=dict)

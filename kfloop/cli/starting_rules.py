@@ -42,7 +42,8 @@ def starting_rules(objective: str, info: SourceInfo) -> str:
         Lines of YAML; :func:`decides_alone` says which of the two they are.
     """
     n_test = round(SplitConfig().test * info.n)
-    rules = default_rules(objective, info.modality, n_test)
+    # A list of one's own replaces those that a retraining for drift adds, so they stand in it; only tables have columns that move.
+    rules = default_rules(objective, info.modality, n_test, drifted=info.modality == "table")
     why = _why_not_intervals(objective, info, n_test)
     if not why:
         return DEFAULTS.format(lines="\n".join(f"  #   - {{{_spelt(rule)}}}" for rule in rules))
@@ -55,10 +56,10 @@ def starting_rules(objective: str, info: SourceInfo) -> str:
 
 
 def _decides_little(rule: Rule) -> bool:
-    """Whether a rule can decide about few rows: those on point estimates, and of the slices the old rows and, from 20 on, the fresh ones."""
-    if rule.slice == "origin:base":
+    """Whether a rule can decide about few rows: those on point estimates, and of the slices the old rows and, from 20 on, the fresh ones and those that drifted."""
+    if rule.slice in {"origin:base", "old:*"}:
         return True
-    if rule.slice == "origin:fresh":
+    if rule.slice in {"origin:fresh", "drifted:*"}:
         return rule.use == "unless_refuted"
     return rule.when == "always" and not (rule.use == "interval" and rule.versus == "absolute")
 

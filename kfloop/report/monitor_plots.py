@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from kfloop.report.figures import BAD, FIRST, GRID, INK, MUTED, SECOND, canvas, svg
+from kfloop.report.plots import named_rows
 from kfloop.report.values import Interval, count, decimal, moment
 
 if TYPE_CHECKING:
@@ -125,6 +126,28 @@ def known_after(shares: Mapping[str, Interval]) -> str:
         axes.set_title("Requests whose truth is known, by age")
         said = ", ".join(f"after {wait} {found}" for wait, found in shares.items())
         return svg(figure, "known-after", f"Share of requests whose truth is known: {said}.")
+
+
+def moved_to(shares: Mapping[str, tuple[float, float]]) -> str:
+    """Share of the rows in each part that grew, before and now.
+
+    Args:
+        shares: By part: in the reference, and in the latest requests.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    with canvas(_HALF, 1.1 + 0.45 * len(shares)) as (figure, (axes,)):
+        places = range(len(shares))
+        for offset, held, colour, name in ((-0.19, 0, MUTED, "before"), (0.19, 1, FIRST, "now")):
+            values = [pair[held] for pair in shares.values()]
+            axes.barh([place + offset for place in places], values, height=0.34, color=colour, label=name)
+        named_rows(axes, list(shares))
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set_title("Share of the rows")
+        figure.legend(loc="outside lower left", ncols=2, labelcolor=INK, handlelength=1.2, fontsize="small")
+        said = ", ".join(f"{name} from {100 * old:.0f} % to {100 * new:.0f} %" for name, (old, new) in shares.items())
+        return svg(figure, "moved-to", f"Where requests moved to: {said}.")
 
 
 def volume(hours: Sequence[tuple[float, float]]) -> str:

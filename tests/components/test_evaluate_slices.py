@@ -10,8 +10,9 @@ import pytest
 
 import versions
 from kfloop.components.evaluate.slices.columns import Column, column_names, spelled
-from kfloop.components.evaluate.slices.ranges import between, between_times, quartile_edges, worded
+from kfloop.components.evaluate.slices.ranges import between_times, quartile_edges, worded
 from kfloop.components.evaluate.slices.slicing import FEWEST_ROWS, MOST_COLUMNS, MOST_SLICES, column_slices
+from kfloop.core.number_words import between
 from kfloop.core.versions import DatasetVersion, read_version
 from kfloop.errors import ConfigError
 

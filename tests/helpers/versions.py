@@ -23,6 +23,7 @@ def write_table(
     modality: str = "table",
     schema: dict[str, Any] | None = None,
     inputs: list[str] | None = None,
+    origin: Any = None,
 ) -> Path:
     """A version of these rows: 50 % train, 20 % validation, 30 % test, in their order.
 
@@ -35,6 +36,7 @@ def write_table(
         modality: What a row is.
         schema: The version's schema.
         inputs: Names of the inputs, where columns are stored that are neither.
+        origin: ``base`` or ``fresh`` for each row; null for all base.
     """
     n = len(label)
     whole = pa.table(
@@ -42,7 +44,7 @@ def write_table(
             "id": [f"row/{row}" for row in range(n)],
             **columns,
             "label": label,
-            "origin": ["base"] * n,
+            "origin": ["base"] * n if origin is None else list(origin),
             "content": [f"{row:032x}" for row in range(n)],
         }
     )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kfloop.components.evaluate.slices.columns import spelled
-from kfloop.components.evaluate.slices.ranges import between, between_times, worded
+from kfloop.components.evaluate.slices.ranges import between_times, worded
+from kfloop.core.number_words import between
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from kfloop.core.number_words import between, number_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 QUARTILES = (0.25, 0.5, 0.75)
-DIGITS = 17  # that a float64 needs at most
 DAY, MINUTE = 86_400.0, 60.0
 
 
@@ -51,20 +51,6 @@ def _beside(common: float, values: Floats, cut: Callable[[float, float], float])
     return cut(low, high)
 
 
-def between(low: float, high: float) -> float:
-    """The number with the fewest digits in (low, high]."""
-    if math.isinf(high):
-        high = 0.0 if math.isinf(low) else low + max(abs(low), 1.0)
-    if math.isinf(low):
-        low = high - max(abs(high), 1.0)
-    middle = low + (high - low) / 2
-    for digits in range(1, DIGITS):
-        found = float(f"{middle:.{digits}g}")
-        if low < found <= high:
-            return found
-    return high
-
-
 def between_times(low: float, high: float) -> float:
     """The full day in (low, high], else the full minute, else the second."""
     for step in (DAY, MINUTE, 1.0):
@@ -76,15 +62,7 @@ def between_times(low: float, high: float) -> float:
 
 def worded(value: float, column: Column) -> str:
     """A number or a time in words, such as ``12.5`` or ``2024-03-01``."""
-    if column.kind == "time":
-        try:
-            moment = datetime.fromtimestamp(value, tz=UTC).replace(tzinfo=None)
-        except (ValueError, OverflowError, OSError):  # a year that calendars do not have
-            return f"{value:g} s"
-        midnight = (moment.hour, moment.minute, moment.second, moment.microsecond) == (0, 0, 0, 0)
-        return moment.date().isoformat() if midnight else moment.isoformat(sep=" ")
-    exact = abs(value) < 1e15 and value == round(value)  # noqa: PLR2004 - no digit is lost
-    return f"{value:.0f}" if exact else f"{value:.12g}"
+    return number_words(value, time=column.kind == "time")
 
 
 def _rounded(value: float) -> float:

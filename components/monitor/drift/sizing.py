@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kfloop.components.monitor.drift.parts import grown_parts
 from kfloop.components.monitor.drift.reference import seasons_of
 from kfloop.components.monitor.drift.table import CLASSES, usable_rows
 from kfloop.core.drift.columns import NUMERIC
@@ -15,11 +16,14 @@ from kfloop.core.statistics.effects import Effect, c2st_auc, share_shifts
 from kfloop.core.statistics.estimate import Estimate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from kfloop.components.monitor.drift.fitting import Watched
     from kfloop.components.monitor.drift.reference import Reference
     from kfloop.components.monitor.log.traffic import Traffic
+    from kfloop.core.drifted import Part
 
     Array = NDArray[np.float64]
 
@@ -38,11 +42,13 @@ class Sizes:
         auc: How well a classifier tells the latest rows from the reference.
         effects: Shift of every quantity, the largest first.
         columns: Largest shift of each column of the request, in standard deviations.
+        parts: The parts of a table that grew most.
     """
 
     auc: Estimate = UNKNOWN
     effects: tuple[Effect, ...] = ()
     columns: dict[str, float] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
 
     @property
     def moved(self) -> tuple[str, ...]:
@@ -61,13 +67,16 @@ def rows_sized(watched: Watched, size: int, least: int) -> int:
     return min(max(LATEST, least, 4 * size * watched.watch.settings.unit), MOST_LATEST)
 
 
-def measure(watched: Watched, reference: Reference, latest: Traffic | None) -> Sizes:
+def measure(
+    watched: Watched, reference: Reference, latest: Traffic | None, described: Sequence[Mapping[str, Any]] = ()
+) -> Sizes:
     """Measure the latest rows against the reference.
 
     Args:
         watched: The watch.
         reference: The whole reference.
         latest: The latest rows of the champion, the oldest first; None where there are none.
+        described: Columns of a table, as its encoder describes them; empty where requests are no tables.
     """
     objective, labels = watched.table.objective, watched.table.labels
     classes = objective == CLASSES
@@ -81,11 +90,12 @@ def measure(watched: Watched, reference: Reference, latest: Traffic | None) -> S
     columns = watched.table.columns(latest.inputs, latest.embedding, latest.answers)
     seasons = seasons_of(latest.ts_ns / 1e9, watched.season)
     then, now = _values(watched, watched.columns), _values(watched, columns)
-    enough = True
+    before, enough = watched.columns, True
     if seasons is not None and watched.seasons is not None:
         same = np.isin(watched.seasons, seasons)  # an afternoon is compared with afternoons
         enough = int(same.sum()) >= _SEASON_ROWS
         then = (then[0][same], then[1][same]) if enough else then
+        before = {name: cells[same] for name, cells in before.items()} if enough else before
     effects = _effects(watched, then, now)
     if classes:
         confidence = Effect(
@@ -103,6 +113,7 @@ def measure(watched: Watched, reference: Reference, latest: Traffic | None) -> S
         auc=c2st_auc(*(_told_apart(values, len(now[0])) for values, _ in (then, now))) if enough else UNKNOWN,
         effects=tuple(effects),
         columns=_by_column(watched, effects),
+        parts=grown_parts([one for one in described if one["name"] in watched.table.inputs], before, columns),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kfloop.components.monitor.policy.causes import MANUAL, SCHEDULE, Cause
 from kfloop.components.monitor.policy.concluding import IN_FLIGHT, RETRAIN, Attempt, Facts, calls, conclude
 from kfloop.components.monitor.policy.freshness import count_fresh_labels
+from kfloop.core.state.origins import STARTING, started_training
 from kfloop.core.state.standing import active_rollout
 from kfloop.core.store import Store
 from kfloop.core.workspace import run_id
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 DAY_SECONDS = 24 * 3600.0
 DECIDED = ("succeeded", "rejected", "held")
 REJECT = "reject"
-STARTING = "submit_training"  # step of monitoring as compiled for a cluster
 FIRST = "ingest"  # step of every training
 SILENT_SECONDS = 25 * 3600.0
 """A training on a cluster that has told nothing for so long was killed: no step may take longer, its wait for a node included (24 hours by default)."""
@@ -93,7 +93,7 @@ def past_attempts(state: State, loop: str) -> tuple[Attempt, ...]:
     promoting = {entry.run_id for entry in state.ledger.history(loop) if entry.phase == "done" and entry.run_id}
     back = {trigger.run_id for trigger in state.triggers.history(loop, IN_FLIGHT)} - {""}
     triggers = [trigger for trigger in state.triggers.history(loop, RETRAIN) if trigger.run_id not in back]
-    trained = [str(_started(state, trigger.run_id).get("outcome") or trigger.run_id) for trigger in triggers]
+    trained = [str(started_training(state, trigger.run_id).get("outcome") or trigger.run_id) for trigger in triggers]
     return tuple(
         Attempt(
             at=trigger.at,
@@ -110,17 +110,10 @@ def past_attempts(state: State, loop: str) -> tuple[Attempt, ...]:
 def awaited(state: State, loop: str) -> dict[str, Any]:
     """The training that the last trigger started as a run of its own and that has no record yet (its last step writes that): ``outcome``, its id, and ``until``."""
     for trigger in state.triggers.history(loop, RETRAIN)[-1:]:
-        started = _started(state, trigger.run_id)
+        started = started_training(state, trigger.run_id)
         if started and state.runs.get(started["outcome"]) is None:
             return started
     return {}
-
-
-def _started(state: State, run: str) -> dict[str, Any]:
-    """What a round says of the training that it started as a run of its own, on a cluster; empty where it trained itself."""
-    events = state.runs.events(run) if run else []
-    told = (item.payload for item in reversed(events) if item.step == STARTING and item.event == "succeeded")
-    return next(told, {})
 
 
 def _not_started(state: State, run: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kfloop.core.state import open_state
+from kfloop.core.state.origins import trigger_of
 
 if TYPE_CHECKING:
     from kfloop.core.state.ledger import Entry
@@ -21,9 +22,7 @@ def why_trained(workspace: Workspace, entry: Entry, evaluation: dict[str, Any]) 
     """
     state = open_state(workspace.state)
     run = _training_run(state.ledger.history(workspace.loop), entry)
-    trigger = next(
-        (item for item in state.triggers.history(workspace.loop, "retrain") if run and item.run_id == run), None
-    )
+    trigger = trigger_of(state, workspace.loop, run)
     if trigger is not None:
         return _reason(
             trigger.cause or "drift", f"The monitor asked for it: {trigger.reason}", run, trigger.evidence_digest

@@ -10,7 +10,7 @@ from kfloop.core.sections.base import Positive, Section
 from kfloop.core.statistics.metrics import FIGURES
 from kfloop.errors import nearest
 
-SLICES = ("class:", "channel:", "origin:", "column:", "group:", "segment:", "corruption:")
+SLICES = ("class:", "channel:", "origin:", "column:", "group:", "segment:", "corruption:", "drifted:", "old:")
 FEWEST_TO_REFUTE = 10  # rows below which hardly anything could be proved wrong
 
 
@@ -24,7 +24,7 @@ class Rule(Section):
     slice: str = "overall"
     """``overall``, or a slice as the report names it: ``class:NAME``, ``origin:fresh``, ``origin:new`` (fresh rows that the champion's data
     lacked), ``column:NAME=VALUE``, ``group:NAME=VALUE``; a ``*`` at the end stands for every slice that begins so, as in ``class:*``, with Holm's
-    correction over them."""
+    correction over them. ``drifted:*`` are the rows where requests moved to, ``old:*`` all others, in a retraining for which drift named columns."""
     versus: Literal["absolute", "champion", "baseline"] = "absolute"
     """``absolute`` judges the challenger's value, the others the difference challenger minus other."""
     relative: bool = False

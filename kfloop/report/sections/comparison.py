@@ -8,7 +8,7 @@ from typing import Any
 from kfloop.core.statistics.metrics import METRICS
 from kfloop.report import data_plots, examples, plots
 from kfloop.report.pictures import label_words
-from kfloop.report.sections import answers, explanations, slices
+from kfloop.report.sections import answers, cause, explanations, slices
 from kfloop.report.sources import Context
 from kfloop.report.values import (
     Interval,
@@ -43,6 +43,7 @@ def build(context: Context) -> Mapping[str, Any]:
     differences = {name: mapping(mapping(report.get("differences")).get(name)) for name in MODELS[1:]}
     return {
         "facts": list(_facts(report, models)),
+        "cause": cause.build(context, models, differences),
         "absent": [name for name in MODELS if name not in models],
         "models": list(models),
         "metrics": _metrics(models, mapping(report.get("direction"))),

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from kfloop.core.drifted import read_part
+from kfloop.errors import InputError
 from kfloop.report import monitor_plots, plots
 from kfloop.report.sections import watching
 from kfloop.report.sources import Context
@@ -19,6 +21,7 @@ from kfloop.report.values import (
     mapping,
     moment,
     number,
+    percent,
     rows,
     short,
     text,
@@ -56,6 +59,7 @@ def build(context: Context) -> Mapping[str, Any]:
             for line in effects[:_EFFECTS_PLOTTED]
         ],
         "columns": _columns(report),
+        "drifted": _drifted(report),
         "quality": [*findings, *(line for line in health["findings"] if line not in findings)][:_FINDINGS],
         "judged": watching.quality(mapping(report.get("quality"))),
         "health": health,
@@ -101,6 +105,28 @@ def _columns(report: Mapping[str, Any]) -> list[list[str]]:
     return [
         [text(name), decimal(value)] for name, value in sorted(known, key=lambda pair: -abs(pair[1]))[:_EFFECTS_PLOTTED]
     ]
+
+
+def _drifted(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Where requests moved to: shares of the reference and of the latest requests in each part of a table that grew."""
+    found = {}
+    for line in rows(report.get("drifted")):
+        shares = (number(line.get("reference")), number(line.get("current")))
+        name = _part(line)
+        if name and None not in shares:
+            found[name] = (shares[0] or 0.0, shares[1] or 0.0)
+    return {
+        "rows": [[name, percent(before), percent(now)] for name, (before, now) in found.items()],
+        "plot": monitor_plots.moved_to(found) if found else "",
+    }
+
+
+def _part(line: Mapping[str, Any]) -> str:
+    """A part in words; its column where it is not well defined."""
+    try:
+        return text(read_part(dict(line)).text, limit=80)
+    except InputError:
+        return text(line.get("column"), limit=80)
 
 
 def _bars(sizes: Mapping[str, float | None]) -> str:

@@ -10,7 +10,7 @@ from kfloop.report.sources import Context
 from kfloop.report.values import Interval, count, interval, mapping, spelled, text, words
 
 _SLICES_PLOTTED = 24
-_KINDS = ("origin", "class", "channel", "segment", "column")  # in the order shown
+_KINDS = ("drifted", "old", "origin", "class", "channel", "segment", "column")  # in the order shown
 
 
 def build(context: Context, models: Mapping[str, Any], differences: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def build(context: Context, models: Mapping[str, Any], differences: Mapping[str,
 def _slice_name(context: Context, key: str, facts: Mapping[str, Any]) -> str:
     """``class:cat`` becomes ``class cat``; a class given by its index becomes its name; other slices are told in their own words."""
     kind, _, value = text(key, limit=60).partition(":")
-    if kind in {"column", "segment", "group"} and facts.get("text"):
+    if kind in {"column", "segment", "group", "drifted", "old"} and facts.get("text"):
         return text(facts.get("text"), limit=80)
     if kind == "class" and value.isdecimal() and value not in context.labels:
         return f"class {context.label(int(value))}"
