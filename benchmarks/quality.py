@@ -186,7 +186,7 @@ def biased(runs: int) -> None:
     }.items():
         for points in (0, 5):
             rng = np.random.default_rng([35, points])
-            gaps, plain, hits, alarms, effective = [], [], 0, 0, []
+            gaps, plain, hits, alarms, effective, widths = [], [], 0, 0, [], []
             true = float(world.draw(rng, 1_000_000, flipped=flip(world, points / 100))[2].mean())
             for _ in range(runs):
                 gauge = gauge_of(rng, world, 5000)
@@ -195,11 +195,12 @@ def biased(runs: int) -> None:
                 gaps.append(told.value.value - true)
                 plain.append(told.unweighted.value - true)
                 hits += told.value.low <= true <= told.value.high
+                widths.append(told.value.high - told.value.low)
                 alarms += played.state.since_label is not None
                 effective.append(told.effective)
             print(
                 f"  labelled: {name}; fall of {points} points (accuracy {true:.3f}): plain mean is off by {np.mean(plain):+.3f}, ours by {np.mean(gaps):+.4f} "
-                f"(sd {np.std(gaps):.4f}), interval covers {share(hits, runs)}, effective labels {np.mean(effective):.0f}, declared {share(alarms, runs)}",
+                f"(sd {np.std(gaps):.4f}), interval covers {share(hits, runs)} and is {np.mean(widths):.3f} wide, effective labels {np.mean(effective):.0f}, declared {share(alarms, runs)}",
                 flush=True,
             )
 

@@ -42,9 +42,10 @@ def stand_back(workspace: Workspace, training: str) -> str:
     """
     state, run = open_state(workspace.state), run_id()
     reason = f"run {training} trains this loop already"
-    mine: Trigger | None = next(
-        (one for one in state.triggers.history(workspace.loop, RETRAIN) if one.run_id == run), None
-    )
+    rows = (
+        state.triggers.history(workspace.loop, RETRAIN) if run else []
+    )  # outside a run there is no trigger to take back
+    mine: Trigger | None = next((row for row in rows if row.run_id == run), None)
     if mine is not None:
         reason = f"{mine.reason}, but {reason}"
         state.triggers.add(

@@ -119,14 +119,17 @@ def _watched(state: State, workspace: Workspace, champion: str | None) -> dict[s
     if not history:
         return {}
     last = history[-1]
+    looked = next(
+        (line for line in reversed(history) if line.evidence_digest), last
+    )  # others found the loop held by a run
     try:
-        report = read_report(Store.of(workspace).path("evidence", last.evidence_digest))
+        report = read_report(Store.of(workspace).path("evidence", looked.evidence_digest))
     except (OSError, ValueError, TypeError):  # rounds of old, or a store that lost it: the trigger says what it can
         report = {}
-    seen = {key: report.get(key) for key in WATCHED} | {"champion_digest": last.champion_digest, "at": last.at}
-    seen |= {"current": last.champion_digest == champion, "readable": bool(report)}
+    seen = {key: report.get(key) for key in WATCHED} | {"champion_digest": looked.champion_digest, "at": looked.at}
+    seen |= {"current": looked.champion_digest == champion, "readable": bool(report)}
     return {
-        "trigger": {"outcome": last.trigger, "reason": last.reason, "at": last.at},
+        "trigger": {"outcome": last.trigger, "reason": last.reason, "at": last.at, "cause": last.cause},
         "triggers": _rounds(history),
         "declined": _declined([line for line in history[:-1] if line.trigger != "retrain"]),
         "monitor": seen,

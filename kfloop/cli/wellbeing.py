@@ -9,6 +9,11 @@ WELL, WATCH, ILL, UNKNOWN = "well", "watch", "ill", "unknown"
 STATES = (WELL, WATCH, ILL, UNKNOWN)
 STALE_SECONDS = 86_400.0
 JUSTIFIED = ("retrain", "needs_labels", "cooldown", "in_flight", "over_budget")
+NO_HARM = (
+    "",
+    "schedule",
+    "manual",
+)  # causes of a trigger that say nothing of the model: none, another run held the loop; a period; a wish
 OTHERS = "rows of other versions"
 LOST = 0.01  # share of the log's rows: losing a few in the beginning is no reason to look
 
@@ -47,14 +52,16 @@ def _harmed(facts: Mapping[str, Any]) -> tuple[str, str, str] | None:
     """Something was found that matters; that stays so however long ago it was."""
     trigger = facts["trigger"]
     harm = [cause for cause in causes(facts["monitor"]) if cause.get("declared") and cause.get("matters")]
-    if trigger["outcome"] in JUSTIFIED:
+    if trigger["outcome"] in JUSTIFIED and trigger.get("cause") not in NO_HARM:
         return ILL, trigger["reason"], _cure(trigger["outcome"])
     return (ILL, str(harm[0].get("reason")), _cure(trigger["outcome"])) if harm else None
 
 
 def _unsure(facts: Mapping[str, Any], now: float) -> tuple[str, str, str] | None:
     trigger = facts["trigger"]
-    age = now - trigger["at"]
+    age = now - min(
+        trigger["at"], facts["monitor"].get("at") or trigger["at"]
+    )  # a round that found the loop held did not look
     if age > STALE_SECONDS:
         return UNKNOWN, f"the last monitoring round was {age / STALE_SECONDS:.1f} days ago", "kfloop monitor"
     if trigger["outcome"] == "not_evaluated":

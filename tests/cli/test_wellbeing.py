@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kfloop.cli.standing import gather
 from kfloop.cli.status_text import LINES, WIDTH, lines
 from kfloop.cli.wellbeing import ILL, STATES, UNKNOWN, WATCH, WELL, conclude
+from kfloop.components.monitor.reporting import MonitorReport
+from kfloop.core.artifacts import write_report
+from kfloop.core.config import load_config
+from kfloop.core.state import open_state
+from kfloop.core.store import Store
 
 NOW = time.time()
 ESTIMATE = {"value": 0.55, "low": 0.51, "high": 0.59, "n": 400, "level": 0.95}
@@ -85,6 +92,11 @@ def trigger(outcome: str, age: float = 60) -> dict[str, Any]:
         (facts(trigger=trigger("not_evaluated")), UNKNOWN, "because not_evaluated"),
         (facts(trigger=trigger("retrain")), ILL, "because retrain"),
         (facts(trigger=trigger("needs_labels", 9e6)), ILL, "because needs_labels"),
+        (facts(trigger=trigger("retrain") | {"cause": "drift"}), ILL, "because retrain"),
+        (facts(trigger=trigger("retrain") | {"cause": "schedule"}), WELL, "because retrain"),
+        (facts(trigger=trigger("in_flight") | {"cause": ""}), WELL, "because in_flight"),
+        (facts({"at": NOW - 3 * 86400}, trigger=trigger("in_flight") | {"cause": ""}), UNKNOWN, "3.0 days ago"),
+        (facts({"causes": [cause("drift", matters=True)]}, trigger=trigger("in_flight") | {"cause": ""}), ILL, "drift"),
         (facts({"causes": [cause("realised", matters=True)]}), ILL, "realised was declared"),
         (facts({"causes": [cause("drift")]}), WATCH, "drift was declared"),
         (facts({"causes": [cause("drift", matters=None)]}), WATCH, "drift was declared"),
@@ -105,6 +117,22 @@ def test_the_word_and_why(found: dict[str, Any], word: str, why: str) -> None:
     assert word in STATES
     assert why in found["why"]
     assert lines(found)[0].startswith(f"model      {word}: ")
+
+
+def test_a_round_that_found_the_loop_held_hides_nothing_of_the_last_one_that_looked(tmp_path: Path) -> None:
+    (tmp_path / "loop.yaml").write_text("name: digits\n")
+    config = load_config(tmp_path / "loop.yaml")
+    workspace = config.workspace(tmp_path)
+    (tmp_path / "report").mkdir()
+    write_report(tmp_path / "report", MonitorReport(outcome="none", reason="r", rows_seen=123))
+    digest = Store.of(workspace).publish(tmp_path / "report", "evidence").name
+    of = {"champion_digest": "d", "fingerprint": ""}
+    triggers = open_state(workspace.state).triggers
+    triggers.add("digits", run_id="r1", trigger="none", reason="no drift", evidence_digest=digest, at=NOW - 9, **of)
+    triggers.add("digits", run_id="r2", trigger="in_flight", reason="run r3 is at work", at=NOW, **of)
+    found = gather(tmp_path / "loop.yaml")
+    assert (found["trigger"]["outcome"], found["trigger"]["cause"]) == ("in_flight", "")
+    assert (found["monitor"]["rows_seen"], found["monitor"]["at"]) == (123, NOW - 9)
 
 
 def test_what_to_do_next() -> None:

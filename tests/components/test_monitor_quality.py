@@ -209,6 +209,23 @@ def test_a_change_of_concept_is_found_by_labels_alone(tmp_path: Path, objective:
     assert again.to_dict() == watch.to_dict() | {"now": now(30)}
 
 
+def test_what_the_labels_leave_out_is_told_with_the_interval(place: Place) -> None:
+    """People answer for doubtful rows only: the interval holds whatever the others are worth, and the reason says why it is wide."""
+    rows = draw(np.random.default_rng(9), 2000, "classification")
+    watch = place.open().advance(place.serve(rows))
+    place.tell(rows[2], rows=np.flatnonzero(rows[0].max(axis=1) < 0.7).tolist())
+    few = watch.realise(place.truth_file, place.log, now(2))
+    told = few.report()["realised"]
+    assert told["unlabelled_share"] > 0.3
+    assert told["quality"]["high"] - told["quality"]["low"] > told["unlabelled_share"]
+    _, realised = few.causes(CONFIG)
+    assert f"{told['unlabelled_share']:.0%} of the requests are of kinds that nobody labelled" in realised.reason
+    assert realised.size.high - realised.size.low > told["unlabelled_share"]
+    place.tell(rows[2])
+    _, realised = few.realise(place.truth_file, place.log, now(3)).causes(CONFIG)
+    assert "nobody labelled" not in realised.reason
+
+
 def test_a_shift_of_the_answers_is_found_without_labels(place: Place) -> None:
     watch = place.open()
     rng = np.random.default_rng(2)

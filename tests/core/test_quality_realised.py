@@ -16,7 +16,7 @@ from kfloop.core.quality.gauge import STRATA, Gauge, open_gauge
 from kfloop.core.quality.hours import ENOUGH_ROWS, HOUR_NS, KEPT_HOURS, Hours
 from kfloop.core.quality.opinion import ask_adwin
 from kfloop.core.quality.realised import RECENT, Labels, Realised
-from kfloop.core.quality.weighing import MOST_WEIGHT, highest, weigh, weights
+from kfloop.core.quality.weighing import MOST_WEIGHT, Weighed, highest, weigh, weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -234,6 +234,48 @@ def test_few_labels_are_not_certain() -> None:
     told = weigh(gauge, mix, np.array([4, 4, 4]), np.full(3, 0.99), np.ones(3))
     assert told.value.high - told.value.low > 0.05
     assert told.unlabelled == pytest.approx(0.8, abs=0.01)
+
+
+def weighed(gauge: Gauge, hours: Hours, labels: Labels) -> Weighed:
+    mix = hours.mix(gauge, int(labels.ts_ns[-1] // HOUR_NS) + 1)
+    return weigh(gauge, mix, labels.strata, labels.expected / 1e6, labels.found / 1e6)
+
+
+def accuracy(flipped: float) -> float:
+    answers, truth = draw(np.random.default_rng(5), 400_000, flipped)
+    return float((answers.argmax(axis=1) == truth).mean())
+
+
+def test_the_interval_leaves_open_what_rows_are_worth_that_nobody_labels() -> None:
+    """Labels of doubtful rows only, after a change of concept that most rows share: half of it is out of sight, and the interval says so."""
+    flipped, covered, narrow, runs = 0.12, 0, [], 40
+    true = accuracy(flipped)
+    for seed in range(runs):
+        gauge = gauge_of(seed)
+        told = weighed(gauge, *traffic(gauge, seed, 40, flipped=flipped, share=0.6, below=0.8))
+        covered += told.value.low <= true <= told.value.high
+        assert told.value.high - told.value.low > told.unlabelled
+        told = weighed(gauge, *traffic(gauge, seed, 40, flipped=flipped, share=0.6))
+        assert told.unlabelled == 0.0
+        narrow.append(told.value.high - told.value.low)
+    assert covered / runs >= 0.95
+    assert max(narrow) < 0.07
+
+
+@pytest.mark.parametrize("worth", [0.0, 1.0])
+def test_the_interval_holds_whatever_strata_without_labels_are_worth(worth: float) -> None:
+    gauge = gauge_of(0)
+    mix = Hours().mix(gauge, 0)
+    rng = np.random.default_rng(1)
+    answers, truth = draw(rng, 20_000)
+    expected = gauge.columns(answers, np.zeros((20_000, 0)))[:, 1]
+    strata = gauge.strata(expected, None)
+    found = gauge.expected.realised(answers, truth)
+    labelled = strata < 3
+    told = weigh(gauge, mix, strata[labelled], expected[labelled] / 1e6, found[labelled])
+    of_all = float(np.where(labelled, found, worth).mean())
+    assert told.value.low - 0.005 <= of_all <= told.value.high + 0.005  # shares of strata are those of the reference
+    assert told.unlabelled == pytest.approx(0.4, abs=0.01)
 
 
 def write(path: Path, *lines: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import socket
 import subprocess
@@ -133,6 +134,20 @@ def test_a_lease_has_one_holder_and_one_heir(url: str, state: State, tmp_path: P
         connection.execute(text("update leases set heartbeat = heartbeat - 31"))
     said = rivals(url, wait, 3, tmp_path)
     assert sorted(lines[0][:14] for lines in said) == ["LeaseHeldError", "LeaseHeldError", "mine"]
+
+
+def test_runs_that_no_engine_watches_are_known_by_their_steps_until_their_record_stands(state: State) -> None:
+    def at_work(after: float = 0.0) -> list[str]:
+        return state.runs.without_record("a", "ingest", after=after, until=math.inf)
+
+    for run, loop, step in (("r1", "a", "ingest"), ("r2", "b", "ingest"), ("r3", "a", "monitor")):
+        state.runs.step(run, step, "started", {"loop": loop})
+    assert at_work() == ["r1"]
+    assert at_work(state.runs.events("r1")[-1].at) == []
+    state.runs.step("r1", "train", "started", {"loop": "a"})
+    assert at_work(state.runs.events("r1")[0].at) == ["r1"]
+    state.runs.add_ended("r1", "a", "training", "failed", {"started": 0.0})
+    assert at_work() == []
 
 
 def test_a_clock_that_is_wrong_takes_no_lease(state: State, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,7 +215,7 @@ def _monitoring() -> dict[str, Any]:
         "quality": {
             "problem": "",
             "estimated": basis | {"quality": _estimate(0.86, 0.02), "fall": _estimate(0.08, 0.02), "drop": 0.05, "rows": 2800, "since": "", "history": points, "by_label": {"cat": 0.8, "dog": 0.9}, "blind_spot": "The estimate cannot see a change of the labels themselves."},
-            "realised": basis | {"quality": _estimate(0.84, 0.05), "unweighted": _estimate(0.87, 0.05), "fall": _estimate(0.1, 0.05), "drop": 0.02, "labels": 260, "requests": 2800, "effective_labels": 190.5, "since": "2026-11-18T15:13:20+00:00", "known_after": {"1 h": _estimate(0.02, 0.01), "1 d": _estimate(0.09, 0.02), "1 w": UNKNOWN}, "delay_seconds": {"median": 5400.0, "p90": 40000.0}, "waiting": 3, "refutes": False, "adwin": {"changes": [120], "before": 0.93, "after": 0.85, "n": 260, "statement": "ADWIN saw a fall after label 120"}, "history": realised, "problems": ["3 answers have no request"]},
+            "realised": basis | {"quality": _estimate(0.84, 0.05), "unweighted": _estimate(0.87, 0.05), "fall": _estimate(0.1, 0.05), "drop": 0.02, "labels": 260, "requests": 2800, "effective_labels": 190.5, "unlabelled_share": 0.25, "since": "2026-11-18T15:13:20+00:00", "known_after": {"1 h": _estimate(0.02, 0.01), "1 d": _estimate(0.09, 0.02), "1 w": UNKNOWN}, "delay_seconds": {"median": 5400.0, "p90": 40000.0}, "waiting": 3, "refutes": False, "adwin": {"changes": [120], "before": 0.93, "after": 0.85, "n": 260, "statement": "ADWIN saw a fall after label 120"}, "history": realised, "problems": ["3 answers have no request"]},
         },
         "health": {
             "rows": 2800,

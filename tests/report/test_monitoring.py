@@ -60,6 +60,7 @@ def test_a_round_that_watched_everything(whole: dict[str, Any], tmp_path: Path) 
         "8.0 points (6.0 to 10.0)",
         "known: after 1 h 0.020 (0.010 to 0.030), after 1 d 0.090",
         "ADWIN saw a fall after label 120",
+        "<dt>share of the requests that labels stand for</dt><dd>75.0 %</dd>",
         "Rows an hour over 14 hours with requests, at most 230.",
         "60 (1.48 %)",
         "latency p95 is 81.5 ms, monitor.latency_ms_p95 is 50",

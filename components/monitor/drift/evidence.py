@@ -120,7 +120,7 @@ class Evidence:
         return math.exp(min(self.state.log_drift - watched.watch.budget.log_needed("drift"), 690.0))
 
     def quality_cause(self, watched: Watched) -> Cause:
-        """What is wrong with the rows; it is told, and never retrains by itself."""
+        """What is wrong with the rows; it is told, and retrains only where `monitor.causes` names it."""
         streams = self._streams(watched, "quality")
         reason = "no more cells are missing, and no more values are new, than in the reference"
         if self.wrong is not None:

@@ -157,7 +157,12 @@ def _nothing(facts: Facts) -> str:
 
 
 def _matters(cause: Cause) -> bool | None:
-    """Whether a cause is worth a retraining; None where its size is not known, whatever its watch says."""
+    """Whether a cause is worth a retraining; None where its size is not known, whatever its watch says.
+
+    What is wrong with rows is worth none by itself: whoever names it in `monitor.causes` says that it is.
+    """
+    if cause.kind == DATA_QUALITY:
+        return True
     return None if cause.kind in MEASURED and not cause.size.known else cause.matters
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 NAMES = {CLASSES: "accuracy", LABELS: "share of right labels"}
 OF_NUMBERS = "quality (1 - |error| / 4 mean absolute errors of the reference)"
 MOST_MOVED = 3
+TOLD_SHARE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,7 +93,7 @@ def quality_report(told: Told) -> dict[str, Any]:
         "fall": asdict(_realised_fall(gauge, figures)),
         "effective_labels": figures.effective,
         "truncated_share": figures.truncated,
-        "unlabelled_share": figures.unlabelled,
+        "unlabelled_share": figures.unlabelled,  # the interval leaves it open
         "labels": counted,
         "requests": told.hours.rows,
         "known_after": {wait: asdict(share) for wait, share in told.hours.curve(told.now).items()},
@@ -148,6 +149,8 @@ def _realised(told: Told, gauge: Gauge, drop: float | None) -> Cause:
     declared = drop is not None and real.since_label is not None
     refutes = drop is not None and real.refutes(told.newest_ns)
     place = f"{told.name} by the latest labels is {told_percent(figures.value)} ({told_percent(figures.unweighted)} unweighted), {gauge.quality:.1%} in the reference"
+    if figures.unlabelled >= TOLD_SHARE:  # the interval is that much wider
+        place += f" (the interval is that wide because {figures.unlabelled:.0%} of the requests are of kinds that nobody labelled)"
     if declared:
         text = f"{place}: a fall of more than {drop:.1%} was declared at label {real.since_label}"
     elif refutes:
@@ -172,9 +175,9 @@ def _realised_fall(gauge: Gauge, figures: Weighed) -> Estimate:
     value = figures.value
     if not value.known or math.isnan(gauge.quality):
         return Estimate(value=math.nan, low=math.nan, high=math.nan, n=value.n)
-    half = math.hypot((value.high - value.low) / 2, 1.96 * gauge.quality_error)
-    found = gauge.quality - value.value
-    return Estimate(value=found, low=found - half, high=found + half, n=value.n)
+    found, error = gauge.quality - value.value, 1.96 * gauge.quality_error
+    low = found - math.hypot(value.high - value.value, error)
+    return Estimate(value=found, low=low, high=found + math.hypot(value.value - value.low, error), n=value.n)
 
 
 def _matters(size: Estimate, drop: float | None) -> bool | None:

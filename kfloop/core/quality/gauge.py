@@ -22,7 +22,7 @@ MOST_LABELS = 50
 Z = 1.0
 """Standard errors of the reference's own figure that are added to a drop."""
 SHARES = {"estimated": 0.1, "realised": 0.1}
-"""What each of the two may spend of the false alarms that the user allows; the watch over drift has the other .8."""
+"""What each of the two may spend of the false alarms that the user allows; drift has the other .8 (`kfloop.core.drift.budget`)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,6 +12,9 @@ People label what was flagged or looks wrong first, so that the plain share of r
 It is right when either holds (augmented inverse probability weighting: Robins, Rotnitzky, Zhao, JASA 1994; with a model's answers in place of labels:
 Angelopoulos et al., "Prediction-powered inference", Science 2023). It is wrong when people see more than the model: who reports nothing but mistakes makes
 any model look bad, and no weight can tell.
+
+Of a stratum without any label only the expectation is known. The interval leaves its quality open, anywhere from 0 to 1 (worst-case bounds: Manski, "Nonparametric
+bounds on treatment effects", AER 1990): it is wider by about the share of such requests, `unlabelled`.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ class Weighed:
     """Realised quality.
 
     Attributes:
-        value: Of the traffic, by expectation and weighted residuals.
+        value: Of the traffic, by expectation and weighted residuals; its interval leaves open what strata without any label are worth.
         unweighted: Plain mean of the labelled rows.
         effective: Effective number of labels, (sum of weights)^2 / sum of squares.
         truncated: Share of the labels whose weight was cut.
@@ -108,9 +111,26 @@ def weigh(
         variance = max(variance, float((weight * expected * (1 - expected)).sum() / weight.sum()))
     value = float(np.clip(mix.mean + mean, 0, 1))
     half = NormalDist().inv_cdf(0.5 + level / 2) * math.sqrt(variance / effective + mix.error**2)
-    interval = Estimate(value=value, low=max(0.0, value - half), high=min(1.0, value + half), n=n, level=level)
+    least, most = _open(gauge, mix.shares * (counts == 0))
+    known = (
+        mix.mean + (1 - unlabelled) * mean
+    )  # less what strata without a label are expected to be worth: from `least` to `most`
+    interval = Estimate(
+        value=value,
+        low=max(0.0, min(value, known - most) - half),
+        high=min(1.0, max(value, known - least + unlabelled) + half),
+        n=n,
+        level=level,
+    )
     truncated = float((exact[strata] > MOST_WEIGHT).mean())
     return Weighed(value=interval, unweighted=plain, effective=effective, truncated=truncated, unlabelled=unlabelled)
+
+
+def _open(gauge: Gauge, shares: Array) -> tuple[float, float]:
+    """Least and most that strata of these shares of the requests are expected to add to the quality of all."""
+    bounds = np.concatenate([[0.0], gauge.edges / UNIT, [1.0]])
+    least, most = np.tile(bounds[:-1], 2), np.tile(bounds[1:], 2)
+    return float(shares @ least), float(shares @ most)
 
 
 def _plain(gauge: Gauge, found: Array, level: float) -> Estimate:

@@ -115,12 +115,19 @@ def _label_facts(part: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("labels that came back", count(part.get("labels"))),
         ("of so many requests", count(part.get("requests"))),
         ("worth as many unbiased ones", count(part.get("effective_labels"))),
+        ("share of the requests that labels stand for", percent(_covered(part))),
         ("labels without their request yet", count(part.get("waiting"))),
         ("half of them came within", duration(delay.get("median"))),
         ("nine tenths within", duration(delay.get("p90"))),
         ("unweighted", share(part.get("unweighted"))),
     ]
     return [(name, "" if value == MISSING else value) for name, value in facts]
+
+
+def _covered(part: Mapping[str, Any]) -> float | None:
+    """Of the rest nothing is known but what the model expects of itself; the interval leaves it open."""
+    unlabelled = number(part.get("unlabelled_share"))
+    return None if unlabelled is None else 1 - unlabelled
 
 
 def health(found: Mapping[str, Any]) -> dict[str, Any]:
