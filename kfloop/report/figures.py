@@ -60,6 +60,9 @@ _SETTINGS: Any = {  # matplotlib types its names one by one
 }
 
 
+LEAST_PX = 560  # CSS pixels below which a wide figure is not shrunk
+
+
 @contextmanager
 def canvas(width: float, height: float, *, columns: int = 1) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure in the report's style with ``columns`` axes side by side.
@@ -100,9 +103,11 @@ def svg(figure: Figure, name: str, alt: str) -> str:
     drawn = buffer.getvalue()
     width, height = figure.get_size_inches() * 72
     body = _inline(drawn[drawn.index("<svg") :])
+    # On a small screen a wide figure is scrolled: shrunk to fit, its words could not be read.
+    least = f"; --least: {LEAST_PX}px" if width * 96 / 72 > LEAST_PX else ""
     head = (
         f'<svg class="plot" role="img" aria-label="{html.escape(alt)}" viewBox="0 0 {width:g} {height:g}"'
-        f' style="max-width: {width * 96 / 72:g}px">'
+        f' style="max-width: {width * 96 / 72:g}px{least}">'
     )
     return head + body
 

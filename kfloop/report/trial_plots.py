@@ -18,8 +18,6 @@ _WIDTH = 4.7
 _FAR = 10.0  # times as much: from here on a scale of powers of ten
 _ASIDE = 0.05  # by how much models stand beside each other at one severity
 
-_BESIDE = {"champion": (8, -13)}  # points; champion and challenger often lie close together
-
 
 def robustness(name: str, title: str, severities: Sequence[float], curves: Mapping[str, Sequence[Interval]]) -> str:
     """The main figure over the severity of a corruption, by model, with intervals.
@@ -64,10 +62,7 @@ def cost_and_quality(name: str, figure_name: str, cost_name: str, points: Mappin
             colour = OF_MODEL.get(model, MUTED)
             if found.low is not None and found.high is not None:
                 axes.plot([cost, cost], [found.low, found.high], color=colour, linewidth=2.2, solid_capstyle="butt")
-            axes.plot([cost], [found.value], marker="o", markersize=7, color=colour, linestyle="none")
-            axes.annotate(
-                model, (cost, found.value), xytext=_BESIDE.get(model, (8, 5)), textcoords="offset points", color=colour
-            )
+            axes.plot([cost], [found.value], marker="o", markersize=7, color=colour, linestyle="none", label=model)
         costs = [cost for cost, _ in points.values()]
         if min(costs) > 0 and max(costs) / min(costs) >= _FAR:
             axes.set_xscale("log")
@@ -79,6 +74,8 @@ def cost_and_quality(name: str, figure_name: str, cost_name: str, points: Mappin
             axes.set_xlim(0, max(costs) * 1.35 or 1)
         axes.margins(y=0.15)
         axes.set(xlabel=cost_name, title=figure_name)
+        # Not beside the points: they may lie on each other.
+        figure.legend(loc="outside upper left", ncols=3, handlelength=1, labelcolor=INK)
         axes.locator_params(axis="y", nbins=5)
         said = ", ".join(f"{model} {decimal(cost)} and {found}" for model, (cost, found) in points.items())
         return svg(figure, name, f"{cost_name} and {figure_name}: {said}.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import html
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -290,3 +292,20 @@ def test_a_failed_rendering_leaves_the_old_report(
     with pytest.raises(OSError, match="directory"):
         render_run(record, run_folders, out)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_rows_set_aside_for_one_reason_are_counted_together(
+    record: dict[str, Any], run_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    reasons = [f"row {n} (line {n + 1}), column 'age': '-': expected a number" for n in (3, 14, 159)]
+    reasons += ["line 7 holds no label", "row 9, column 'plan': no label"]
+    rows = [json.dumps({"id": str(place), "reason": reason}) for place, reason in enumerate(reasons)]
+    folder = shutil.copytree(run_folders["ingest"], tmp_path / "ingest")
+    (folder / "quarantine.jsonl").write_text("\n".join(rows))
+    page = html.unescape(rendered(record, run_folders | {"ingest": folder}, tmp_path))
+
+    assert """<td class="wrap">column 'age': '-': expected a number</td><td class="number">3</td>""" in page
+    assert (
+        """<td class="wrap">line 7 holds no label</td><td class="number">1</td>""" in page
+    )  # a single one keeps its place
+    assert """<td class="wrap">row 9, column 'plan': no label</td><td class="number">1</td>""" in page

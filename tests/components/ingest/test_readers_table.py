@@ -172,6 +172,32 @@ def test_decimal_commas_are_told(tmp_path: Path) -> None:
     assert "decimal point" in source.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("customer", "C{n:05d}", "column 'customer': another value in nearly every row"),
+        ("review_id", "{n}", "kfloop init: --id 'review_id'"),
+        ("joined", "{d}.03.2024", "column 'joined': text, though its values look like dates"),
+        ("joined", "{d}/3/24 10:30", "look like dates"),
+        ("review", "a quite good thing {n}", "kfloop init: --text 'review'"),
+        ("price", "{n},5", "decimal point"),
+        ("amount", "{n}", ""),
+        ("joined", "2024-03-{d:02d}", ""),
+        ("plan", "pro {p}", ""),
+        ("bid", "{n}", ""),
+    ],
+)
+def test_inputs_that_teach_little_as_they_are_are_told(tmp_path: Path, name: str, value: str, told: str) -> None:
+    rows = (f"{value.format(n=n, d=n % 28 + 1, p=n % 7)};{n % 3};{n % 2}\n" for n in range(200))
+    source = opened(csv(tmp_path, f"{name};b;label\n" + "".join(rows)))
+    assert source.inputs == (name, "b")
+    assert [told in note for note in source.notes] == ([True] if told else [])
+
+
+def test_a_few_rows_that_differ_are_no_reason_to_warn(tmp_path: Path) -> None:
+    assert opened(csv(tmp_path, "a,b,label\n" + "".join(f"x{i},{i},{i % 2}\n" for i in range(20)))).notes == ()
+
+
 def test_an_index_without_a_name_is_left_out(tmp_path: Path) -> None:
     source = opened(csv(tmp_path, ",a,label\n" + "".join(f"{i},{i},{i % 2}\n" for i in range(ROWS))))
     assert source.inputs == ("a",)

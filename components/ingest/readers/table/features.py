@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kfloop.components.ingest.labels.columns import listed
+from kfloop.components.ingest.readers.table.doubtful import doubtful_inputs
 from kfloop.components.ingest.readers.table.kinds import EXPECTED, arrow_type, parsed, type_name
 from kfloop.components.ingest.readers.table.roles import feature_names
 from kfloop.components.ingest.readers.text.facts import is_free_text
@@ -80,7 +81,7 @@ def choose_features(
         return _alike(feed, roles, like), []
     names, notes = feature_names(roles.others, feed.types, feed.where)
     types = {names[column]: feed.types[column] for column in roles.others}
-    return Features(modality="table", columns=roles.others, types=types), notes
+    return Features(modality="table", columns=roles.others, types=types), notes + doubtful_inputs(roles.others, sample)
 
 
 def conform(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, dict[int, str]]:
