@@ -54,7 +54,7 @@ def build(context: Context, models: Mapping[str, Any], differences: Mapping[str,
                     count(part.get("n" if kind == "drifted" else "n_old")),
                     *(spelled(_of(models, model, key, metric)) for model in ("champion", "challenger")),
                     spelled(difference),
-                    judged.get(key, "no rule asks"),
+                    *(judged.get((key, warns), "no rule") for warns in (False, True)),
                 ]
             )
     evidence = short(found.get("evidence"))
@@ -62,7 +62,7 @@ def build(context: Context, models: Mapping[str, Any], differences: Mapping[str,
         "sentence": f"The monitor asked for it ({words(found.get('kind'))}): {text(found.get('reason'))} (evidence {evidence})."
         if found
         else "",
-        "columns": ["rows", "before", "now", "test rows", "champion", "challenger", "difference", "verdict"],
+        "columns": ["rows", "before", "now", "test rows", "champion", "challenger", "difference", "decides", "warns"],
         "metric": words(metric),
         "rows": lines,
         "plot": plots.differences("cause", f"{words(metric)}, challenger minus champion", drawn) if drawn else "",
@@ -83,13 +83,10 @@ def _share(part: Mapping[str, Any], when: str, kind: str) -> str:
     return percent(found if kind == "drifted" or found is None else 1 - found)
 
 
-def _judged(context: Context) -> dict[str, str]:
-    """The gate's verdicts by slice: what decides first, then what only warns."""
-    found: dict[str, list[str]] = {}
-    lines = rows(context.source("gate").report.get("verdicts")) if context.source("gate").report else []
-    for line in sorted(lines, key=lambda line: line.get("mode") == "warn"):
+def _judged(context: Context) -> dict[tuple[str, bool], str]:
+    """The gate's verdicts by slice, those that decide apart from those that only warn."""
+    found: dict[tuple[str, bool], list[str]] = {}
+    for line in rows(context.source("gate").report.get("verdicts")):
         key = str(line.get("rule")).partition("[")[2].rpartition("]")[0]
-        if key.startswith(("drifted:", "old:")):
-            said = words(line.get("verdict"))
-            found.setdefault(key, []).append(f"{said} ({'warns only' if line.get('mode') == 'warn' else 'decides'})")
+        found.setdefault((key, line.get("mode") == "warn"), []).append(words(line.get("verdict")))
     return {key: ", ".join(said) for key, said in found.items()}
