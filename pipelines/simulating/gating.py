@@ -50,7 +50,7 @@ class Judgement:
 
 
 def judge(
-    config: LoopConfig, training: Training, champion: str, workspace: Workspace, report: MonitorReport
+    config: LoopConfig, training: Training, champion: str, workspace: Workspace, asked: MonitorReport
 ) -> Judgement:
     """Compare a challenger with the champion, and decide.
 
@@ -59,7 +59,7 @@ def judge(
         training: The challenger's.
         champion: Digest of the champion's package.
         workspace: Places of the replay; dataset version and packages are in its store.
-        report: The round that asked for the training: what it names as moved is judged, too.
+        asked: The round that asked for the training: what it names as moved is judged, too.
     """
     if training.failed:
         return Judgement(promoted=False, reason=f"the training failed: {training.failed}")
@@ -69,7 +69,7 @@ def judge(
         places = {name: Path(scratch) / name for name in ("incumbent", "evaluation")}
         for place in places.values():
             place.mkdir()
-        cause = {"kind": report.cause, "reason": report.reason, "evidence": "", "drifted": report.drifted}
+        cause = {"kind": asked.cause, "reason": asked.reason, "evidence": "", "drifted": asked.drifted}
         write_report(places["incumbent"], {"champion_digest": champion, "cause": cause})
         try:
             evaluation.run(
