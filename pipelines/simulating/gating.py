@@ -20,6 +20,7 @@ from kfloop.core.store import Store
 from kfloop.errors import TerminalError, TransientError
 
 if TYPE_CHECKING:
+    from kfloop.components.monitor.reporting import MonitorReport
     from kfloop.core.config import LoopConfig
     from kfloop.core.sections import EvaluateConfig, GateConfig
     from kfloop.core.workspace import Workspace
@@ -48,7 +49,9 @@ class Judgement:
     reason: str
 
 
-def judge(config: LoopConfig, training: Training, champion: str, workspace: Workspace) -> Judgement:
+def judge(
+    config: LoopConfig, training: Training, champion: str, workspace: Workspace, asked: MonitorReport
+) -> Judgement:
     """Compare a challenger with the champion, and decide.
 
     Args:
@@ -56,6 +59,7 @@ def judge(config: LoopConfig, training: Training, champion: str, workspace: Work
         training: The challenger's.
         champion: Digest of the champion's package.
         workspace: Places of the replay; dataset version and packages are in its store.
+        asked: The round that asked for the training: what it names as moved is judged, too.
     """
     if training.failed:
         return Judgement(promoted=False, reason=f"the training failed: {training.failed}")
@@ -65,7 +69,8 @@ def judge(config: LoopConfig, training: Training, champion: str, workspace: Work
         places = {name: Path(scratch) / name for name in ("incumbent", "evaluation")}
         for place in places.values():
             place.mkdir()
-        write_report(places["incumbent"], {"champion_digest": champion})
+        cause = {"kind": asked.cause, "reason": asked.reason, "evidence": "", "drifted": asked.drifted}
+        write_report(places["incumbent"], {"champion_digest": champion, "cause": cause})
         try:
             evaluation.run(
                 _section(config.evaluate, gate),

@@ -180,7 +180,7 @@ class Replay:
         if report.outcome == RETRAIN:
             training = self._trainings.at(window)
             began = time.process_time()
-            judged = judge(self._config, training, champion, self.workspace)
+            judged = judge(self._config, training, champion, self.workspace, report)
             if judged.promoted:
                 watched.promote(window, training.model, at=now_ns / 1e9, reason=report.reason)
             watched.decided(window, promoted=judged.promoted)

@@ -518,6 +518,13 @@ def test_at_most_three_columns_are_named_the_one_that_moved_most_first() -> None
     assert [part.grown for part in parts] == sorted((part.grown for part in parts), reverse=True)
 
 
+def test_a_column_without_known_values_names_no_unknown_ones() -> None:
+    """Every value is unknown, then as now: that more rows have one tells of no part that could be found again."""
+    columns = [{"name": "id", "kind": "category", "names": []}]
+    then, now = (np.array(cells, dtype=object) for cells in ([None, "(another)"] * 200, ["(another)"] * 300))
+    assert grown_parts(columns, {"id": then}, {"id": now}) == ()
+
+
 def test_empty_columns_and_columns_that_were_not_logged_name_nothing() -> None:
     then, now = requests(0, 1000), requests(1, 500)
     assert grown_parts(KINDS, then, {}) == ()

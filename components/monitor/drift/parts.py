@@ -8,6 +8,7 @@ gained, those that the champion has no code for among them; of both, the missing
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +78,10 @@ def _gains(column: Mapping[str, Any], then: NDArray[Any], now: NDArray[Any]) -> 
     if kind == "flag":  # 0 and 1 in the log, a truth value in the dataset
         then, now = (np.array([_flag(cell) for cell in cells.tolist()], dtype=object) for cells in (then, now))
     known = [str(value) for value in column.get("names", ("false", "true"))]
-    yield _share(then == ANOTHER, now == ANOTHER, column=name, kind="unknown", values=tuple(known))
-    gains = {value: float((now == value).mean() - (then == value).mean()) for value in known}
+    if category and known:  # without a known value all of them are unknown, then as now
+        yield _share(then == ANOTHER, now == ANOTHER, column=name, kind="unknown", values=tuple(known))
+    before, after = Counter(then.tolist()), Counter(now.tolist())
+    gains = {value: after[value] / len(now) - before[value] / len(then) for value in known}
     most = max(gains.values(), default=0.0)
     grew = tuple(value for value, gain in gains.items() if gain > 0 and gain >= _ALIKE * most)
     if grew:

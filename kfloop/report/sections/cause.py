@@ -23,7 +23,7 @@ from kfloop.report.values import (
 )
 
 _NAME = 80  # characters of a part's name
-_WORDS = {"drifted": "requests moved there", "old": "the old distribution"}
+_KINDS = ("drifted", "old")
 
 
 def build(context: Context, models: Mapping[str, Any], differences: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def build(context: Context, models: Mapping[str, Any], differences: Mapping[str,
     judged = _judged(context)
     lines, drawn = [], {}
     for part in parts:
-        for kind, where in _WORDS.items():
+        for kind in _KINDS:
             key = str(part.get(kind) or "")
             name = text(part.get("text"), limit=_NAME) or text(key, limit=_NAME)
             name = name if kind == "drifted" else f"all but {name}"
@@ -50,12 +50,11 @@ def build(context: Context, models: Mapping[str, Any], differences: Mapping[str,
             lines.append(
                 [
                     name,
-                    where,
                     *(_share(part, when, kind) for when in ("reference", "current")),
                     count(part.get("n" if kind == "drifted" else "n_old")),
                     *(spelled(_of(models, model, key, metric)) for model in ("champion", "challenger")),
                     spelled(difference),
-                    judged.get(key, "no rule asks"),
+                    *(judged.get((key, warns), "no rule") for warns in (False, True)),
                 ]
             )
     evidence = short(found.get("evidence"))
@@ -63,7 +62,7 @@ def build(context: Context, models: Mapping[str, Any], differences: Mapping[str,
         "sentence": f"The monitor asked for it ({words(found.get('kind'))}): {text(found.get('reason'))} (evidence {evidence})."
         if found
         else "",
-        "columns": ["rows", "what they are", "before", "now", "test rows", "champion", "challenger", "difference", "verdict"],
+        "columns": ["rows", "before", "now", "test rows", "champion", "challenger", "difference", "decides", "warns"],
         "metric": words(metric),
         "rows": lines,
         "plot": plots.differences("cause", f"{words(metric)}, challenger minus champion", drawn) if drawn else "",
@@ -84,13 +83,10 @@ def _share(part: Mapping[str, Any], when: str, kind: str) -> str:
     return percent(found if kind == "drifted" or found is None else 1 - found)
 
 
-def _judged(context: Context) -> dict[str, str]:
-    """The gate's verdicts by slice: what decides first, warnings named as such."""
-    found: dict[str, list[str]] = {}
-    lines = rows(context.source("gate").report.get("verdicts")) if context.source("gate").report else []
-    for line in sorted(lines, key=lambda line: line.get("mode") == "warn"):
+def _judged(context: Context) -> dict[tuple[str, bool], str]:
+    """The gate's verdicts by slice, those that decide apart from those that only warn."""
+    found: dict[tuple[str, bool], list[str]] = {}
+    for line in rows(context.source("gate").report.get("verdicts")):
         key = str(line.get("rule")).partition("[")[2].rpartition("]")[0]
-        if key.startswith(("drifted:", "old:")):
-            said = words(line.get("verdict"))
-            found.setdefault(key, []).append(f"{said} (a warning)" if line.get("mode") == "warn" else said)
+        found.setdefault((key, line.get("mode") == "warn"), []).append(words(line.get("verdict")))
     return {key: ", ".join(said) for key, said in found.items()}
