@@ -440,3 +440,23 @@ def test_a_place_that_was_emptied_does_not_empty_the_mirror(folder: str, tmp_pat
     pod.publish(61)
     assert watcher.round() == ()
     assert logged_ids(watcher.workspace.request_log, "m") == {"a"}
+
+
+def test_a_file_that_came_in_part_is_brought_again(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod, watcher = Pod(tmp_path, folder, "one"), Watcher(tmp_path, folder)
+    pod.write(["a"], 0)
+    pod.publish(31)
+    whole, asked = SharedLog.get, list[int]()
+
+    def cut(self: SharedLog, keys: list[str], places: list[Path]) -> None:
+        whole(self, keys, places)
+        asked.append(len(keys))
+        if len(asked) == 1:
+            os.truncate(places[0], 10)
+
+    monkeypatch.setattr(SharedLog, "get", cut)
+    assert watcher.round() == ()
+    assert watcher.counted == ["a"]
+    assert asked == [1, 1]
