@@ -460,3 +460,17 @@ def test_a_file_that_came_in_part_is_brought_again(
     assert watcher.round() == ()
     assert watcher.counted == ["a"]
     assert asked == [1, 1]
+
+
+def test_a_writer_with_much_to_publish_says_that_it_is_there(folder: str, tmp_path: Path) -> None:
+    pod, heads = Pod(tmp_path, folder, "one"), list[int]()
+
+    def look(stage: str) -> None:
+        if stage == "published":
+            heads.extend(head.until_ns for head, _ in SharedLog(folder, "m").heads().values() if head)
+
+    for second in (0, 31, 62):
+        pod.write([f"a-{second}"], second)
+    pod.start(at=look)
+    assert pod.publish(100) == 3
+    assert heads == [START - 1] * 3  # and promises nothing yet
