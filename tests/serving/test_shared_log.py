@@ -474,3 +474,19 @@ def test_a_writer_with_much_to_publish_says_that_it_is_there(folder: str, tmp_pa
     pod.start(at=look)
     assert pod.publish(100) == 3
     assert heads == [START - 1] * 3  # and promises nothing yet
+
+
+def test_a_writer_whose_head_was_damaged_is_waited_for_as_it_was_seen_last(folder: str, tmp_path: Path) -> None:
+    one, two, watcher = Pod(tmp_path, folder, "one"), Pod(tmp_path, folder, "two"), Watcher(tmp_path, folder)
+    one.publish(31)
+    two.publish(31)
+    watcher.round()
+    two.write(["a"], 70)
+    two.publish(91)
+    (Path(folder) / "m" / "_writers" / f"{one.publisher.writer}.json").write_text("garbage")
+    assert watcher.round() == ()
+    assert watcher.counted == []
+    one.write(["b"], 40)
+    one.publish(91)
+    assert watcher.round() == ()
+    assert watcher.counted == ["b", "a"]
