@@ -24,13 +24,12 @@ from typing import TYPE_CHECKING, Any
 from kfloop.core.artifacts import file_sha256
 from kfloop.serving.compaction import HOUR, is_over, merge_hour
 from kfloop.serving.retention import Counts, write_counts
-from kfloop.serving.shared_log import NAME, SLOT_NS, Published, SharedLog, hour_of
+from kfloop.serving.shared_log import NAME, SLOT_NS, Head, Published, SharedLog, hour_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kfloop.core.workspace import Workspace
-    from kfloop.serving.shared_log import Head
 
 STATE, LOCK, BROUGHT = ".mirror.json", ".mirror.lock", ".bringing"
 FORMAT = 1
@@ -142,7 +141,8 @@ class _Round:
         for head in heads.values():
             self._told.writers[head.writer].counts = head.counts
         _write(self._root, self._told)
-        self._merge(ordered)
+        with contextlib.suppress(OSError):  # a log in small files is read as well
+            self._merge(ordered)
         _write(self._root, self._told)
         total: dict[str, int] = {}
         for writer in self._told.writers.values():
@@ -152,13 +152,18 @@ class _Round:
             write_counts(self._root, Counts(**{name: total.get(name, 0) for name in asdict(Counts())}), {})
 
     def _heads(self) -> dict[str, Head]:
-        """Heads that can be read; the others are told of as strange."""
+        """By writer what it says; what cannot be read is told of as strange."""
         self._told.strange = []
         heads: dict[str, Head] = {}
-        for name, (head, said) in self._shared.heads().items():
+        for name, (found, said) in self._shared.heads().items():
+            head = found
             if head is None:
                 self._told.strange.append(f"_writers/{name}.json")
-                continue
+                known = self._told.writers.get(name)
+                if known is None or not known.until_ns:
+                    continue
+                # It is waited for as it was seen last; if it lives, it says more within half a minute.
+                head = Head(writer=name, since_ns=0, until_ns=known.until_ns, counts=known.counts)
             heads[name] = head
             writer = self._told.writers.setdefault(name, Writer(brought_ns=head.since_ns - 1))
             writer.until_ns = head.until_ns

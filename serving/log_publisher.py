@@ -89,10 +89,10 @@ class Publisher:
                     slots.setdefault(written_ns(path) // SLOT_NS, []).append(path)
             for together in slots.values():
                 _seal(folder, together, self._at)
-        if time.monotonic() - self._said >= SILENT_SECONDS:
-            self._say(counts, ended=False)
         newest, done = self._until, 0
         for path in self._sealed():
+            if time.monotonic() - self._said >= SILENT_SECONDS:  # so that nobody takes it for gone while much waits
+                self._say(counts, ended=False)
             at_ns = max(written_ns(path), self._until + 1)  # a clock may have been set back
             name = f"{at_ns:020d}-{self.writer}-{file_sha256(path)[:16]}.parquet"
             self._shared.put(path, f"{self._remote(path, at_ns)}/{name}")

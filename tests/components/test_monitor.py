@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +34,10 @@ from kfloop.core.signature import OUTPUTS, Port, Signature, write_signature
 from kfloop.core.state import open_state
 from kfloop.core.store import Store
 from kfloop.core.workspace import Workspace
-from kfloop.errors import StateError
+from kfloop.errors import StateError, TransientError
+from kfloop.serving.log_publisher import Publisher
+from kfloop.serving.retention import Counts
+from kfloop.serving.shared_log import SharedLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -624,3 +629,38 @@ def test_the_shells_return_the_trigger(bench: Bench, tmp_path: Path, monkeypatch
         ("stand_by", "started"),
         ("stand_by", "succeeded"),
     ]
+
+
+def publish_log(place: Workspace, folder: Path, url: str) -> None:
+    """Publish a folder as a server does that comes to its end."""
+    publisher = Publisher(folder, SharedLog(url, place.loop), days=30.0)
+    publisher.publish(publisher.parts(), time.time_ns(), Counts(), ended=True)
+
+
+@pytest.mark.parametrize("engine", ["pyarrow", pytest.param("spark", marks=pytest.mark.slow)])
+def test_the_monitor_counts_the_rows_of_every_server_once(bench: Bench, tmp_path: Path, engine: str) -> None:
+    url = str(tmp_path / "shared")
+    watching = replace(bench, workspace=replace(bench.workspace, requests=url))
+    for number in range(2):  # two servers, with files of the same name
+        bench.log(bench.clean[200 * number : 200 * (number + 1)], start=200 * number)
+        publish_log(bench.workspace, bench.workspace.collected, url)
+        shutil.move(bench.workspace.collected / ".writer.json", tmp_path / f"writer-{number}")
+    report = watching.monitor(engine=engine)
+    assert (report["rows_new"], report["rows_seen"]) == (400, 400)
+    assert watching.monitor(engine=engine)["rows_new"] == 0
+    bench.log(bench.clean[400:450], start=400)
+    shutil.move(tmp_path / "writer-1", bench.workspace.collected / ".writer.json")
+    publish_log(bench.workspace, bench.workspace.collected, url)
+    shutil.move(url, tmp_path / "away")
+    Path(url).write_text("no folder")
+    champion = open_state(bench.workspace.state).ledger.champion(bench.workspace.loop)
+    assert champion is not None
+    before = open_state(bench.workspace.state).monitors.load(bench.workspace.loop, champion.model_digest)
+    with pytest.raises(TransientError, match="request log"):
+        watching.monitor(engine=engine)
+    assert open_state(bench.workspace.state).monitors.load(bench.workspace.loop, champion.model_digest) == before
+    Path(url).unlink()
+    shutil.move(tmp_path / "away", url)
+    report = watching.monitor(engine=engine)
+    assert (report["rows_new"], report["rows_seen"]) == (50, 450)
+    assert report["data_quality"] == []

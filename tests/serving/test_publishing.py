@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from kfloop.core.workspace import Workspace
 from kfloop.errors import ConfigError, TransientError
 from kfloop.serving import collector as collecting
 from kfloop.serving.collector import Collector
+from kfloop.serving.evidence import write_evidence
 from kfloop.serving.log_mirror import bring, read_mirrored
 from kfloop.serving.options import open_collector
 from kfloop.serving.retention import read_counts
@@ -33,6 +35,20 @@ from seaweed import free_ports
 
 LOGS = load(Path(__file__).parent / "test_request_log.py")
 PATIENCE = 120.0
+EVIDENCE = {
+    "request_id": "r",
+    "ts_ns": 1,
+    "champion_version": 1,
+    "challenger_version": 2,
+    "champion_error": False,
+    "challenger_error": False,
+    "champion_us": 5,
+    "challenger_us": 5,
+    "rows": 1,
+    "difference": [0.0],
+    "champion_answer": ["x"],
+    "challenger_answer": ["x"],
+}
 
 
 def workspace(home: Path, url: str) -> Workspace:
@@ -90,6 +106,10 @@ def test_while_the_place_is_away_nothing_is_deleted_and_the_folder_is_bounded(tm
     until(lambda: collector.counts.failed_uploads)
     collector.tidy()
     LOGS.send(collector, LOGS.packet(["c"]))
+    write_evidence(place.collected, [{"model": "m", "rollout": "salt", "dropped": 0, "record": EVIDENCE}])
+    collector.tidy()
+    assert len(list(place.collected.glob("m/rollout/salt/*.parquet"))) == 1
+    shutil.rmtree(place.collected / "m" / "rollout")
     assert len(list(place.collected.rglob("*.parquet"))) == 1
     assert (collector.counts.written, collector.counts.full) == (2, 1)
     shared.unlink()

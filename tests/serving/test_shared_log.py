@@ -440,3 +440,53 @@ def test_a_place_that_was_emptied_does_not_empty_the_mirror(folder: str, tmp_pat
     pod.publish(61)
     assert watcher.round() == ()
     assert logged_ids(watcher.workspace.request_log, "m") == {"a"}
+
+
+def test_a_file_that_came_in_part_is_brought_again(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod, watcher = Pod(tmp_path, folder, "one"), Watcher(tmp_path, folder)
+    pod.write(["a"], 0)
+    pod.publish(31)
+    whole, asked = SharedLog.get, list[int]()
+
+    def cut(self: SharedLog, keys: list[str], places: list[Path]) -> None:
+        whole(self, keys, places)
+        asked.append(len(keys))
+        if len(asked) == 1:
+            os.truncate(places[0], 10)
+
+    monkeypatch.setattr(SharedLog, "get", cut)
+    assert watcher.round() == ()
+    assert watcher.counted == ["a"]
+    assert asked == [1, 1]
+
+
+def test_a_writer_with_much_to_publish_says_that_it_is_there(folder: str, tmp_path: Path) -> None:
+    pod, heads = Pod(tmp_path, folder, "one"), list[int]()
+
+    def look(stage: str) -> None:
+        if stage == "published":
+            heads.extend(head.until_ns for head, _ in SharedLog(folder, "m").heads().values() if head)
+
+    for second in (0, 31, 62):
+        pod.write([f"a-{second}"], second)
+    pod.start(at=look)
+    assert pod.publish(100) == 3
+    assert heads == [START - 1] * 3  # and promises nothing yet
+
+
+def test_a_writer_whose_head_was_damaged_is_waited_for_as_it_was_seen_last(folder: str, tmp_path: Path) -> None:
+    one, two, watcher = Pod(tmp_path, folder, "one"), Pod(tmp_path, folder, "two"), Watcher(tmp_path, folder)
+    one.publish(31)
+    two.publish(31)
+    watcher.round()
+    two.write(["a"], 70)
+    two.publish(91)
+    (Path(folder) / "m" / "_writers" / f"{one.publisher.writer}.json").write_text("garbage")
+    assert watcher.round() == ()
+    assert watcher.counted == []
+    one.write(["b"], 40)
+    one.publish(91)
+    assert watcher.round() == ()
+    assert watcher.counted == ["b", "a"]
