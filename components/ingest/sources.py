@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kfloop.components.ingest.object_source import fetch_objects, is_object_source
 from kfloop.components.ingest.readers.images import reader as images
 from kfloop.components.ingest.readers.images.reader import DIGITS, digits_source
 from kfloop.components.ingest.readers.requests.served import open_served
@@ -125,6 +126,8 @@ def open_sources(config: DataConfig) -> Opened:
     if config.dvc is not None:
         fetched = fetch(config.dvc, config.source)
         path, commit = fetched.path, fetched.commit
+    elif is_object_source(config.source):
+        path = fetch_objects(config.source)
     if not path.exists():
         raise InputError(
             f"data.source '{config.source}' does not exist: expected 'digits', 'sample:NAME' or {LAYOUTS}",
