@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from kfloop.components.ingest.remote_files import READ_ONLY
 from kfloop.components.ingest.revisions import CONTENT, FILES, ORIGIN, cache_root, publish, sweep
 from kfloop.core.addresses import redacted, resolved
 from kfloop.core.artifacts import DIGEST_LENGTH
@@ -124,6 +125,7 @@ def _bring_one(store: Any, path: str, version: str, place: Path, kept: Path) -> 
             store.get_file(path, str(staging))
             if _version(store.info(path)) != version or f":{staging.stat().st_size}" != version[version.rindex(":") :]:
                 raise TransientError(f"object '{path}' changed while it was read", hint="run it again once it is whole")
+            staging.chmod(READ_ONLY)  # what is handed out is a link to it
             staging.replace(held)
         finally:
             staging.unlink(missing_ok=True)

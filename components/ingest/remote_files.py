@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8
 NO_REMOTE = "auto-generated-upstream"  # DVC's word for the cache of a repository on this disk
+READ_ONLY = 0o444
 HASHES = (
     "md5",
     "md5-dos2unix",
@@ -128,6 +129,7 @@ def _bring(files: Any, wanted: Wanted, place: Path, kept: Path, remote: str) -> 
                     f"what {remote} gives for '{wanted.path}' is not what was put there: its {name} is {found}, expected {value}",
                     hint="delete that object there (and in .dvc/cache of the repository), then `dvc push` from where the file is whole",
                 )
+            staging.chmod(READ_ONLY)  # what is handed out is a link to it
             staging.replace(held)
         finally:
             staging.unlink(missing_ok=True)

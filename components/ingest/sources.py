@@ -120,6 +120,7 @@ def open_sources(config: DataConfig) -> Opened:
     if config.source == DIGITS and config.dvc is None:
         base = digits_source(config)
         return Opened(base=base, fresh=_fresh(config, base), commit=None)
+    _refuse_addresses(config)
     path, commit = Path(config.source), None
     if is_sample(config.source) and config.dvc is None:
         path = sample_path(config.source)
@@ -136,6 +137,17 @@ def open_sources(config: DataConfig) -> Opened:
         )
     base = reader_of(path, config).open_source(path, config)
     return Opened(base=base, fresh=_fresh(config, base), commit=commit)
+
+
+def _refuse_addresses(config: DataConfig) -> None:
+    """These may be absent, so an address that nobody reads would pass for labels that are yet to come."""
+    for key in ("fresh", "votes", "corrections"):
+        value = getattr(config, key)
+        if value is not None and "://" in value:
+            raise InputError(
+                f"data.{key} '{value}' is an address: expected a path",
+                hint="only data.source may stand in S3; bring the file to this disk",
+            )
 
 
 def reader_of(path: Path, config: DataConfig) -> ModuleType:

@@ -19,8 +19,6 @@ from kfloop.core.workspace import Workspace
 from kfloop.errors import InputError, KfloopError, TransientError
 from seaweed import free_ports
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def url(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -54,6 +52,7 @@ def digest(source: str, root: Path) -> str:
     return ingest(DataConfig(source=source), out=root / "dataset", workspace=workspace).digest
 
 
+@pytest.mark.slow
 def test_a_folder_and_a_file_give_the_version_that_they_give_on_this_disk(url: str, tmp_path: Path) -> None:
     here = parts(tmp_path / "rows")
     server().put(f"{here}/", url, recursive=True)
@@ -63,6 +62,7 @@ def test_a_folder_and_a_file_give_the_version_that_they_give_on_this_disk(url: s
     assert inspect(DataConfig(source=one)).kind == inspect(DataConfig(source=str(here / "1.parquet"))).kind
 
 
+@pytest.mark.slow
 def test_an_object_that_changed_is_fetched_anew_and_the_others_are_not(url: str, tmp_path: Path) -> None:
     here = parts(tmp_path / "rows")
     server().put(f"{here}/", url, recursive=True)
@@ -78,6 +78,7 @@ def test_an_object_that_changed_is_fetched_anew_and_the_others_are_not(url: str,
     assert sorted(path.name for path in fetch_objects(url).iterdir()) == ["0.parquet", "2.parquet"]
 
 
+@pytest.mark.slow
 def test_a_fetch_that_was_cut_off_goes_on(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import s3fs
 
@@ -106,6 +107,7 @@ def test_a_fetch_that_was_cut_off_goes_on(url: str, tmp_path: Path, monkeypatch:
     assert not list((tmp_path / "cache").rglob(".tmp-*"))
 
 
+@pytest.mark.slow
 def test_an_object_that_changes_while_it_is_read_is_not_taken(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +129,14 @@ def test_an_object_that_changes_while_it_is_read_is_not_taken(
     assert (fetch_objects(url) / "2.parquet").read_bytes() == (here / "1.parquet").read_bytes()
 
 
+@pytest.mark.parametrize("key", ["fresh", "votes", "corrections"])
+def test_files_beside_the_source_stand_on_this_disk(key: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("x,label\n1,a\n2,b\n")
+    with pytest.raises(InputError, match=f"data.{key} 's3://ready/more' is an address"):
+        inspect(DataConfig(source=str(tmp_path / "rows.csv"), **{key: "s3://ready/more"}))
+
+
+@pytest.mark.slow
 def test_what_is_said_when_it_cannot_be_read(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     server().pipe_file(f"{url}/0.csv", b"x,label\n1,a\n")
     dead = f"http://127.0.0.1:{free_ports(1)[0]}"
