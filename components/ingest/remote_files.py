@@ -67,6 +67,8 @@ def bring(opened: Any, inside: str, to: Path, *, kept: Path, repo: str, commit: 
     message = f"'{inside}' is in '{repo}' at {commit[:12]}, but its data could not be fetched"
     try:
         wanted = list(_wanted(files, inside, repo, commit))
+        if [one.name for one in wanted] != [""]:
+            to.mkdir(parents=True)
         with ThreadPoolExecutor(AT_ONCE) as threads:
             tasks = [threads.submit(_bring, files, one, to / one.name, kept, remote) for one in wanted]
             try:
@@ -78,7 +80,7 @@ def bring(opened: Any, inside: str, to: Path, *, kept: Path, repo: str, commit: 
     except KfloopError:
         raise
     except Exception as error:
-        if not name:
+        if not name and kind_of(error) == "absent":
             hint = "`dvc remote add -d NAME URL`, `dvc push`, and commit .dvc/config"
             raise InputError(f"{message}: the repository names no DVC remote", hint=hint) from error
         hint = "run `dvc push` where they were added"
@@ -95,9 +97,8 @@ def _wanted(files: Any, inside: str, repo: str, commit: str) -> Iterator[Wanted]
     if whole["type"] != "directory":
         yield Wanted(path=inside, name="", hashed=_hash(whole))
         return
-    for path, info in sorted(
-        files.fs.find(inside, detail=True).items()
-    ):  # DVC's own fsspec file system: the one around it tells no hashes
+    # DVC's own fsspec file system: the one around it tells no hashes.
+    for path, info in sorted(files.fs.find(inside, detail=True).items()):
         name = PurePosixPath("/", path).relative_to(PurePosixPath("/", inside)).as_posix()
         yield Wanted(path=path, name=name, hashed=_hash(info))
 

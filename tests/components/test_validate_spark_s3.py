@@ -75,7 +75,8 @@ def test_random_tables_of_many_row_groups_are_judged_as_on_one_machine(
 ) -> None:
     monkeypatch.setattr(engine, "ROWS_PER_BATCH", 7)
     chance = Chance(0)
-    words = set(told(chance.table, [chance.expectation(kind) for kind in RULES], folder))
+    some = list(RULES)[::3]  # what each of them means is compared without S3
+    words = set(told(chance.table, [chance.expectation(kind) for kind in some], folder))
     assert words >= {"pass", "fail"}
 
 

@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kfloop.cli.main import cli
 from kfloop.components.ingest.ingestion import run as ingest
 from kfloop.components.ingest.object_source import fetch_objects
 from kfloop.components.ingest.sources import inspect
+from kfloop.core.config import load_config
 from kfloop.core.sections import DataConfig
 from kfloop.core.workspace import Workspace
 from kfloop.errors import InputError, KfloopError, TransientError
@@ -60,6 +62,18 @@ def test_a_folder_and_a_file_give_the_version_that_they_give_on_this_disk(url: s
     one = f"{url}/1.parquet"
     assert digest(one, tmp_path / "three") == digest(str(here / "1.parquet"), tmp_path / "four")
     assert inspect(DataConfig(source=one)).kind == inspect(DataConfig(source=str(here / "1.parquet"))).kind
+
+
+@pytest.mark.slow
+def test_a_loop_file_is_written_for_a_source_in_s3(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server().put(f"{parts(tmp_path / 'rows')}/", url, recursive=True)
+    assert cli.main(["init", url, "--label", "label"], standalone_mode=False) == 0, capsys.readouterr()
+    config = load_config(tmp_path / "loop.yaml")
+    assert (config.name, config.data.source) == ("rows", url)
+    assert inspect(config.data).n == 300
 
 
 @pytest.mark.slow
