@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8
 NO_REMOTE = "auto-generated-upstream"  # DVC's word for the cache of a repository on this disk
+READ_ONLY = 0o444
 HASHES = (
     "md5",
     "md5-dos2unix",
@@ -66,6 +67,8 @@ def bring(opened: Any, inside: str, to: Path, *, kept: Path, repo: str, commit: 
     message = f"'{inside}' is in '{repo}' at {commit[:12]}, but its data could not be fetched"
     try:
         wanted = list(_wanted(files, inside, repo, commit))
+        if [one.name for one in wanted] != [""]:
+            to.mkdir(parents=True)
         with ThreadPoolExecutor(AT_ONCE) as threads:
             tasks = [threads.submit(_bring, files, one, to / one.name, kept, remote) for one in wanted]
             try:
@@ -77,7 +80,7 @@ def bring(opened: Any, inside: str, to: Path, *, kept: Path, repo: str, commit: 
     except KfloopError:
         raise
     except Exception as error:
-        if not name:
+        if not name and kind_of(error) == "absent":
             hint = "`dvc remote add -d NAME URL`, `dvc push`, and commit .dvc/config"
             raise InputError(f"{message}: the repository names no DVC remote", hint=hint) from error
         hint = "run `dvc push` where they were added"
@@ -94,9 +97,8 @@ def _wanted(files: Any, inside: str, repo: str, commit: str) -> Iterator[Wanted]
     if whole["type"] != "directory":
         yield Wanted(path=inside, name="", hashed=_hash(whole))
         return
-    for path, info in sorted(
-        files.fs.find(inside, detail=True).items()
-    ):  # DVC's own fsspec file system: the one around it tells no hashes
+    # DVC's own fsspec file system: the one around it tells no hashes.
+    for path, info in sorted(files.fs.find(inside, detail=True).items()):
         name = PurePosixPath("/", path).relative_to(PurePosixPath("/", inside)).as_posix()
         yield Wanted(path=path, name=name, hashed=_hash(info))
 
@@ -128,6 +130,7 @@ def _bring(files: Any, wanted: Wanted, place: Path, kept: Path, remote: str) -> 
                     f"what {remote} gives for '{wanted.path}' is not what was put there: its {name} is {found}, expected {value}",
                     hint="delete that object there (and in .dvc/cache of the repository), then `dvc push` from where the file is whole",
                 )
+            staging.chmod(READ_ONLY)  # what is handed out is a link to it
             staging.replace(held)
         finally:
             staging.unlink(missing_ok=True)

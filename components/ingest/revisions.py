@@ -67,14 +67,14 @@ def fetch(dvc: DvcConfig, path: str) -> Fetched:
         commit = commit or str(opened.get_rev())
         entry = _entry(repo, commit, inside)
         entry.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(entry.parent)
+        sweep(entry.parent)
         with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".fetch-", ignore_cleanup_errors=True) as staging:
             (Path(staging) / CONTENT).mkdir()
             to = Path(staging) / CONTENT / _leaf(inside)
             bring(opened, inside, to, kept=cache_root() / FILES, repo=shown(repo), commit=commit)
             origin = {"repo": shown(repo), "commit": commit, "path": inside}
             (Path(staging) / ORIGIN).write_text(json.dumps(origin, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-            _publish(Path(staging), entry)
+            publish(Path(staging), entry)
     return Fetched(path=entry / CONTENT / _leaf(inside), commit=commit)
 
 
@@ -117,7 +117,7 @@ def _opened(repo: str, rev: str | None, told: str | None) -> Iterator[Any]:
         clean_repos()  # DVC clones a remote repository into the temporary folder and leaves that to its command line to remove
 
 
-def _sweep(root: Path) -> None:
+def sweep(root: Path) -> None:
     """Delete what a fetch that was killed left behind more than a day ago."""
     for path in (*root.glob(".fetch-*"), *root.glob(f"{FILES}/*/.tmp-*")):
         with suppress(FileNotFoundError):  # somebody else was faster
@@ -140,7 +140,7 @@ def _leaf(inside: str) -> str:
     return PurePosixPath(inside).name or "repository"
 
 
-def _publish(staging: Path, entry: Path) -> None:
+def publish(staging: Path, entry: Path) -> None:
     """Make the fetched content appear whole; somebody else may have been faster with the same."""
     ready = staging / "ready"
     ready.mkdir()

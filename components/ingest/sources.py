@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kfloop.components.ingest.object_source import fetch_objects, is_object_source
 from kfloop.components.ingest.readers.images import reader as images
 from kfloop.components.ingest.readers.images.reader import DIGITS, digits_source
 from kfloop.components.ingest.readers.requests.served import open_served
@@ -119,12 +120,15 @@ def open_sources(config: DataConfig) -> Opened:
     if config.source == DIGITS and config.dvc is None:
         base = digits_source(config)
         return Opened(base=base, fresh=_fresh(config, base), commit=None)
+    _refuse_addresses(config)
     path, commit = Path(config.source), None
     if is_sample(config.source) and config.dvc is None:
         path = sample_path(config.source)
     if config.dvc is not None:
         fetched = fetch(config.dvc, config.source)
         path, commit = fetched.path, fetched.commit
+    elif is_object_source(config.source):
+        path = fetch_objects(config.source)
     if not path.exists():
         raise InputError(
             f"data.source '{config.source}' does not exist: expected 'digits', 'sample:NAME' or {LAYOUTS}",
@@ -133,6 +137,17 @@ def open_sources(config: DataConfig) -> Opened:
         )
     base = reader_of(path, config).open_source(path, config)
     return Opened(base=base, fresh=_fresh(config, base), commit=commit)
+
+
+def _refuse_addresses(config: DataConfig) -> None:
+    """These may be absent, so an address that nobody reads would pass for labels that are yet to come."""
+    for key in ("fresh", "votes", "corrections"):
+        value = getattr(config, key)
+        if value is not None and "://" in value:
+            raise InputError(
+                f"data.{key} '{value}' is an address: expected a path",
+                hint="only data.source may stand in S3; bring the file to this disk",
+            )
 
 
 def reader_of(path: Path, config: DataConfig) -> ModuleType:

@@ -52,7 +52,8 @@ def init_command(
     """Look at DATA and write a loop file for it that works without editing.
 
     DATA is a CSV, Parquet or JSON lines file, lines of text (label<TAB>text), npz or IDX arrays, a time series, a graph, a folder of
-    images or of sounds, 'digits', or one of the samples that packages carry ('sample:co2'). Without DATA the current folder is searched.
+    images or of sounds, an address of one of these in S3, 'digits', or one of the samples that packages carry ('sample:co2'). Without DATA the
+    current folder is searched.
 
     \b
     Example:
@@ -104,7 +105,8 @@ def _config(source: str, given: dict[str, str | None]) -> DataConfig:
     from kfloop.components.ingest.samples import is_sample
     from kfloop.core.sections import DataConfig
 
-    absolute = source if source == DIGITS or is_sample(source) else str(Path(source).resolve())
+    named = source == DIGITS or is_sample(source) or "://" in source
+    absolute = source if named else str(Path(source).resolve())
     told = {key: value for key, value in given.items() if value is not None}
     try:
         return DataConfig.model_validate({"source": absolute, "corrections": None} | told)

@@ -66,7 +66,7 @@ def loop_text(name: str | None, source: str, info: SourceInfo, told: Mapping[str
         folder: Where the loop file will stand.
     """
     where = source
-    if source != "digits" and not source.startswith("sample:"):
+    if source != "digits" and not source.startswith("sample:") and "://" not in source:
         resolved = Path(source).resolve()
         where = str(resolved.relative_to(folder)) if resolved.is_relative_to(folder) else str(resolved)
         where = "./digits" if where == "digits" else where

@@ -63,22 +63,25 @@ def kind_of(error: BaseException) -> Kind:
 
 def _known(error: BaseException) -> tuple[Kind, BaseException]:
     """What is wrong, and the error of the chain that tells."""
-    for one in _chain(error):
-        names = {kind.__name__ for kind in type(one).__mro__}
-        number = one.errno if isinstance(one, OSError) else None
-        if names & _PASSING or number in _PASSING_NUMBERS:
-            return "passing", one
-        if isinstance(one, ImportError) or names & _PACKAGE:
-            return "package", one
-        if number in _DISK_NUMBERS or (isinstance(one, PermissionError) and one.filename is not None):
-            return "disk", one  # a client of a store names no file in its errors
-        if names & _REFUSED:
-            return "refused", one
-        if names & _SETTING or number in _SETTING_NUMBERS:
-            return "setting", one
-        if isinstance(one, FileNotFoundError):
-            return "absent", one
-    return "passing", error
+    found = ((_alone(one), one) for one in _chain(error))
+    return next(((kind, one) for kind, one in found if kind is not None), ("passing", error))
+
+
+def _alone(error: BaseException) -> Kind | None:
+    """What one error tells by itself; null where it does not."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    number = error.errno if isinstance(error, OSError) else None
+    # A client of a store names no file in its errors; this disk does.
+    here = number in _DISK_NUMBERS or (isinstance(error, PermissionError) and error.filename is not None)
+    tests: tuple[tuple[Kind, bool], ...] = (
+        ("passing", bool(names & _PASSING) or number in _PASSING_NUMBERS),
+        ("package", isinstance(error, ImportError) or bool(names & _PACKAGE)),
+        ("disk", here),
+        ("refused", bool(names & _REFUSED)),
+        ("setting", bool(names & _SETTING) or number in _SETTING_NUMBERS),
+        ("absent", isinstance(error, FileNotFoundError)),
+    )
+    return next((kind for kind, met in tests if met), None)
 
 
 def failure(

@@ -99,6 +99,7 @@ class ObjectFolder:
             StateError: They may not read it, or other rows came than were written.
             TransientError: They do not reach it.
         """
+        from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
         from pyspark import StorageLevel
         from pyspark.errors import PySparkException
         from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
@@ -109,9 +110,11 @@ class ObjectFolder:
         frame = spark.range(0, groups, 1, tasks).mapInArrow(reader, wanted).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             came = frame.count()
-        except PySparkException as error:
+        except (Py4JJavaError, PySparkException) as error:
+            frame.unpersist()
             raise self._of_executors(error) from error
         if came != rows:
+            frame.unpersist()
             raise StateError(
                 f"'{redacted(self.url)}/{self._name}/{name}' gave {came} rows to Spark, {rows} were written"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -75,13 +75,14 @@ def test_random_tables_of_many_row_groups_are_judged_as_on_one_machine(
 ) -> None:
     monkeypatch.setattr(engine, "ROWS_PER_BATCH", 7)
     chance = Chance(0)
-    words = set(told(chance.table, [chance.expectation(kind) for kind in RULES], folder))
+    some = list(RULES)[::3]  # what each of them means is compared without S3
+    words = set(told(chance.table, [chance.expectation(kind) for kind in some], folder))
     assert words >= {"pass", "fail"}
 
 
 @pytest.mark.usefixtures("started")
 def test_columns_of_every_type_and_no_rows(folder: str) -> None:
-    day = datetime.datetime(2026, 1, 1)  # noqa: DTZ001 - without a zone on purpose
+    day = dt.datetime(2026, 1, 1)  # noqa: DTZ001 - without a zone on purpose
     table = pa.table(
         {
             "a.b": pa.array([1, None, 250], pa.uint8()),

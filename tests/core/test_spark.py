@@ -15,10 +15,13 @@ import psutil
 import pyarrow as pa
 import pytest
 
+from kfloop.components.monitor.log.layout import Layout
+from kfloop.components.monitor.log.spark import open_reader
 from kfloop.components.validate_data.engines.choosing import choose, evaluate
 from kfloop.core.config import load_config, parse_section, section_json
 from kfloop.core.sections import SparkConfig
-from kfloop.core.spark import MASTER_ENV, handover, master_of, session
+from kfloop.core.spark import MASTER_ENV, handover, master_of, scratch_of, session
+from kfloop.core.workspace import Workspace
 from kfloop.errors import ConfigError, TransientError
 
 if TYPE_CHECKING:
@@ -73,6 +76,17 @@ def test_what_the_section_refuses(tmp_path: Path, told: str, message: str) -> No
         load_config(loop_file(tmp_path, f"spark: {told}\n"))
     assert message in caught.value.message
     assert "hush" not in str(caught.value.as_dict())
+
+
+def test_a_folder_in_s3_is_for_validation_alone(tmp_path: Path) -> None:
+    workspace = Workspace(loop="x", root=tmp_path, state="", store=str(tmp_path), mlflow="")
+    assert scratch_of(SparkConfig(), workspace) == tmp_path / ".kfloop" / "spark"
+    assert scratch_of(SparkConfig(folder="/shared/spark"), workspace) == Path("/shared/spark")
+    config = load_config(loop_file(tmp_path, "spark: {folder: 's3://bucket/x'}\nmonitor: {engine: spark}\n"))
+    assert scratch_of(config.monitor.spark, workspace) == "s3://bucket/x"
+    with pytest.raises(ConfigError, match=r"spark.folder is 's3://bucket/x'") as caught:
+        open_reader(config.monitor, workspace, 1, Layout(answer="p", answers=2, embedding=0), 0.0)
+    assert "monitor.engine: pyarrow" in caught.value.hint
 
 
 def test_which_master(monkeypatch: pytest.MonkeyPatch) -> None:

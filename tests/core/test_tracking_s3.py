@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from kfloop.core.store import Store
 from kfloop.core.tracking import remote_of, restore, track
 from kfloop.core.versions import Rows, verify_version, write_version
 from kfloop.core.workspace import Workspace
-from kfloop.errors import StateError, TransientError
+from kfloop.errors import ConfigError, StateError, TransientError
 from seaweed import free_ports
 
 pytestmark = pytest.mark.slow
@@ -85,6 +86,11 @@ def test_what_is_said_when_the_remote_cannot_be_used(workspace: Workspace, monke
     with pytest.raises(StateError, match="s3://absent/store/dvc") as caught:
         track(folder, absent)
     assert "bucket" in caught.value.hint
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "dvc_s3", None)
+        with pytest.raises(ConfigError, match="s3://") as caught:
+            track(folder, workspace)
+    assert "kfloop[s3]" in caught.value.hint
     assert track(folder, workspace).pushed > 0  # none of that left anything in the way
 
 

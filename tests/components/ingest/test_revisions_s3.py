@@ -240,6 +240,7 @@ def test_an_object_that_is_not_what_the_revision_names_is_refused(team: Path, ca
 
 def test_a_kept_file_that_was_changed_here_is_fetched_anew(team: Path, cache: Path) -> None:
     path: Any = fetch(DvcConfig(repo=str(team)), "data/rows.csv").path
+    path.chmod(0o644)
     path.write_text("x,label\n9,z\n")  # it is a link to the kept one
     git(team, "commit", "-q", "--allow-empty", "-m", "later")
     assert fetch(DvcConfig(repo=str(team)), "data/rows.csv").path.read_text() == "x,label\n1,a\n"
