@@ -61,6 +61,8 @@ def approve_command(run: str, path: Path, *, reason: str, by: str, as_json: bool
 def reject_command(run: str, path: Path, *, reason: str, by: str, as_json: bool) -> int:
     """Turn down the challenger that waits for a person; RUN as in `kfloop approve`. The champion stays.
 
+    Also gives up a promotion that stays open because the server it needs is away.
+
     \b
     Example:
       kfloop reject 829e23ac --reason "too weak on sevens"
