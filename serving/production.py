@@ -201,7 +201,8 @@ def _readme(model: str, signature: Signature, form: tuple[RawInput, ...], option
         "# and the server with: -v /run/kfloop:/run/kfloop -e KFLOOP_LOG_SOCKET=/run/kfloop/log.sock\n```\n\n"
         "Both see the folder of the socket (in a pod: an emptyDir) and run as one user, or the server as root, because `settings.json` beside the\n"
         "socket may hold a key. Rows go to the loop's own log, where `kfloop monitor` and `kfloop feedback` find them; `--out DIR` writes them elsewhere:\n"
-        "bring that folder to `.kfloop/requests` where the monitor runs. Without the variable nothing is logged, and nothing before `kfloop collect` ran\n"
+        "bring that folder to `.kfloop/requests` where the monitor runs,\n"
+        "or name a place for all servers in key `requests` of the loop file, such as `s3://bucket/requests`. Without the variable nothing is logged, and nothing before `kfloop collect` ran\n"
         "once; one that is slow or away loses log rows, never requests, and counts them in `counts.json`.\n"
         if signature.batched
         else "Requests of models without a batch axis are not logged.\n"

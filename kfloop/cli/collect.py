@@ -31,7 +31,8 @@ def collect_command(path: Path, *, address: Path | None, out: Path | None, as_js
     The server sends log rows to the socket that its variable KFLOOP_LOG_SOCKET names; both run on one machine, see the same folder of the socket
     and run as the same user (or the server as root). What is written, masked and kept is up to section serve.log of the loop file, as with
     kfloop serve; until this command ran once, the server sends nothing, because nobody told it what is private. kfloop monitor, feedback and
-    review read the rows like those of the loop's own server.
+    review read the rows like those of the loop's own server. Where key requests of the loop file names a place, such as s3://bucket/path, rows
+    are published there, and what waits for it lies in the folder: for many servers, each with a folder of its own.
 
     \b
     Example:
