@@ -605,10 +605,28 @@ def workspace(tmp_path: Path) -> Workspace:
     return place
 
 
-def test_evidence_that_is_gone_is_told_and_the_gate_refuses(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, loop: Drifted, mended: dict[str, Any]
+@pytest.mark.parametrize(
+    ("kept", "why"),
+    [
+        (None, "the monitor's evidence cannot be read"),
+        ("{", "the monitor's evidence cannot be read"),
+        ("[]", "the monitor's evidence cannot be read"),
+        ('{"drifted": []}', "the monitor's evidence was changed after its round"),
+    ],
+)
+def test_evidence_that_is_gone_or_was_changed_is_told_and_the_gate_refuses(
+    kept: str | None,
+    why: str,
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    loop: Drifted,
+    mended: dict[str, Any],
 ) -> None:
     state = open_state(workspace.state)
+    if kept is not None:
+        place = workspace.root / "evidence" / "gone"
+        place.mkdir(parents=True)
+        (place / "report.json").write_text(kept)
     told: dict[str, Any] = {"trigger": "retrain", "reason": "drift", "champion_digest": "m1", "fingerprint": "f"}
     state.triggers.add(LOOP, run_id="round", evidence_digest="gone", cause="drift", **told)
     (workspace.root / "models" / "m1").mkdir(parents=True)
@@ -616,6 +634,6 @@ def test_evidence_that_is_gone_is_told_and_the_gate_refuses(
     (workspace.root / "out").mkdir()
     report = incumbency.run(DeployConfig(), model=workspace.root, out=workspace.root / "out", workspace=workspace)
     assert report.cause is not None
-    assert "the monitor's evidence cannot be read" in report.cause["problem"]
+    assert why in report.cause["problem"]
     facts = caused(loop.version, report.cause, loop.version.table("test")["id"].to_numpy()).facts
     assert "cause can be judged" in decided(mended | {"cause": facts}).blocking
