@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kfloop.core.artifacts import canonical_json, read_report, sha256_text, write_report
+from kfloop.core.artifacts import canonical_json, folder_digest, read_report, sha256_text, write_report
 from kfloop.core.state import open_state
 from kfloop.core.state.anchor import verified
 from kfloop.core.state.origins import trigger_of
@@ -93,10 +93,13 @@ def _cause(state: State, workspace: Workspace) -> dict[str, Any] | None:
         return None
     told: dict[str, Any] = {"kind": trigger.cause, "reason": trigger.reason, "evidence": trigger.evidence_digest}
     try:
-        evidence = read_report(Store.of(workspace).require("evidence", trigger.evidence_digest))
+        folder = Store.of(workspace).require("evidence", trigger.evidence_digest)
+        evidence = read_report(folder)
     except (KfloopError, OSError, TypeError, ValueError) as error:
         return told | {"drifted": [], "problem": f"the monitor's evidence cannot be read: {error}"}
-    return told | {"drifted": evidence.get("drifted", []), "problem": ""}
+    changed = folder_digest(folder) != trigger.evidence_digest
+    problem = "the monitor's evidence was changed after its round" if changed else ""
+    return told | {"drifted": evidence.get("drifted", []), "problem": problem}
 
 
 def _report(champion: Entry | None, trigger: str | None, cause: dict[str, Any] | None) -> IncumbentReport:

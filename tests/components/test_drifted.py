@@ -33,6 +33,7 @@ from kfloop.core.sections import DeployConfig, EvaluateConfig, GateConfig, Monit
 from kfloop.core.signature import Port, Signature, write_signature
 from kfloop.core.state import open_state
 from kfloop.core.state.origins import trigger_of
+from kfloop.core.statistics.metrics import primary
 from kfloop.core.store import Store
 from kfloop.core.versions import DatasetVersion, read_version
 from kfloop.core.workspace import Workspace
@@ -296,6 +297,19 @@ def cause_rules() -> tuple[Rule, ...]:
     kept = tuple(rule for rule in rules if rule.slice.startswith(("drifted:", "old:")))
     assert len(kept) == 3
     return (Rule(metric="accuracy", at_least=0.0), *kept)
+
+
+@pytest.mark.parametrize("objective", ["classification", "multilabel", "regression", "anomaly"])
+def test_every_task_of_a_table_is_judged_on_the_slices_of_its_cause(objective: str) -> None:
+    more = set(default_rules(objective, "table", 500, drifted=True)) - set(default_rules(objective, "table", 500))
+    asked = {(rule.slice, rule.use, rule.mode, rule.when) for rule in more}
+    assert asked == {
+        ("old:*", "interval", "enforce", "slice_exists"),
+        ("drifted:*", "unless_refuted", "enforce", "large_enough"),
+        ("drifted:*", "interval", "warn", "slice_exists"),
+    }
+    assert {(rule.metric, rule.versus) for rule in more} == {(primary(objective), "champion")}
+    GateConfig(rules=default_rules(objective, "table", 500, drifted=True))  # no two rules have one name
 
 
 PART = {"column": "age", "kind": "number", "low": 60.0, "high": None, "values": [], "reference": 0.1, "current": 0.8}
@@ -591,10 +605,28 @@ def workspace(tmp_path: Path) -> Workspace:
     return place
 
 
-def test_evidence_that_is_gone_is_told_and_the_gate_refuses(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, loop: Drifted, mended: dict[str, Any]
+@pytest.mark.parametrize(
+    ("kept", "why"),
+    [
+        (None, "the monitor's evidence cannot be read"),
+        ("{", "the monitor's evidence cannot be read"),
+        ("[]", "the monitor's evidence cannot be read"),
+        ('{"drifted": []}', "the monitor's evidence was changed after its round"),
+    ],
+)
+def test_evidence_that_is_gone_or_was_changed_is_told_and_the_gate_refuses(
+    kept: str | None,
+    why: str,
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    loop: Drifted,
+    mended: dict[str, Any],
 ) -> None:
     state = open_state(workspace.state)
+    if kept is not None:
+        place = workspace.root / "evidence" / "gone"
+        place.mkdir(parents=True)
+        (place / "report.json").write_text(kept)
     told: dict[str, Any] = {"trigger": "retrain", "reason": "drift", "champion_digest": "m1", "fingerprint": "f"}
     state.triggers.add(LOOP, run_id="round", evidence_digest="gone", cause="drift", **told)
     (workspace.root / "models" / "m1").mkdir(parents=True)
@@ -602,6 +634,6 @@ def test_evidence_that_is_gone_is_told_and_the_gate_refuses(
     (workspace.root / "out").mkdir()
     report = incumbency.run(DeployConfig(), model=workspace.root, out=workspace.root / "out", workspace=workspace)
     assert report.cause is not None
-    assert "the monitor's evidence cannot be read" in report.cause["problem"]
+    assert why in report.cause["problem"]
     facts = caused(loop.version, report.cause, loop.version.table("test")["id"].to_numpy()).facts
     assert "cause can be judged" in decided(mended | {"cause": facts}).blocking

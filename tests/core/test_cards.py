@@ -161,10 +161,14 @@ def test_a_registry_that_was_lost_shows_the_card_again(workspace: Workspace) -> 
     assert find_card(workspace, 7) is None
 
 
-def test_a_drift_is_named_as_the_reason_with_its_evidence(workspace: Workspace) -> None:
+@pytest.mark.parametrize("round_id", ["r1", "a round of a cluster"])
+def test_a_drift_is_named_as_the_reason_with_its_evidence(round_id: str, workspace: Workspace) -> None:
+    """The training is one run with the round that asked for it, or one that the round started."""
+    if round_id != "r1":
+        open_state(workspace.state).runs.step(round_id, "submit_training", "succeeded", {"outcome": "r1"})
     open_state(workspace.state).triggers.add(
         workspace.loop,
-        run_id="r1",
+        run_id=round_id,
         trigger="retrain",
         reason="the pictures got darker",
         champion_digest="old",

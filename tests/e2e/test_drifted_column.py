@@ -100,9 +100,6 @@ def test_a_retraining_for_a_column_that_moved_is_judged_where_it_moved_to(shell:
     page = Path(record["report"]).read_text(encoding="utf-8")
     assert "What this training was for" in page
     assert "Where requests moved to" in page
-    # The same challenger without this cause is judged anew: no cache answers with the slices of another cause.
-    again = shell.json("run", "--force")
-    assert report_of(again, "evaluate")["cause"] is None
     open_state(loop.workspace.state).engine.dispose()
 
 
