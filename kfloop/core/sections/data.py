@@ -89,7 +89,7 @@ class DataConfig(Section):
     """Where the examples come from. ``kfloop init`` fills what it can see."""
 
     source: str = "digits"
-    """``digits`` (shipped with scikit-learn), ``sample:NAME`` (data other packages carry: breast_cancer, co2, diabetes, digits_graph, docstrings, sounds), or the path of a file or folder: CSV, Parquet, JSON lines, text lines, npz, IDX, a folder of images, wav/flac files or
+    """``digits`` (shipped with scikit-learn), ``sample:NAME`` (data other packages carry: breast_cancer, co2, diabetes, digits_graph, docstrings, sounds), or the path of a file or folder (or its address, ``s3://bucket/path``): CSV, Parquet, JSON lines, text lines, npz, IDX, a folder of images, wav/flac files or
     graphs, or a request log."""
     limit: Positive | None = None
     """Use only this many rows of the source (chosen by a stable hash); null means all."""
