@@ -8,7 +8,6 @@ the backup has already are not copied again. Leases are not kept: they are about
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import time
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from sqlalchemy import select
 
 from kfloop import __version__
 from kfloop.core.artifacts import file_sha256, folder_digest
+from kfloop.core.housekeeping.copying import KIND, copy_blobs, read_contents, write_contents
 from kfloop.core.housekeeping.references import loops_of
 from kfloop.core.state.database import HEAD, POSTGRES
 from kfloop.core.state.schema import leases, metadata
@@ -26,14 +26,11 @@ from kfloop.core.store import Store
 from kfloop.errors import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy import Table
 
     from kfloop.core.state import State
     from kfloop.core.workspace import Workspace
 
-KIND = "state"
 INDEX = "backup.json"
 FORMAT = 1
 
@@ -81,7 +78,10 @@ def back_up(state: State, workspace: Workspace, destination: str) -> Saved:
         out.mkdir()
         rows = dump(state, out)
         loops = loops_of(state)
-        copied = copy_blobs(Store.of(workspace), there, Path(made) / "blob")
+        earlier = sorted(there.digests(KIND))
+        contents = read_contents(there.require(KIND, earlier[-1])) if earlier else {}
+        copied = copy_blobs(Store.of(workspace), there, Path(made) / "blob", contents)
+        write_contents(there, out, Path(made) / "blob", contents)
         name = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + folder_digest(out)[:6]
         there.publish(out, KIND, name)
     return Saved(name=name, rows=rows, loops=tuple(loops), copied=copied[0], present=copied[1])
@@ -143,41 +143,3 @@ def read_dump(folder: Path) -> tuple[str, dict[str, list[dict[str, Any]]]]:
             )
         rows[name] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return schema, rows
-
-
-def copy_blobs(source: Store, target: Store, scratch: Path) -> tuple[int, int]:
-    """Copy what ``target`` has not; each copy is compared with what it was made of.
-
-    Returns:
-        Number of blobs copied, and of those that were there.
-
-    Raises:
-        StateError: A blob is damaged, or changed meanwhile.
-    """
-    copied, present = 0, 0
-    there = target.everything()
-    for kind, digest in source.everything():
-        if kind == KIND:
-            continue
-        if (kind, digest) in there:
-            present += 1
-            continue
-        for folder in _at_hand(source, kind, digest, scratch):
-            expected = folder_digest(folder)
-            if folder_digest(target.publish(folder, kind, digest)) != expected:
-                target.remove(kind, digest)
-                raise StateError(f"{kind} '{digest}' changed while it was copied", hint="run the command again")
-        copied += 1
-    return copied, present
-
-
-def _at_hand(store: Store, kind: str, digest: str, scratch: Path) -> Iterator[Path]:
-    """The folder of a blob; one that lies elsewhere is here for this moment only."""
-    if store.blobs is None:
-        yield store.require(kind, digest)
-        return
-    try:
-        if store.blobs.fetch(kind, digest, scratch):
-            yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import MetaData, create_engine, delete, func, insert, select, text
 
 from kfloop.core.addresses import redacted
-from kfloop.core.housekeeping.backup import KIND, copy_blobs, read_dump, tables
+from kfloop.core.housekeeping.backup import read_dump, tables
+from kfloop.core.housekeeping.copying import KIND, copy_blobs, read_contents
 from kfloop.core.housekeeping.references import loops_of
 from kfloop.core.state.database import POSTGRES, open_state, upgrade
 from kfloop.core.store import Store
@@ -69,11 +70,13 @@ def restore(workspace: Workspace, source: str, *, at: str | None = None, replace
                 hint=f"there are: {', '.join(names) or 'none'}; make one with: kfloop backup {redacted(source)}",
             )
         name = at or names[-1]
-        rows, ledgers = _checked(there.require(KIND, name), Path(made) / "check.db")
+        saved = there.require(KIND, name)
+        rows, ledgers = _checked(saved, Path(made) / "check.db")
+        contents = read_contents(saved)
         state = open_state(workspace.state)
         _refuse_if_used(state, replace=replace)
         # Blobs before the rows that name them; a kill in between leaves blobs that nobody names, and the old state.
-        copied, present = copy_blobs(there, Store.of(workspace), Path(made) / "blob")
+        copied, present = copy_blobs(there, Store.of(workspace), Path(made) / "blob", contents)
         _refuse_if_used(state, replace=replace)  # copying may have taken hours
         _write(state, rows, replace=replace)
     counts = {table: len(found) for table, found in rows.items()}
