@@ -66,8 +66,8 @@ def test_paths_are_relative_to_the_loop_file(tmp_path: Path) -> None:
             "bless gives no intervals",
             "",
         ),
-        ("- a\n", "holds list", ""),
-        ("", "holds NoneType", ""),
+        ("- a\n", "holds a list", ""),
+        ("", "holds nothing", ""),
         ("name: [\n", "not valid YAML", ""),
     ],
 )
