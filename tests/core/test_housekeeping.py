@@ -242,6 +242,24 @@ def test_leftovers_of_a_kill_go_when_they_are_old(make: Make) -> None:
     assert not old.exists()
 
 
+def test_the_folders_of_killed_steps_go_a_week_after_their_last_word(make: Make) -> None:
+    state, workspace = make()
+    rounds(state, workspace, 1)
+    scratch = workspace.kfloop_dir / "scratch"
+    places = [scratch / word for word in ("train-old", "train-new", "train-inside")]
+    for place in places:
+        place.mkdir(parents=True)
+        (place / "x").write_text("x" * 10)
+    week = (time.time() - 8 * 24 * 3600,) * 2
+    for path in (places[0] / "x", *places[::2]):  # in the last one a file is young
+        os.utime(path, week)
+    assert collect_garbage(state, workspace, dry_run=True).leftovers == ("scratch/train-old",)
+    assert places[0].exists()
+    found = collect_garbage(state, workspace)
+    assert (found.leftovers, found.bytes) == (("scratch/train-old",), 10)
+    assert [place.exists() for place in places] == [False, True, True]
+
+
 @pytest.mark.slow
 def test_a_collection_in_an_object_store(make: Make, s3: str, tmp_path: Path) -> None:
     state, workspace = make(store=f"s3://ready/{tmp_path.name}")
