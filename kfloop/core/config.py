@@ -164,6 +164,11 @@ def parse_section(step: str, config_json: str) -> Any:
         raise first_problem(error, f"the config of step {step!r}", section_model(step)) from error
 
 
+def kind_of(content: Any) -> str:
+    """What YAML found, in the words of a person who wrote it."""
+    return {type(None): "nothing", str: "a text", list: "a list", bool: "true or false"}.get(type(content), "a number")
+
+
 def load_config(path: Path, *, on_cluster: bool = False) -> LoopConfig:
     """Read and check a loop file.
 
@@ -188,7 +193,7 @@ def load_config(path: Path, *, on_cluster: bool = False) -> LoopConfig:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"'{path}' is not valid YAML: {error}", hint="mend the file at that place") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"'{path}' holds {type(content).__name__}, expected keys such as 'name:' and 'data:'")
+        raise ConfigError(f"'{path}' holds {kind_of(content)}, expected keys such as 'name:' and 'data:'")
     try:
         config = LoopConfig.model_validate(content)
     except ValidationError as error:

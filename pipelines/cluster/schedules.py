@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, Field, ValidationError, field_validator, model_validator
 
-from kfloop.core.config import first_problem
+from kfloop.core.config import first_problem, kind_of
 from kfloop.core.sections import Section
 from kfloop.errors import ConfigError
 from kfloop.pipelines.cluster.cron import checked_cron
@@ -75,7 +75,7 @@ def load_schedules(path: Path) -> Schedules:
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"'{path}' is not valid YAML: {error}", hint="mend the file at that place") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"'{path}' holds {type(content).__name__}, expected 'schedules:' with one entry by name")
+        raise ConfigError(f"'{path}' holds {kind_of(content)}, expected 'schedules:' with one entry by name")
     try:
         return Schedules.model_validate(content)
     except ValidationError as error:

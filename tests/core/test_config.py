@@ -86,8 +86,8 @@ def test_where_servers_publish_their_request_logs_is_part_of_the_workspace(tmp_p
             "bless gives no intervals",
             "",
         ),
-        ("- a\n", "holds list", ""),
-        ("", "holds NoneType", ""),
+        ("- a\n", "holds a list", ""),
+        ("", "holds nothing", ""),
         ("name: [\n", "not valid YAML", ""),
     ],
 )

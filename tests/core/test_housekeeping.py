@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -247,6 +248,24 @@ def test_leftovers_of_a_kill_go_when_they_are_old(make: Make) -> None:
     assert not old.exists()
 
 
+def test_the_folders_of_killed_steps_go_a_week_after_their_last_word(make: Make) -> None:
+    state, workspace = make()
+    rounds(state, workspace, 1)
+    scratch = workspace.kfloop_dir / "scratch"
+    places = [scratch / word for word in ("train-old", "train-new", "train-inside")]
+    for place in places:
+        place.mkdir(parents=True)
+        (place / "x").write_text("x" * 10)
+    week = (time.time() - 8 * 24 * 3600,) * 2
+    for path in (places[0] / "x", *places[::2]):  # in the last one a file is young
+        os.utime(path, week)
+    assert collect_garbage(state, workspace, dry_run=True).leftovers == ("scratch/train-old",)
+    assert places[0].exists()
+    found = collect_garbage(state, workspace)
+    assert (found.leftovers, found.bytes) == (("scratch/train-old",), 10)
+    assert [place.exists() for place in places] == [False, True, True]
+
+
 @pytest.mark.slow
 def test_a_collection_in_an_object_store(make: Make, s3: str, tmp_path: Path) -> None:
     state, workspace = make(store=f"s3://ready/{tmp_path.name}")
@@ -414,7 +433,9 @@ def only(folder: Path, pattern: str) -> Path:
     return found
 
 
-@pytest.mark.parametrize("damage", ["a row", "a file", "the index", "the chain", "the schema"])
+@pytest.mark.parametrize(
+    "damage", ["a row", "a file", "the index", "the chain", "the schema", "a blob", "the list of blobs"]
+)
 def test_a_damaged_backup_changes_nothing(make: Make, tmp_path: Path, damage: str) -> None:
     state, workspace = filled(make, "sqlite")
     if damage == "the chain":
@@ -433,12 +454,33 @@ def test_a_damaged_backup_changes_nothing(make: Make, tmp_path: Path, damage: st
         (saved / "backup.json").write_text("{")
     elif damage == "the schema":
         (saved / "backup.json").write_text(json.dumps(index | {"schema": "9999"}))
+    elif damage == "a blob":
+        with next(path for path in tmp_path.glob("backup/models/*/*") if path.is_file()).open("ab") as stream:
+            stream.write(b" ")
+    elif damage == "the list of blobs":
+        (saved / "blobs.json").write_text("[")
     again, elsewhere = make("a")
     told = {"the index": "no backup", "the chain": "broken at row 2", "the schema": "schema 9999"}
+    told |= {"a blob": "does not hold what was backed up", "the list of blobs": "no list of blobs"}
     with pytest.raises(StateError, match=told.get(damage, "is not what the backup's list says")):
         restore(elsewhere, str(tmp_path / "backup"))
     assert not any(content(again).values())
-    assert Store.of(elsewhere).everything() == {}
+    there = Store.of(elsewhere).everything()
+    assert not there if damage != "a blob" else len([kind for kind, _ in there if kind == "models"]) < 2  # all others
+
+
+def test_blobs_of_a_backup_that_had_no_list_are_restored_and_listed_by_the_next(make: Make, tmp_path: Path) -> None:
+    state, workspace = filled(make, "sqlite")
+    back_up(state, workspace, str(tmp_path / "backup"))
+    only(tmp_path / "backup" / "state", "*/blobs.json").unlink()  # as kfloop 0.1 left it
+    _, elsewhere = make("a")
+    assert restore(elsewhere, str(tmp_path / "backup")).copied == 6
+    time.sleep(max(0.0, 1.01 - time.time() % 1))  # names have whole seconds
+    assert back_up(state, workspace, str(tmp_path / "backup")).present == 6
+    with next(path for path in tmp_path.glob("backup/datasets/*/*") if path.is_file()).open("ab") as stream:
+        stream.write(b" ")
+    with pytest.raises(StateError, match=r"datasets .[0-9a-f]+.: it does not hold what was backed up"):
+        restore(make("a")[1], str(tmp_path / "backup"))
 
 
 def test_a_backup_of_an_older_schema_is_migrated(make: Make, tmp_path: Path) -> None:
@@ -589,3 +631,27 @@ def test_a_backup_to_s3_and_back_to_a_folder(make: Make, s3: str, tmp_path: Path
         assert folder_digest(Store.of(elsewhere).path(kind, digest)) == folder_digest(
             Store.of(workspace).path(kind, digest)
         )
+
+
+def test_a_blob_that_changed_in_its_folder_is_named_by_the_next_backup_and_brought_back(
+    make: Make, tmp_path: Path
+) -> None:
+    state, workspace = filled(make, "sqlite")
+    back_up(state, workspace, str(tmp_path / "backup"))
+    store = Store.of(workspace)
+    digest = next(name for kind, name in store.everything() if kind == "models")
+    changed = next(path for path in store.require("models", digest).rglob("*") if path.is_file())
+    before = changed.read_bytes()
+    changed.chmod(0o644)
+    changed.write_bytes(before + b" ")
+    elsewhere = tmp_path / "backup" / "models" / digest
+    shutil.rmtree(elsewhere)  # so that the next backup copies it again
+    found = back_up(state, workspace, str(tmp_path / "backup")).damaged
+    assert [(blob.kind, blob.digest, blob.reason) for blob in found] == [
+        ("models", digest, "it does not hold what was backed up")
+    ]
+    changed.write_bytes(before)
+    assert back_up(state, workspace, str(tmp_path / "backup")).copied == 1
+    changed.write_bytes(before + b" ")
+    assert restore_blobs(workspace, str(tmp_path / "backup")).copied == 1
+    assert changed.read_bytes() == before

@@ -72,6 +72,10 @@ class Chromium:
         self._call("Page.navigate", url=file.as_uri())
         self._until(lambda message: message.get("method") == "Page.loadEventFired")
 
+    def resize(self, width: int, height: int) -> None:
+        """Give pages a screen of so many CSS pixels."""
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+
     def run(self, script: str) -> Any:
         """What an expression is worth on the page; a promise is waited for.
 

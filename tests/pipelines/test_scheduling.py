@@ -211,7 +211,7 @@ def test_an_image_that_is_not_released(kfp: KfpServer, folder: Path) -> None:
         ("schedules: {a: {cron: '0 0 3 * * *', start: '2027-01-01T00:00:00'}}", "timezone", ""),
         ("schedules: {a: {cron: '0 0 3 * * *', start: 2027-02-01T00:00:00Z, end: 2027-01-01T00:00:00Z}}", "is not after start", ""),
         ("schedules: {a: {cron: '0 0 3 * * *'}, a: {cron: '0 0 4 * * *'}}", "'a' stands there twice", "line 1"),
-        ("- a", "holds list, expected", ""),
+        ("- a", "holds a list, expected", ""),
         ("schedules: [", "is not valid YAML", ""),
     ],
 )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from chromium import PROGRAM, Chromium
 from kfloop.core.artifacts import write_report
 from kfloop.report import render_run
 from kfloop.report.html import SECTIONS, Section
@@ -309,3 +310,24 @@ def test_rows_set_aside_for_one_reason_are_counted_together(
         """<td class="wrap">line 7 holds no label</td><td class="number">1</td>""" in page
     )  # a single one keeps its place
     assert """<td class="wrap">row 9, column 'plan': no label</td><td class="number">1</td>""" in page
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="no chromium or google-chrome on PATH")
+def test_on_a_phone_no_part_of_the_page_hangs_over_its_side(
+    record: dict[str, Any], run_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(run_folders["deploy"], tmp_path / "deploy")
+    report = json.loads((folder / "report.json").read_text())
+    report["events"] = [f"model card of version 4: /{'/'.join(['folder'] * 3)}/{'c0ffee' * 12}/card.html"]
+    write_report(folder, report)
+    rendered(record, run_folders | {"deploy": folder}, tmp_path)
+    with Chromium(tmp_path / "profile") as browser:
+        browser.resize(400, 900)
+        browser.open(tmp_path / "report.html")
+        browser.run("document.querySelectorAll('details').forEach(e => e.open = true)")
+        wide = browser.run(
+            "[...document.querySelectorAll('section')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.id)"
+        )
+        shown = browser.run("document.querySelectorAll('section').length")
+    assert wide == []
+    assert shown > 5

@@ -19,7 +19,7 @@ from sqlalchemy import select
 
 from kfloop import __version__
 from kfloop.core.artifacts import file_sha256, folder_digest
-from kfloop.core.housekeeping.copying import STATE, at_hand, copy_blobs, put
+from kfloop.core.housekeeping.copying import STATE, at_hand, copy_blobs, put, read_contents, write_contents
 from kfloop.core.housekeeping.references import loops_of
 from kfloop.core.state.database import HEAD, POSTGRES
 from kfloop.core.state.schema import leases, metadata
@@ -83,7 +83,10 @@ def back_up(state: State, workspace: Workspace, destination: str) -> Saved:
         out.mkdir()
         rows = dump(state, out)
         loops = loops_of(state)
-        copies = copy_blobs(Store.of(workspace), there, Path(made) / "blob")
+        earlier = sorted(there.digests(STATE))
+        contents = read_contents(there.require(STATE, earlier[-1])) if earlier else {}
+        copies = copy_blobs(Store.of(workspace), there, Path(made) / "blob", contents)
+        write_contents(there, out, Path(made) / "blob", contents)
         name = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + folder_digest(out)[:6]
         put(there, out, STATE, name)
         with at_hand(there, STATE, name, Path(made) / "back") as back:

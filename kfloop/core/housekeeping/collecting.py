@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,9 +14,12 @@ from kfloop.core.housekeeping.references import Blob, kept_blobs, loops_of, name
 from kfloop.core.store import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kfloop.core.state import State
     from kfloop.core.workspace import Workspace
 
+ABANDONED_S = 7 * 24 * 3600  # a step on a cluster holds no lease, and may write nothing for long
 STALE_S = 24 * 3600  # no upload and no copy takes longer; a younger one may still be at work
 
 
@@ -24,7 +29,7 @@ class Collected:
 
     Attributes:
         removed: Blobs, as kind and digest, in order.
-        leftovers: Unfinished uploads and copies, by their names in the store.
+        leftovers: Unfinished uploads and copies, by their names in the store, and ``scratch/NAME`` of steps that were killed.
         kept: Number of blobs that something names.
         foreign: Number of blobs that no run of this state gave; they are left alone.
         bytes: Size of all that was removed.
@@ -60,6 +65,7 @@ def collect_garbage(state: State, workspace: Workspace, *, runs: int = KEPT_RUNS
         sizes = store.everything()
         garbage = sorted(blob for blob in sizes if blob in named and blob not in kept)
         leftovers = store.leftovers(time.time() - STALE_S)
+        abandoned = _abandoned(workspace.kfloop_dir / "scratch", time.time() - ABANDONED_S)
         if not dry_run:
             for kind, digest in garbage:
                 for lease in mine:
@@ -67,11 +73,24 @@ def collect_garbage(state: State, workspace: Workspace, *, runs: int = KEPT_RUNS
                 store.remove(kind, digest)
             for name in leftovers:
                 store.remove_leftover(name)
+            for place in abandoned:
+                shutil.rmtree(place, ignore_errors=True)
     return Collected(
         removed=tuple(garbage),
-        leftovers=tuple(sorted(leftovers)),
+        leftovers=(*sorted(leftovers), *(f"scratch/{place.name}" for place in abandoned)),
         kept=len(kept),
         foreign=sum(blob not in named and blob not in kept for blob in sizes),
-        bytes=sum(sizes[blob] for blob in garbage) + sum(leftovers.values()),
+        bytes=sum(sizes[blob] for blob in garbage) + sum(leftovers.values()) + sum(abandoned.values()),
         dry_run=dry_run,
     )
+
+
+def _abandoned(scratch: Path, before: float) -> dict[Path, int]:
+    """Folders of killed steps in which nothing was written since ``before``, in order, with their bytes."""
+    found = {}
+    for place in sorted(scratch.iterdir()) if scratch.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):  # its step ends at this moment
+            facts = [path.lstat() for path in (place, *place.rglob("*"))]
+            if place.is_dir() and not place.is_symlink() and max(fact.st_mtime for fact in facts) < before:
+                found[place] = sum(path.lstat().st_size for path in place.rglob("*") if path.is_file())
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from kfloop.core.store import Store
 
 STATE = "state"  # kind of the copies of state that lie beside the blobs of a backup
+CONTENTS = (
+    "blobs.json"  # beside a copy of state; KIND/NAME of each blob -> digest of what it holds: not every name says that
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +47,15 @@ class Copies:
     damaged: tuple[Damaged, ...]
 
 
-def copy_blobs(source: Store, target: Store, scratch: Path, *, mend: bool = False) -> Copies:
+def copy_blobs(source: Store, target: Store, scratch: Path, contents: dict[str, str], *, mend: bool = False) -> Copies:
     """Copy what ``target`` has not; each copy is read back from there and compared with what it was made of.
 
     Args:
         source: Where the blobs are.
         target: Where they shall be.
         scratch: Folder for what lies elsewhere, one blob at a time; need not exist.
-        mend: Also replace blobs of ``target`` that are not what its own list says; all of them are read for that.
+        contents: What blobs hold, as ``read_contents`` gives it; what it lacks of those that are copied is added.
+        mend: Also replace blobs of ``target`` that do not hold what its own list, or ``contents``, says; all of them are read for that.
 
     Raises:
         TransientError: One of the stores is away.
@@ -62,11 +67,11 @@ def copy_blobs(source: Store, target: Store, scratch: Path, *, mend: bool = Fals
         if kind == STATE:
             continue
         replace = (kind, digest) in there
-        if replace and not (mend and _is_damaged(target, kind, digest, scratch)):
+        if replace and not (mend and _is_damaged(target, kind, digest, scratch, contents)):
             present += 1
             continue
         try:
-            reason = _copy(source, target, kind, digest, scratch, replace=replace)
+            reason = _copy(source, target, kind, digest, scratch, contents, replace=replace)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         if reason:
@@ -74,6 +79,37 @@ def copy_blobs(source: Store, target: Store, scratch: Path, *, mend: bool = Fals
         else:
             copied += 1
     return Copies(copied=copied, present=present, damaged=tuple(damaged))
+
+
+def read_contents(folder: Path) -> dict[str, str]:
+    """What each blob of a backup holds, by digest; nothing where it is of a kfloop that did not list them.
+
+    Raises:
+        StateError: The list is damaged.
+    """
+    path = folder / CONTENTS
+    if not path.exists():
+        return {}
+    try:
+        return {str(name): str(digest) for name, digest in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise StateError(f"'{path}' is no list of blobs: {error}", hint="take another backup: --at NAME") from error
+
+
+def write_contents(store: Store, out: Path, scratch: Path, contents: dict[str, str]) -> None:
+    """Write the list into ``out``, with those blobs of the store that it lacks and that can be read.
+
+    Args:
+        store: The backup's blobs.
+        out: Folder of the list.
+        scratch: Folder for a blob that lies elsewhere.
+        contents: What blobs hold, as far as it is known.
+    """
+    for kind, digest in store.everything():
+        if kind != STATE and f"{kind}/{digest}" not in contents:
+            with contextlib.suppress(StateError, OSError), at_hand(store, kind, digest, scratch) as folder:
+                contents[f"{kind}/{digest}"] = folder_digest(folder)
+    (out / CONTENTS).write_text(json.dumps(contents, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def put(target: Store, folder: Path, kind: str, digest: str) -> None:
@@ -102,7 +138,9 @@ def at_hand(store: Store, kind: str, digest: str, scratch: Path) -> Iterator[Pat
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _copy(source: Store, target: Store, kind: str, digest: str, scratch: Path, *, replace: bool) -> str:
+def _copy(
+    source: Store, target: Store, kind: str, digest: str, scratch: Path, contents: dict[str, str], *, replace: bool
+) -> str:
     """Copy one blob.
 
     Returns:
@@ -114,6 +152,8 @@ def _copy(source: Store, target: Store, kind: str, digest: str, scratch: Path, *
             expected = folder_digest(folder)
         except (StateError, OSError) as error:
             return str(error)
+        if contents.setdefault(f"{kind}/{digest}", expected) != expected:
+            return "it does not hold what was backed up"
         if replace:
             target.remove(kind, digest)
         put(target, folder, kind, digest)
@@ -127,9 +167,10 @@ def _copy(source: Store, target: Store, kind: str, digest: str, scratch: Path, *
     return reason
 
 
-def _is_damaged(store: Store, kind: str, digest: str, scratch: Path) -> bool:
+def _is_damaged(store: Store, kind: str, digest: str, scratch: Path, contents: dict[str, str]) -> bool:
+    wanted = contents.get(f"{kind}/{digest}")
     try:
-        with at_hand(store, kind, digest, scratch):
-            return False
-    except StateError:
+        with at_hand(store, kind, digest, scratch) as folder:
+            return wanted is not None and folder_digest(folder) != wanted
+    except (StateError, OSError):
         return True

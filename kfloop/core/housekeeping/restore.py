@@ -15,7 +15,7 @@ from sqlalchemy import MetaData, create_engine, delete, func, insert, select, te
 
 from kfloop.core.addresses import redacted
 from kfloop.core.housekeeping.backup import read_dump, tables
-from kfloop.core.housekeeping.copying import STATE, copy_blobs
+from kfloop.core.housekeeping.copying import STATE, copy_blobs, read_contents
 from kfloop.core.housekeeping.holding import all_held
 from kfloop.core.housekeeping.references import loops_of
 from kfloop.core.state.database import POSTGRES, open_state, upgrade
@@ -77,12 +77,14 @@ def restore(workspace: Workspace, source: str, *, at: str | None = None, replace
         if at is not None and at not in names:
             raise _no_backup(source, names, at)
         name = at or names[-1]
-        rows, ledgers = _checked(there.require(STATE, name), made / "check.db")
+        saved = there.require(STATE, name)
+        rows, ledgers = _checked(saved, made / "check.db")
+        contents = read_contents(saved)
         state = open_state(workspace.state)
         with all_held(state, {*loops_of(state), *ledgers, workspace.loop}, "restore") as mine:
             _refuse_if_used(state, replace=replace)
             # Blobs before the rows that name them; a kill in between leaves blobs that nobody names, and the old state.
-            copies = copy_blobs(there, Store.of(workspace), made / "blob")
+            copies = copy_blobs(there, Store.of(workspace), made / "blob", contents)
             _refuse_damaged(copies, source)
             _write(state, rows, mine, replace=replace)
     counts = {table: len(found) for table, found in rows.items()}
@@ -90,7 +92,7 @@ def restore(workspace: Workspace, source: str, *, at: str | None = None, replace
 
 
 def restore_blobs(workspace: Workspace, source: str) -> Restored:
-    """Bring back the blobs that the store has lost, or that are not what its own list says; state is left as it is.
+    """Bring back the blobs that the store has lost, or that do not hold what was backed up; state is left as it is.
 
     Args:
         workspace: Places of the loop.
@@ -101,8 +103,8 @@ def restore_blobs(workspace: Workspace, source: str) -> Restored:
     """
     with _scratch(workspace) as made:
         there = Store(source, made / "mirror")
-        _names(there, source)
-        copies = copy_blobs(there, Store.of(workspace), made / "blob", mend=True)
+        contents = read_contents(there.require(STATE, _names(there, source)[-1]))
+        copies = copy_blobs(there, Store.of(workspace), made / "blob", contents, mend=True)
     return Restored(name="", rows={}, ledgers={}, **vars(copies))
 
 
