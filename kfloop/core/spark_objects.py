@@ -11,6 +11,7 @@ import contextlib
 import os
 import time
 import uuid
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from kfloop.core.addresses import redacted, resolved
@@ -107,7 +108,9 @@ class ObjectFolder:
         wanted = from_arrow_schema(_fitted(schema))
         tasks = max(1, min(groups, TASKS))
         reader = _reader(self._at(name), to_arrow_schema(wanted, timezone="UTC"), _first(ENDPOINTS), _first(REGIONS))
-        frame = spark.range(0, groups, 1, tasks).mapInArrow(reader, wanted).persist(StorageLevel.MEMORY_AND_DISK)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # pyspark about pandas, which is not used here
+            frame = spark.range(0, groups, 1, tasks).mapInArrow(reader, wanted).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             came = frame.count()
         except (Py4JJavaError, PySparkException) as error:

@@ -138,7 +138,7 @@ def _repository(workspace: Workspace) -> Iterator[Any]:
     try:
         with _own_lock(workspace):
             if not (root / ".dvc" / "config").is_file():
-                _create(root)
+                _create(root, remote_of(workspace))
             remote = remote_of(workspace)
             if "://" not in remote:
                 Path(remote).mkdir(exist_ok=True)
@@ -205,7 +205,7 @@ def _bring_pointer(repo: Any, pointer: Path) -> None:
         staging.replace(pointer)
 
 
-def _create(root: Path) -> None:
+def _create(root: Path, remote: str) -> None:
     """Make the repository under another name, so that a kill leaves either none or a whole one."""
     staging = root.with_name("dvc.new")
     shutil.rmtree(staging, ignore_errors=True)
@@ -215,8 +215,8 @@ def _create(root: Path) -> None:
         "[core]\n    no_scm = true\n    analytics = false\n    autostage = false\n    check_update = false\n"
         f"    remote = {REMOTE}\n"
         "[cache]\n    type = reflink,hardlink,copy\n    slow_link_warning = false\n"
-        # Where it is really is told when the repository is opened: an address may refer to the environment.
-        f"['remote \"{REMOTE}\"']\n    url = ../../dvc-remote\n",
+        # For people who call dvc here; kfloop tells it when it opens the repository, for the store may move or refer to the environment.
+        f"['remote \"{REMOTE}\"']\n    url = {remote if '://' in remote else '../../dvc-remote'}\n",
         encoding="utf-8",
     )
     (staging / KIND).mkdir()

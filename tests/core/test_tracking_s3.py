@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -53,6 +54,10 @@ def test_a_version_comes_back_though_this_folder_and_the_blob_are_gone(workspace
     assert track(folder, workspace).pushed > 0
     assert track(folder, workspace).pushed == 0
     assert not (workspace.kfloop_dir / "dvc-remote").exists()
+    # DVC's own command does it as well.
+    dvc = [sys.executable, "-m", "dvc", "pull", "-q", f"datasets/{digest}.dvc"]
+    subprocess.run(dvc, cwd=workspace.kfloop_dir / "dvc", check=True, capture_output=True)
+    assert verify_version(workspace.kfloop_dir / "dvc" / "datasets" / digest).digest == digest
     lose_all(workspace, digest)
     assert verify_version(restore(digest, workspace)).digest == digest
     assert Store.of(workspace).has("datasets", digest)
