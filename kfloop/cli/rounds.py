@@ -86,5 +86,7 @@ def _set_aside(record: RunRecord) -> str:
     except (AttributeError, OSError, TypeError, ValueError):  # the report tells what is wrong with it
         return ""
     return (
-        f"\n{aside} of {aside + rows} rows were set aside: why, stands in the report's section Data." if aside else ""
+        f"\n{aside} of {aside + rows} rows were set aside; the reasons stand in the report's section Data."
+        if aside
+        else ""
     )
