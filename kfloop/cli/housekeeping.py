@@ -15,6 +15,7 @@ from kfloop.errors import EXIT_DONE, EXIT_FAILED
 
 if TYPE_CHECKING:
     from kfloop.core.housekeeping.copying import Damaged
+    from kfloop.core.workspace import Workspace
 
 SHOWN = 20
 
@@ -91,13 +92,16 @@ def backup_command(destination: str, path: Path, *, as_json: bool) -> int:
 
 
 @click.command("restore")
-@click.argument("source", metavar="SRC")
+@click.argument("source", metavar="[SRC]", required=False)
 @config_option
 @click.option("--at", metavar="NAME", help="The backup; the latest when left out.")
 @click.option("--replace", is_flag=True, help="Replace the state that is there, of all its loops.")
 @click.option("--blobs", is_flag=True, help="Bring back lost and damaged blobs of the store only; state stays.")
+@click.option("--dataset", metavar="DIGEST", help="Bring this dataset version back from DVC's remote, not from SRC.")
 @json_option
-def restore_command(source: str, path: Path, *, at: str | None, replace: bool, blobs: bool, as_json: bool) -> int:
+def restore_command(
+    source: str | None, path: Path, *, at: str | None, replace: bool, blobs: bool, dataset: str | None, as_json: bool
+) -> int:
     """Bring state and store back from SRC, also into another kind of database than they came from.
 
     State that is there is replaced only with --replace. Nothing is written before digests and the ledger's hash chain were checked, and no run of
@@ -107,10 +111,17 @@ def restore_command(source: str, path: Path, *, at: str | None, replace: bool, b
     Example:
       kfloop restore /mnt/backups/sorter
       kfloop restore /mnt/backups/sorter --blobs
+      kfloop restore --dataset 3f0c9a12b1d44f6e9d7c1a2b3c4d5e6f
     """
     from kfloop.core.config import load_config
     from kfloop.core.housekeeping.restore import restore, restore_blobs
 
+    if dataset is not None:
+        if source or replace or at or blobs:
+            raise click.UsageError("--dataset asks DVC's remote, so SRC and the other options do not go with it")
+        return _bring_dataset(load_config(path).workspace(path.resolve().parent), dataset, as_json=as_json)
+    if source is None:
+        raise click.UsageError("give SRC, the folder or URL of the backups, or --dataset DIGEST")
     if blobs and (replace or at):
         raise click.UsageError("--blobs leaves state alone, so --at and --replace do not go with it")
     workspace = load_config(path).workspace(path.resolve().parent)
@@ -125,6 +136,18 @@ def restore_command(source: str, path: Path, *, at: str | None, replace: bool, b
     say(
         f"restored {done.name}: {sum(done.rows.values())} rows (ledgers {ledgers}); {done.copied} blobs copied, {done.present} were there"
     )
+    return EXIT_DONE
+
+
+def _bring_dataset(workspace: Workspace, digest: str, *, as_json: bool) -> int:
+    """Bring a dataset version back into the store."""
+    from kfloop.core import tracking
+
+    place = tracking.restore(digest, workspace)
+    if as_json:
+        print_json({"digest": digest, "path": str(place)})
+    else:
+        say(f"dataset version {digest} is in the store: {place}")
     return EXIT_DONE
 
 

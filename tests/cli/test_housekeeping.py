@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -14,6 +15,8 @@ from kfloop.cli.main import cli
 from kfloop.core.config import load_config
 from kfloop.core.state import open_state
 from kfloop.core.store import Store
+from kfloop.core.tracking import track
+from kfloop.core.versions import Rows, verify_version, write_version
 from kfloop.errors import EXIT_FAILED, EXIT_USAGE, ConfigError, StateError
 
 
@@ -101,3 +104,29 @@ def test_a_password_in_the_loop_file_is_refused_and_not_repeated(tmp_path: Path,
     assert caught.value.exit_code == EXIT_USAGE
     path.write_text(f"name: small\n{key}: postgresql://u:${{PASSWORD}}@db/x\n")
     assert getattr(load_config(path), key) == "postgresql://u:${PASSWORD}@db/x"
+
+
+def test_a_dataset_version_comes_back_from_dvc(tmp_path: Path) -> None:
+    loop = tmp_path / "loop.yaml"
+    loop.write_text("name: t\n")
+    workspace = load_config(loop).workspace(tmp_path)
+    rows = Rows(
+        ids=[str(i) for i in range(200)],
+        images=np.arange(200 * 16).astype(np.uint8).reshape(200, 4, 4, 1),
+        labels=np.arange(200) % 2,
+        origin=["base"] * 200,
+    )
+    out = tmp_path / "out"
+    out.mkdir()
+    digest = write_version(out, name="t", rows=rows, labels=["a", "b"], validation=0.2, test=0.2)["digest"]
+    place = Store.of(workspace).publish(out, "datasets", digest)
+    track(place, workspace)
+    shutil.rmtree(place)
+    asked = ["restore", "-c", str(loop), "--dataset", digest]
+    said = CliRunner().invoke(cli, asked, catch_exceptions=False)
+    assert f"dataset version {digest} is in the store" in said.output
+    assert verify_version(place).digest == digest
+    with pytest.raises(StateError, match="'feed' was never tracked"):
+        CliRunner().invoke(cli, ["restore", "-c", str(loop), "--dataset", "feed"], catch_exceptions=False)
+    for wrong in (["restore", "-c", str(loop)], [*asked, "--blobs"]):
+        assert "--dataset" in CliRunner().invoke(cli, wrong).output

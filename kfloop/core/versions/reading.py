@@ -250,6 +250,6 @@ def verify_version(folder: Path) -> DatasetVersion:
     if hasher.digest(arrow, keys, extras) != version.digest:
         raise StateError(
             f"dataset version '{folder}' is damaged: its content is not '{version.digest}'",
-            hint="remove that folder and ingest again, or restore it from DVC's remote",
+            hint="remove that folder and ingest again, or bring it back from DVC's remote: kfloop restore --dataset DIGEST",
         )
     return version
