@@ -14,9 +14,9 @@ shown, and the rules against getting worse decide. On all fresh rows together (`
 must have become surely worse, from 20 rows on; and from 200 rows on, where an equal model passes in 90 % of rounds at 97 % accuracy (with 60
 rows 27 %), the whole interval must stay above the same margin as overall.
 
-A retraining for which drift named columns is also judged on what moved: on the rows where no requests moved to (``old:*``) it must be no worse, by the same margin as
-overall, and where they moved to (``drifted:*``) not surely worse; whether it is better there is a verdict that warns. Too few of these rows are no pass: the first
-rejects then, and the last says that nothing could be shown.
+A retraining for which drift named columns is also judged on what moved: where requests moved to (``drifted:*``) and on all other rows (``old:*``) it must not be
+surely worse, from 20 rows on, and on the others from 200 rows on no worse by the same margin as overall; whether it is better where they moved to is a verdict that
+warns. With fewer rows a note says that nothing could be shown: a champion that is wrong about most requests should not stay for a region that hardly any test row is left of.
 
 How many rows they ask for: with 60 rows one 5 points worse passes in 2 %, one 10 points worse in less than .5 %, but an equal one in 28 % (at
 97 % accuracy; at 80 % in 12 %, and with 360 rows in 55 %): what an interval has not proved is not promoted. Areas under a curve ask for 50 rows
@@ -122,32 +122,29 @@ def _compared(
     )
 
 
-def _mended(metric: str, margin: float, enough: int = ENOUGH) -> Rules:
+def _mended(metric: str, margin: float) -> Rules:
     """No worse on the old distribution, not surely worse where requests moved to, and whether it is better there. Of figures of which more is better."""
-    return _caused(metric, enough, lambda gain: {"at_least": gain}, margin=-margin, lost=-0.02, won=0.001)
+    return _caused(metric, lambda gain: {"at_least": gain}, margin=-margin, lost=-0.02, won=0.001)
 
 
 def _error_mended(metric: str, margin: float) -> Rules:
     """The same for errors, as shares of the champion's."""
-    return _caused(
-        metric, ENOUGH, lambda gain: {"relative": True, "at_most": gain}, margin=margin, lost=0.02, won=-0.001
-    )
+    return _caused(metric, lambda gain: {"relative": True, "at_most": gain}, margin=margin, lost=0.02, won=-0.001)
 
 
-def _caused(
-    metric: str, enough: int, bound: Callable[[float], dict[str, Any]], *, margin: float, lost: float, won: float
-) -> Rules:
+def _caused(metric: str, bound: Callable[[float], dict[str, Any]], *, margin: float, lost: float, won: float) -> Rules:
     """The rules on the slices of the cause; the arguments are those of ``_compared``."""
     from kfloop.core.sections import Rule
 
     def rule(difference: float, place: str, **more: Any) -> Rule:
         return Rule(metric=metric, versus="champion", slice=f"{place}:*", **bound(difference), **more)
 
-    interval, there = {"use": "interval"}, {"when": "slice_exists"}
+    surely, large = {"use": "unless_refuted", "min_n": ENOUGH_IN_SLICE}, {"when": "large_enough"}
     return (
-        rule(margin, "old", **interval, **there, min_n=enough),
-        rule(lost, "drifted", use="unless_refuted", when="large_enough", min_n=ENOUGH_IN_SLICE),
-        rule(won, "drifted", **interval, **there, min_n=ENOUGH_NEW, mode="warn"),
+        rule(lost, "old", **surely, **large),
+        rule(margin, "old", use="interval", **large, min_n=ENOUGH_FRESH),
+        rule(lost, "drifted", **surely, **large),
+        rule(won, "drifted", use="interval", when="slice_exists", min_n=ENOUGH_NEW, mode="warn"),
     )
 
 
@@ -254,5 +251,5 @@ _CAUSED: dict[str, Callable[[], Rules]] = {
     "classification": lambda: _mended("accuracy", 0.05),
     "multilabel": lambda: _mended("micro_f1", 0.05),
     "regression": lambda: _error_mended("rmse", 0.05),
-    "anomaly": lambda: _mended("auroc", 0.05, ENOUGH_RANKED),
+    "anomaly": lambda: _mended("auroc", 0.05),
 }

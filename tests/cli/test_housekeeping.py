@@ -112,7 +112,7 @@ def test_a_dataset_version_comes_back_from_dvc(tmp_path: Path) -> None:
     workspace = load_config(loop).workspace(tmp_path)
     rows = Rows(
         ids=[str(i) for i in range(200)],
-        images=np.arange(200 * 16).astype(np.uint8).reshape(200, 4, 4, 1),
+        images=np.random.default_rng(0).integers(0, 256, (200, 4, 4, 1), dtype=np.uint8),
         labels=np.arange(200) % 2,
         origin=["base"] * 200,
     )

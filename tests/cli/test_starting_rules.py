@@ -46,6 +46,6 @@ def test_few_rows_get_rules_on_point_estimates_that_decide(tmp_path: Path, few_r
     # A retraining that learned from fresh rows must not have lost the old ones, nor got worse where things have drifted.
     assert (versus["origin:base"].when, versus["origin:base"].at_least) == ("slice_exists", -0.05)
     assert (versus["origin:fresh"].use, versus["origin:fresh"].when) == ("unless_refuted", "large_enough")
-    assert (versus["old:*"].when, versus["old:*"].at_least) == ("slice_exists", -0.05)
+    assert (versus["old:*"].when, versus["old:*"].at_least, versus["old:*"].min_n) == ("large_enough", -0.05, 1)
     assert (versus["drifted:*"].use, versus["drifted:*"].when) == ("unless_refuted", "large_enough")
     assert {rule.use for rule in rules if rule.versus != "champion"} == {"point"}
