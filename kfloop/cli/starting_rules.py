@@ -58,7 +58,7 @@ def starting_rules(objective: str, info: SourceInfo) -> str:
 def _decides_little(rule: Rule) -> bool:
     """Whether a rule can decide about few rows: those on point estimates, and of the slices the old rows and, from 20 on, the fresh ones and those that drifted."""
     if rule.slice in {"origin:base", "old:*"}:
-        return True
+        return rule.use == "interval"  # a point from here on
     if rule.slice in {"origin:fresh", "drifted:*"}:
         return rule.use == "unless_refuted"
     return rule.when == "always" and not (rule.use == "interval" and rule.versus == "absolute")

@@ -24,6 +24,7 @@ from kfloop.components.deploy.verifying import Verification
 from kfloop.core.registry import Registry
 from kfloop.core.sections import DeployConfig, RolloutConfig
 from kfloop.core.state import open_state
+from kfloop.core.state.leases import began
 from kfloop.core.state.standing import active_rollout, turned_down
 from kfloop.core.workspace import Workspace
 from kfloop.errors import InputError, LeaseHeldError, ServerUnavailable, ServingError, StateError
@@ -398,7 +399,7 @@ def _hand_over(workspace: Workspace, pid: int) -> None:
     import sqlite3
 
     with sqlite3.connect(workspace.state.removeprefix("sqlite:///")) as base:
-        base.execute("update leases set pid = ?", (pid,))
+        base.execute("update leases set pid = ?, born = ?", (pid, began(pid)))
     base.close()
 
 
