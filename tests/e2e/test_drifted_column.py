@@ -96,7 +96,7 @@ def test_a_retraining_for_a_column_that_moved_is_judged_where_it_moved_to(shell:
     verdicts = {line["rule"]: line["verdict"] for line in report_of(record, "gate")["verdicts"]}
     assert verdicts["cause can be judged"] == "pass"
     kinds = ("drifted", "old")
-    assert sum(f"[{kind}:age=" in rule for rule in verdicts for kind in kinds) == 3
+    assert sum(f"[{kind}:age=" in rule for rule in verdicts for kind in kinds) == 4
     page = Path(record["report"]).read_text(encoding="utf-8")
     assert "What this training was for" in page
     assert "Where requests moved to" in page
