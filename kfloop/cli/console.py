@@ -86,8 +86,9 @@ class StepPrinter:
 
 
 def _shown(outcome: str) -> str:
-    """An outcome as a line has room for it: a word in full, the beginning of a digest."""
-    return outcome[:DIGEST_SHOWN] if re.fullmatch(r"[0-9a-f]{32,}", outcome) else outcome.replace("_", " ")
+    """An outcome as a line has room for it: a word in full, the beginning of a digest; not the mark that tells one cause of a training from another."""
+    told = outcome.partition("+")[0]
+    return told[:DIGEST_SHOWN] if re.fullmatch(r"[0-9a-f]{32,}", told) else told.replace("_", " ")
 
 
 def print_json(value: Any) -> None:

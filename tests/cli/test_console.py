@@ -14,7 +14,13 @@ from kfloop.core.records import RunRecord, StepRecord
 
 @pytest.mark.parametrize(
     ("outcome", "shown"),
-    [("not_evaluated", "not evaluated"), ("promote", "promote"), ("cb6b371ba2c2385295f570e058e85b08", "cb6b371ba2c2")],
+    [
+        ("not_evaluated", "not evaluated"),
+        ("promote", "promote"),
+        ("cb6b371ba2c2385295f570e058e85b08", "cb6b371ba2c2"),
+        ("cb6b371ba2c2385295f570e058e85b08+0f3c9a127b1d", "cb6b371ba2c2"),  # of a training with a cause
+        ("none+0f3c9a127b1d", "none"),
+    ],
 )
 def test_an_outcome_is_a_whole_word_or_the_beginning_of_a_digest(
     outcome: str, shown: str, capsys: pytest.CaptureFixture[str]
