@@ -130,6 +130,7 @@ def serve_mlflow(folder: Path, port: int) -> None:
             onnx.load(folder / "model.onnx"), str(place), signature=ModelSignature(inputs=Schema([given]))
         )
     command = ["-m", "mlflow", "models", "serve", "-m", str(place), "-p", str(port), "-w", "1", "--env-manager"]
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it starts uvicorn by name
     os.execv(sys.executable, [sys.executable, *command, "local"])  # noqa: S606 - the benchmark ends this process
 
 
