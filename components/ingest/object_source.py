@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import tempfile
-import uuid
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from kfloop.components.ingest.remote_files import READ_ONLY
+from kfloop.components.ingest.remote_files import arriving, bring_all, hand_out
 from kfloop.components.ingest.revisions import CONTENT, FILES, ORIGIN, cache_root, publish, sweep
 from kfloop.core.addresses import redacted, resolved
 from kfloop.core.artifacts import DIGEST_LENGTH
@@ -26,7 +23,6 @@ from kfloop.errors import InputError, KfloopError, TransientError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-AT_ONCE = 8
 SCHEMES = ("s3://", "gs://", "abfs://")
 
 
@@ -99,17 +95,9 @@ def _bring(store: Any, shown: str, wanted: Mapping[str, tuple[str, str]], entry:
     with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".fetch-", ignore_cleanup_errors=True) as staging:
         to = Path(staging) / CONTENT / leaf
         to.parent.mkdir()
-        with ThreadPoolExecutor(AT_ONCE) as threads:
-            tasks = [
-                threads.submit(_bring_one, store, path, version, to / name, kept)
-                for name, (path, version) in wanted.items()
-            ]
-            try:
-                for task in tasks:
-                    task.result()
-            finally:
-                for task in tasks:  # after a failure no other object is begun
-                    task.cancel()
+        bring_all(
+            [partial(_bring_one, store, path, version, to / name, kept) for name, (path, version) in wanted.items()]
+        )
         (Path(staging) / ORIGIN).write_text(json.dumps({"source": shown}) + "\n", encoding="utf-8")
         publish(Path(staging), entry)
 
@@ -119,21 +107,12 @@ def _bring_one(store: Any, path: str, version: str, place: Path, kept: Path) -> 
     name = _digest([path, version])
     held = kept / name[:2] / f"{name[2:]}.object"
     if not held.is_file():
-        held.parent.mkdir(parents=True, exist_ok=True)
-        staging = held.with_name(f".tmp-{uuid.uuid4().hex[:12]}")
-        try:
+        with arriving(held) as staging:
             store.get_file(path, str(staging))
             if _version(store.info(path)) != version or f":{staging.stat().st_size}" != version[version.rindex(":") :]:
                 raise TransientError(f"object '{path}' changed while it was read", hint="run it again once it is whole")
-            staging.chmod(READ_ONLY)  # what is handed out is a link to it
-            staging.replace(held)
-        finally:
-            staging.unlink(missing_ok=True)
     place.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(held, place)
-    except OSError:  # a disk without hard links
-        shutil.copyfile(held, place)
+    hand_out(held, place)
 
 
 def _digest(parts: list[str]) -> str:

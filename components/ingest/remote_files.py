@@ -6,12 +6,14 @@ missing, and another revision fetches only what changed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from kfloop.core.object_errors import failure, kind_of
 from kfloop.errors import InputError, KfloopError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 AT_ONCE = 8
 NO_REMOTE = "auto-generated-upstream"  # DVC's word for the cache of a repository on this disk
@@ -69,14 +71,7 @@ def bring(opened: Any, inside: str, to: Path, *, kept: Path, repo: str, commit: 
         wanted = list(_wanted(files, inside, repo, commit))
         if [one.name for one in wanted] != [""]:
             to.mkdir(parents=True)
-        with ThreadPoolExecutor(AT_ONCE) as threads:
-            tasks = [threads.submit(_bring, files, one, to / one.name, kept, remote) for one in wanted]
-            try:
-                for task in tasks:
-                    task.result()
-            finally:
-                for task in tasks:  # after a failure no other file is begun
-                    task.cancel()
+        bring_all([partial(_bring, files, one, to / one.name, kept, remote) for one in wanted])
     except KfloopError:
         raise
     except Exception as error:
@@ -120,9 +115,7 @@ def _bring(files: Any, wanted: Wanted, place: Path, kept: Path, remote: str) -> 
         raise InputError(f"'{wanted.path}' has the {name} '{value}' in its .dvc file: expected 32 hexadecimal digits")
     held = kept / value[:2] / f"{value[2:]}.{name}"
     if not held.is_file() or _hash_of(held, name) != value:
-        held.parent.mkdir(parents=True, exist_ok=True)
-        staging = held.with_name(f".tmp-{uuid.uuid4().hex[:12]}")
-        try:
+        with arriving(held) as staging:
             files.get_file(wanted.path, str(staging))
             found = _hash_of(staging, name)
             if found != value:
@@ -130,10 +123,36 @@ def _bring(files: Any, wanted: Wanted, place: Path, kept: Path, remote: str) -> 
                     f"what {remote} gives for '{wanted.path}' is not what was put there: its {name} is {found}, expected {value}",
                     hint="delete that object there (and in .dvc/cache of the repository), then `dvc push` from where the file is whole",
                 )
-            staging.chmod(READ_ONLY)  # what is handed out is a link to it
-            staging.replace(held)
+    hand_out(held, place)
+
+
+def bring_all(calls: Iterable[Callable[[], None]]) -> None:
+    """Bring several files at a time; after a failure no other one is begun."""
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        tasks = [threads.submit(call) for call in calls]
+        try:
+            for task in tasks:
+                task.result()
         finally:
-            staging.unlink(missing_ok=True)
+            for task in tasks:
+                task.cancel()
+
+
+@contextlib.contextmanager
+def arriving(held: Path) -> Iterator[Path]:
+    """A place to fetch to; what is there at the end of the block is kept as ``held``, whole or not at all, and never written again."""
+    held.parent.mkdir(parents=True, exist_ok=True)
+    staging = held.with_name(f".tmp-{uuid.uuid4().hex[:12]}")
+    try:
+        yield staging
+        staging.chmod(READ_ONLY)  # what is handed out is a link to it
+        staging.replace(held)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def hand_out(held: Path, place: Path) -> None:
+    """Let a kept file stand at ``place``, too."""
     try:
         os.link(held, place)
     except OSError:  # a disk without hard links

@@ -42,9 +42,8 @@ def stand_back(workspace: Workspace, training: str) -> str:
     """
     state, run = open_state(workspace.state), run_id()
     reason = f"run {training} trains this loop already"
-    rows = (
-        state.triggers.history(workspace.loop, RETRAIN) if run else []
-    )  # outside a run there is no trigger to take back
+    # Outside a run there is no trigger to take back.
+    rows = state.triggers.history(workspace.loop, RETRAIN) if run else []
     mine: Trigger | None = next((row for row in rows if row.run_id == run), None)
     if mine is not None:
         reason = f"{mine.reason}, but {reason}"

@@ -25,6 +25,20 @@ SECOND = 10**9
 START = (time.time_ns() // (3600 * SECOND) - 2) * 3600 * SECOND  # two whole hours ago
 LAYOUT = Layout(answer="probabilities", answers=3, embedding=4)
 KILLED = "killed here"
+EVIDENCE = {  # of one request of a roll-out
+    "request_id": "r",
+    "ts_ns": 1,
+    "champion_version": 1,
+    "challenger_version": 2,
+    "champion_error": False,
+    "challenger_error": False,
+    "champion_us": 5,
+    "challenger_us": 5,
+    "rows": 1,
+    "difference": [0.0],
+    "champion_answer": ["x"],
+    "challenger_answer": ["x"],
+}
 
 
 class Pod:

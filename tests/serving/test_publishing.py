@@ -30,25 +30,11 @@ from kfloop.serving.options import open_collector
 from kfloop.serving.retention import read_counts
 from loading import load
 from logged_requests import read_requests
-from publishing_pod import Pod, Watcher
+from publishing_pod import EVIDENCE, Pod, Watcher
 from seaweed import free_ports
 
 LOGS = load(Path(__file__).parent / "test_request_log.py")
 PATIENCE = 120.0
-EVIDENCE = {
-    "request_id": "r",
-    "ts_ns": 1,
-    "champion_version": 1,
-    "challenger_version": 2,
-    "champion_error": False,
-    "challenger_error": False,
-    "champion_us": 5,
-    "challenger_us": 5,
-    "rows": 1,
-    "difference": [0.0],
-    "champion_answer": ["x"],
-    "challenger_answer": ["x"],
-}
 
 
 def workspace(home: Path, url: str) -> Workspace:

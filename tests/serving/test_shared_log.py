@@ -22,7 +22,7 @@ from kfloop.serving.log_mirror import PATIENCE_SECONDS, bring, read_mirrored
 from kfloop.serving.requests import logged_ids
 from kfloop.serving.retention import read_counts
 from kfloop.serving.shared_log import Head, SharedLog
-from publishing_pod import KILLED, SECOND, START, Pod, Watcher
+from publishing_pod import EVIDENCE, KILLED, SECOND, START, Pod, Watcher
 
 STAGES = ("written", "named", "merged", "sealed", "published", "deleted", "kept")
 
@@ -359,20 +359,7 @@ def test_totals_are_those_of_all_servers_and_never_fall(folder: str, tmp_path: P
 
 def test_evidence_of_a_roll_out_comes_from_every_server(url: str, tmp_path: Path) -> None:
     one, two, watcher = Pod(tmp_path, url, "one"), Pod(tmp_path, url, "two"), Watcher(tmp_path, url)
-    record = {
-        "request_id": "a",
-        "ts_ns": START,
-        "champion_version": 1,
-        "challenger_version": 2,
-        "champion_error": False,
-        "challenger_error": False,
-        "champion_us": 5,
-        "challenger_us": 5,
-        "rows": 1,
-        "difference": [0.0],
-        "champion_answer": ["x"],
-        "challenger_answer": ["x"],
-    }
+    record = EVIDENCE | {"ts_ns": START}
     for number, pod in enumerate((one, two)):
         head = {"model": "m", "rollout": "salt", "dropped": 0, "record": record | {"request_id": f"r{number}"}}
         write_evidence(pod.workspace.collected, [head])
