@@ -15,6 +15,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from kfloop.core.addresses import redacted, resolved
+from kfloop.core.blobs import written_at
 from kfloop.core.object_errors import failure
 from kfloop.core.spark import KEPT_S, said
 from kfloop.errors import ConfigError, KfloopError, StateError, TerminalError, TransientError
@@ -129,8 +130,7 @@ class ObjectFolder:
             newest: dict[str, float] = {}
             for path, info in self._files.find(self._root, detail=True).items():
                 top = str(path)[len(self._root) + 1 :].partition("/")[0]
-                at = info.get("LastModified")
-                newest[top] = max(newest.get(top, 0.0), at.timestamp() if at else time.time())
+                newest[top] = max(newest.get(top, 0.0), written_at(info))
             for top, at in newest.items():
                 if top.startswith(f"{self._what}-") and at < time.time() - KEPT_S:
                     self._files.rm(f"{self._root}/{top}", recursive=True)
