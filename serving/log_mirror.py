@@ -68,6 +68,7 @@ class Mirrored:
         writers: By name.
         ordered_ns: Up to this time rows were brought in the order of time.
         waits_for: The writer that is furthest behind, where another has come minutes further; else empty.
+        behind: Seconds by which the writer that is furthest behind was behind the clock; null where none is waited for.
         late_files: Files that came after their time.
         damaged: Files that are not what their names say.
         strange: Names of what is none of ours.
@@ -77,6 +78,7 @@ class Mirrored:
     writers: dict[str, Writer] = field(default_factory=dict)
     ordered_ns: int = 0
     waits_for: str = ""
+    behind: float | None = None
     late_files: int = 0
     damaged: list[str] = field(default_factory=list)
     strange: list[str] = field(default_factory=list)
@@ -179,6 +181,7 @@ class _Round:
             if not head.ended and not self._told.writers[name].silent
         }
         least = min(behind, key=lambda name: behind[name], default="")
+        self._told.behind = max(self._now - behind[least] / 1e9, 0.0) if behind else None
         self._told.waits_for = least if any(until > behind[least] + LAG_NS for until in behind.values()) else ""
         return (behind[least] + 1) // SLOT_NS * SLOT_NS - 1 if behind else FOREVER
 

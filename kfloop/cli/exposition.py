@@ -111,6 +111,12 @@ def _refused(facts: Facts) -> Samples:
             yield {"outcome": word}, sum(n for status, n in answers.items() if str(status).startswith(first))
 
 
+def _silent(facts: Facts) -> Samples:
+    writers = _find(facts, ("published", "writers"))
+    if isinstance(writers, list):
+        yield {}, sum(1 for writer in mappings(writers) if writer.get("silent_seconds"))
+
+
 def _findings(facts: Facts) -> Samples:
     monitor = _mapping(facts.get("monitor"))
     if monitor:
@@ -185,6 +191,8 @@ METRICS = (
     Metric(name="request_log_rows_total", told="Rows of the request log, written and dropped.", samples=counts("fate", {"written": "written", "dropped": "dropped"}, "log"), labels=("fate",)),
     Metric(name="request_log_bytes", told="Size of the request log.", samples=at("log", "bytes")),
     Metric(name="request_log_damaged_files", told="Files of the request log that cannot be read.", samples=at("log", "damaged_files")),
+    Metric(name="request_log_behind_seconds", told="How far the server that is furthest behind was behind in publishing its request log, at the last look at it.", samples=at("published", "behind_seconds")),
+    Metric(name="request_log_silent_servers", told="Servers that publish their request log and fell silent without a word, at the last look at it.", samples=_silent),
     Metric(name="request_latency_seconds", told="Percentile of the time of the latest answers, at the last monitoring round.", samples=_latency, labels=("percentile",)),
     Metric(name="request_latency_limit_seconds", told="monitor.latency_ms_p95 of the loop file.", samples=_latency_limit),
     Metric(name="requests_per_hour", told="Rows an hour, at the last monitoring round.", samples=at("monitor", "health", "rows_per_hour", "now")),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 REFUSED, FAILED = "4", "5"  # first digit of a status
 FRESH_SECONDS = 10.0
+BEHIND_SECONDS = 900.0  # thirty slots: a server publishes every half minute; as in operations/alerts.yaml
 
 
 def traffic_facts(workspace: Workspace, endpoint: Endpoint | None) -> dict[str, Any]:
@@ -55,13 +56,14 @@ def _published(workspace: Workspace) -> dict[str, Any] | None:
     told = read_mirrored(workspace)
     facts: dict[str, Any] = {"place": redacted(workspace.requests), "problem": "", "writers": []}
     if told is None:
-        return facts | {"waits_for": "", "late_files": 0, "damaged": [], "strange": []}
+        return facts | {"waits_for": "", "behind_seconds": None, "late_files": 0, "damaged": [], "strange": []}
     writers = [
         {"writer": name, "until": one.until_ns / 1e9, "silent_seconds": round(one.silent)}
         for name, one in sorted(told.writers.items())
     ]
     more = {
         "waits_for": told.waits_for,
+        "behind_seconds": None if told.behind is None else round(told.behind),
         "late_files": told.late_files,
         "damaged": told.damaged,
         "strange": told.strange,
@@ -103,6 +105,11 @@ def _of_published(told: dict[str, Any]) -> list[str]:
         text.append(f"log        as of the last look; now {told['problem']}")
     if told["waits_for"]:
         text.append(f"log        rows wait for writer {told['waits_for']}, which is behind the others")
+    if (behind := told["behind_seconds"] or 0) > BEHIND_SECONDS:
+        text.append(
+            f"log        a server that lives published up to {behind / 60:.0f} min ago, at the last look; "
+            "its own log says what keeps it"
+        )
     if silent := [one["writer"] for one in told["writers"] if one["silent_seconds"]]:
         text.append(f"log        writers that ended without a word, and are not waited for: {', '.join(silent)}")
     if told["late_files"]:

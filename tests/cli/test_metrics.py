@@ -78,6 +78,7 @@ FACTS: dict[str, Any] = {
     "requests": {"success": 10, "failure": 1},
     "edge": {"address": "a", "answers": {"200": 5, "401": 2, "502": 1}},
     "log": {"written": 100, "dropped": 3, "bytes": 2000, "damaged_files": 0},
+    "published": {"behind_seconds": 1200, "writers": [{"silent_seconds": 0}, {"silent_seconds": 7200}]},
     "runs": [{"pipeline": "training", "status": "failed", "started": 5.0}],
     "monitor": MONITOR,
 }  # fmt: skip
@@ -125,6 +126,8 @@ def test_what_is_known_is_exposed() -> None:
         ("kfloop_requests_total", "failed"): 1,
         ("kfloop_edge_requests_total", "refused"): 2,
         ("kfloop_request_log_rows_total", "dropped"): 3,
+        ("kfloop_request_log_behind_seconds",): 1200,
+        ("kfloop_request_log_silent_servers",): 1,
         ("kfloop_request_latency_seconds", "95"): 0.25,
         ("kfloop_request_latency_limit_seconds",): 0.1,
         ("kfloop_request_failure_ratio",): 0.25,

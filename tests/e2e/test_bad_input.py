@@ -58,6 +58,7 @@ def loop_file_there(folder: Path) -> None:
 
 CASES: dict[str, tuple[Prepare, tuple[str, ...], tuple[str, ...]]] = {
     "no loop file": (nothing, ("run",), ("no loop file at 'loop.yaml'", "kfloop init")),
+    "misspelt command": (nothing, ("stauts",), ("No such command 'stauts'", "'status'")),
     "no loop file, monitor": (nothing, ("monitor",), ("no loop file at 'loop.yaml'",)),
     "no loop file, serve": (nothing, ("serve",), ("no loop file at 'loop.yaml'",)),
     "no loop file, rollback": (nothing, ("rollback",), ("no loop file at 'loop.yaml'",)),

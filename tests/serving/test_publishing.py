@@ -262,6 +262,7 @@ def test_the_status_says_who_is_behind_who_is_silent_and_what_is_garbage(tmp_pat
     home.mkdir()
     told = lines_of(watcher.workspace)
     assert any(f"wait for writer {behind.publisher.writer}" in line for line in told)
+    assert any("a server that lives published up to" in line for line in told)
     assert any("1 files are none of kfloop's" in line for line in told)
     os.utime(tmp_path / "shared" / "m" / "_writers" / f"{behind.publisher.writer}.json", (1, 1))
     told = lines_of(watcher.workspace)
