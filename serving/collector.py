@@ -1,56 +1,41 @@
-"""The collector: takes log packets from the served model and writes Parquet by model and hour, off the answer's path.
+"""The collector: writes the log packets that the served models sent (``receiving.py``) as Parquet by model and hour, off the answer's path.
 
-Files appear by rename and are never changed (columns: see ``packets.py``); those of an hour that is over become one (``compaction.py``). Memory is bounded by the bytes that wait, the disk by section
+Files appear by rename and are never changed (columns: see ``packets.py``); those of an hour that is over become one (``compaction.py``). The disk is bounded by section
 ``serve.log``; what is lost is counted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import secrets
-import select
-import socket
 import struct
 import sys
-import tempfile
 import threading
 import time
-from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfloop.core.sections import LogConfig
-from kfloop.errors import ConfigError, ServerUnavailable
+from kfloop.errors import ConfigError
 from kfloop.serving.compaction import is_over, merge_hour
 from kfloop.serving.control import GOLDEN_ID
-from kfloop.serving.endpoint import require
 from kfloop.serving.evidence import write_evidence
-from kfloop.serving.packets import Rows, as_table, parquet_options, parse, parse_head, shape_of, without
+from kfloop.serving.packets import Rows, as_table, parquet_options, parse, shape_of, without
+from kfloop.serving.receiving import Receiver
 from kfloop.serving.retention import read_counts, read_lost, tidy, write_counts
 from kfloop.serving.shared_log import SLOT_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-    from kfloop.core.workspace import Workspace
     from kfloop.serving.log_publisher import Publisher
 
-PACKET_BYTES = 1 << 20
 FLUSH_SECONDS = 1.0
-LONGEST_QUEUE = 16_384  # packets
-MOST_WAITING = 64_000_000  # bytes
 TIDY_SECONDS = MERGE_SECONDS = 60.0
 PUBLISH_AFTER_SECONDS = 1.0  # after the end of a slot
 LAST_PUBLISH_SECONDS = 25.0  # at the end; a pod is given a minute
-FLUSH_WORD = b"flush"
-LAST_SECONDS = 2.0  # at the end, for packets that are on their way
-SENDERS_WAIT_SECONDS = 0.25  # rows wait in the served model for a tenth of a second at most
-SETTINGS = "settings.json"  # beside the socket: what the served models may send
-SECRET_BYTES = 32
 
 
 class Collector:
@@ -77,26 +62,9 @@ class Collector:
     ) -> None:
         self._folder, self._config, self._publisher = folder, config or LogConfig(), publisher
         self._read_until = read_until if publisher is None else lambda: 0
-        # A short path of its own: socket paths are limited to about a hundred characters.
-        self._home = None if address else tempfile.TemporaryDirectory(prefix="kfloop-log-")
-        place = address or Path(self._home.name if self._home else "") / "log.sock"
-        self.address = str(place)
-        # Before anybody can connect; it stays when the socket goes, so that a sender which is earlier the next time knows what is private.
-        _write_private(
-            place.with_name(SETTINGS),
-            json.dumps(
-                self._config.model_dump(mode="json", include={"sample", "inputs", "hash", "drop"})
-                | {"secret": secret or secrets.token_hex(SECRET_BYTES)}
-            ),
-        )
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        place.unlink(missing_ok=True)  # of an owner that was killed
-        self._listener.bind(self.address)
-        self._listener.listen(16)
+        self._receiver = Receiver(self._config, secret=secret, address=address, flush=self.write, lose=self._count)
+        self.address = self._receiver.address
         self._stop, self._ends = threading.Event(), threading.Event()
-        self._queue: deque[bytes] = deque()
-        self._waiting = 0
-        self._buffer = memoryview(bytearray(PACKET_BYTES))
         self._writing, self._counting, self._cleaning = threading.Lock(), threading.Lock(), threading.Lock()
         self._publishing = threading.Lock()
         self._merged: dict[
@@ -108,8 +76,6 @@ class Collector:
         self._before = read_counts(folder)
         self._told = self._before
         self.counts = read_counts(folder)
-        self.received = 0
-        self._thread = threading.Thread(target=self._listen, name="kfloop-collector", daemon=True)
         self._writer = threading.Thread(target=self._write_now_and_then, name="kfloop-log-writer", daemon=True)
         self._merger = threading.Thread(
             target=self._publish_now_and_then if publisher else self._merge_now_and_then,
@@ -128,16 +94,21 @@ class Collector:
         before, now = self._before, self.counts
         return now.dropped - before.dropped + now.garbage - before.garbage
 
+    @property
+    def received(self) -> int:
+        """Packets that arrived."""
+        return self._receiver.received
+
     def start(self) -> None:
         """Begin to listen."""
-        self._thread.start()
+        self._receiver.start()
         self._writer.start()
         self._merger.start()
 
     def stop(self) -> None:
         """Write what is left and close."""
         self._stop.set()
-        self._thread.join()
+        self._receiver.stop()
         self._writer.join()
         if self._publisher is None:
             self._merger.join()
@@ -149,18 +120,14 @@ class Collector:
                 sys.stderr.write(
                     f"request log: {waiting} files in '{self._folder}' are not published yet; the next start goes on\n"
                 )
-        if self._home:
-            self._home.cleanup()
+        self._receiver.close()
 
     def write(self) -> None:
         """Write everything received so far."""
         with self._writing:
-            packets = [self._queue.popleft() for _ in range(len(self._queue))]
-            with self._counting:  # first: whatever happens to them, they wait no more
-                self._waiting -= sum(map(len, packets))
             alike: dict[tuple[Any, ...], Rows] = {}
             paired: list[dict[str, Any]] = []
-            for packet in packets:
+            for packet in self._receiver.take():
                 try:
                     head, arrays = parse(packet)
                 except (ValueError, KeyError, TypeError, struct.error):  # not one of ours: the rest is written
@@ -180,64 +147,6 @@ class Collector:
             except (OSError, ValueError, KeyError, TypeError):  # a full disk, or no record of ours
                 self._count("dropped", len(paired))
             self._tell()
-
-    def _listen(self) -> None:
-        """Take packets until the end; then those that were sent before it, for a while at most."""
-        poller = select.poll()
-        poller.register(self._listener, select.POLLIN)
-        links = {self._listener.fileno(): self._listener}
-        while not self._stop.is_set():
-            self._take_all(poller, links, 200)
-        deadline = time.monotonic() + LAST_SECONDS
-        while time.monotonic() < deadline and self._take_all(poller, links, 0):
-            continue
-        Path(self.address).unlink(missing_ok=True)
-        for link in links.values():
-            link.close()
-
-    def _take_all(self, poller: select.poll, links: dict[int, socket.socket], wait_ms: int) -> bool:
-        """A packet of each link that has one, and new links; whether there was anything."""
-        found = poller.poll(wait_ms)
-        for descriptor, _ in found:
-            if descriptor == self._listener.fileno():
-                link, _ = self._listener.accept()
-                links[link.fileno()] = link
-                poller.register(link, select.POLLIN)
-            elif not self._serve(links[descriptor]):
-                poller.unregister(descriptor)
-                links.pop(descriptor).close()
-        return bool(found)
-
-    def _serve(self, link: socket.socket) -> bool:
-        """Take one packet.
-
-        Returns:
-            Whether the link is still open; a caller that went away ends its own link and nothing else.
-        """
-        try:
-            # Into one buffer: a fresh one of this length for every packet costs more than the packet.
-            packet = bytes(self._buffer[: link.recv_into(self._buffer)])
-            if packet == FLUSH_WORD:
-                self.write()
-                link.send(b"done")
-            elif packet:
-                self._take(packet)
-        except OSError:
-            return False
-        return bool(packet)
-
-    def _take(self, packet: bytes) -> None:
-        """Queue a packet; when the disk does not keep up, memory stays bounded and the loss is counted."""
-        self.received += 1
-        if len(self._queue) < LONGEST_QUEUE and self._waiting + len(packet) <= MOST_WAITING:
-            with self._counting:
-                self._waiting += len(packet)
-            self._queue.append(packet)
-            return
-        try:
-            self._count("dropped", len(parse_head(packet)[0]["ids"]))
-        except (ValueError, TypeError, struct.error):
-            self._count("garbage", 1)
 
     def _hear(self, head: dict[str, Any]) -> None:
         """What the sender says it lost: a total of its own, so that a packet that is lost hides nothing."""
@@ -374,42 +283,3 @@ class Collector:
             self._count("dropped", table.num_rows)
             return
         self._count("written", table.num_rows)
-
-
-def log_secret(path: Path) -> str:
-    """The key of the digests, in hex; made once, readable by its owner only.
-
-    Args:
-        path: File of the key.
-    """
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_private(path, secrets.token_hex(SECRET_BYTES))
-    return path.read_text(encoding="utf-8").strip()
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file by rename, mode 0600 from its first moment."""
-    staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    staging.unlink(missing_ok=True)
-    with os.fdopen(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-        stream.write(text)
-    staging.replace(path)
-
-
-def flush(workspace: Workspace, timeout: float = 10.0) -> None:
-    """Ask the running collector to write everything it has; returns when that is on disk.
-
-    Raises:
-        ServerUnavailable: No server is running, or its collector does not answer.
-    """
-    endpoint = require(workspace)
-    time.sleep(SENDERS_WAIT_SECONDS)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link:
-        link.settimeout(timeout)
-        try:
-            link.connect(endpoint.log_socket)
-            link.send(FLUSH_WORD)
-            link.recv(16)
-        except OSError as error:
-            raise ServerUnavailable(f"the request log's collector does not answer: {error}") from error

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from kfloop.core.sections import ServeConfig
 from kfloop.errors import ConfigError, KfloopError, nearest
-from kfloop.serving.collector import Collector, log_secret
+from kfloop.serving.collector import Collector
+from kfloop.serving.receiving import log_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -183,8 +183,8 @@ class Story:
             Accuracy of the answers.
         """
         from kfloop.serving.client import predict
-        from kfloop.serving.collector import flush
         from kfloop.serving.endpoint import require
+        from kfloop.serving.receiving import flush
 
         answer = predict(require(loop.workspace), loop.config.name, stream.images)
         flush(loop.workspace)

@@ -21,8 +21,9 @@ from kfloop.core.sections import LogConfig, ServeConfig
 from kfloop.core.signature import write_signature
 from kfloop.core.workspace import Workspace
 from kfloop.errors import ConfigError
-from kfloop.serving.collector import SETTINGS, Collector, log_secret
+from kfloop.serving.collector import Collector
 from kfloop.serving.options import EdgePlace, ServeOptions, check_columns
+from kfloop.serving.receiving import SETTINGS, log_secret
 from kfloop.serving.retention import Counts, read_counts, tidy
 from logged_requests import read_requests
 

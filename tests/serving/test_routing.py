@@ -18,10 +18,10 @@ from kfloop.core.workspace import Workspace
 from kfloop.errors import KfloopError
 from kfloop.serving import supervisor
 from kfloop.serving.client import infer, predict
-from kfloop.serving.collector import flush
 from kfloop.serving.control import Control
 from kfloop.serving.endpoint import Endpoint
 from kfloop.serving.evidence import read_evidence
+from kfloop.serving.receiving import flush
 from kfloop.serving.repository import add_version, policy, policy_path, set_policy
 
 pytestmark = pytest.mark.triton

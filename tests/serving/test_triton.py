@@ -17,9 +17,9 @@ from kfloop.core.workspace import Workspace
 from kfloop.errors import KfloopError, ServingError
 from kfloop.serving import server, supervisor
 from kfloop.serving.client import infer, predict
-from kfloop.serving.collector import flush
 from kfloop.serving.control import Control
 from kfloop.serving.endpoint import KEY_HEADER, Endpoint, attach, publish
+from kfloop.serving.receiving import flush
 from kfloop.serving.repository import add_version, set_versions
 from logged_requests import RequestLog, read_requests
 
