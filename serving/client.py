@@ -13,22 +13,20 @@ import numpy as np
 from kfloop.core.signature import read_signature
 from kfloop.errors import ServingError, StateError
 from kfloop.serving.repository import served
-from kfloop.serving.wire import TLS, Address, Call, input_tensors, metadata, no_answer_errors, send
+from kfloop.serving.takes import BATCH, Takes, answer, by_name, on_the_wire, takes_of, takes_of_metadata
+from kfloop.serving.wire import TLS, Address, Call, input_tensors, metadata, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kfloop.core.signature import Signature
     from kfloop.serving.endpoint import Endpoint
+    from kfloop.serving.takes import Inputs
 
-    Inputs = np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
+__all__ = ["TLS", "Address", "Client", "Prediction", "infer", "predict", "request_tensors"]
 
-__all__ = ["TLS", "Address", "Client", "Prediction", "infer", "named", "no_answer_errors", "predict", "request_tensors"]
-
-BATCH = 16
 RETRIES = 4
 ROUTING = "routing.py"  # beside a version whose process follows served.json, whichever process a request reaches
-ANSWERED_BY = "served_version"  # output that such a version has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,25 +47,6 @@ class Prediction:
     def labels(self) -> np.ndarray:
         """Most probable class of each example, int64 [N]; for classifiers."""
         return self.outputs["probabilities"].argmax(axis=1).astype(np.int64)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Takes:
-    """What a model takes and gives, as far as a client has to know.
-
-    Attributes:
-        inputs: Names of the inputs, in their order.
-        outputs: Names of the outputs to ask for.
-        numbers: Inputs and outputs that are one number for each example: an axis of length 1 on the wire, none in NumPy.
-        limit: Most examples in one request; 0 where inputs share no axis of examples.
-        tells_version: Whether the answer says which version it is of.
-    """
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    numbers: frozenset[str]
-    limit: int
-    tells_version: bool = False
 
 
 class Client:
@@ -148,13 +127,13 @@ class Client:
         for request, rows, batch in _requests(self.model, takes, tensors, ids):
             call = Call(
                 model=self.model,
-                tensors=_on_the_wire(takes, batch),
-                outputs=takes.outputs + ((ANSWERED_BY,) if takes.tells_version else ()),
+                tensors=on_the_wire(takes, batch),
+                outputs=takes.asked,
                 version=version,
                 request_id=request,
                 parameters=parameters,
             )
-            found = _answer(send(self.address, call, retries=self.retries, timeout=self.timeout), takes)
+            found = answer(send(self.address, call, retries=self.retries, timeout=self.timeout), takes)
             answered.append(int(found.pop("version") or 0))
             parts.append(found)
             sent += rows
@@ -266,13 +245,13 @@ def ask(
     """
     call = Call(
         model=model,
-        tensors=_on_the_wire(takes, by_name(takes.inputs, inputs)),
-        outputs=takes.outputs + ((ANSWERED_BY,) if takes.tells_version else ()),
+        tensors=on_the_wire(takes, by_name(takes.inputs, inputs)),
+        outputs=takes.asked,
         version=version,
         request_id=request_id,
         parameters=parameters or {},
     )
-    found = _answer(send(address, call, timeout=timeout), takes)
+    found = answer(send(address, call, timeout=timeout), takes)
     return found | {"version": int(found["version"])}
 
 
@@ -281,58 +260,9 @@ def _parameters(key: str | None, *, pinned: bool) -> dict[str, str | bool]:
     return ({"key": key} if key else {}) | ({"pinned": True} if pinned else {})
 
 
-def takes_of(signature: Signature, *, tells_version: bool = False) -> Takes:
-    """What a model takes, from its signature."""
-    ports = (*signature.inputs, *signature.outputs)
-    return Takes(
-        inputs=tuple(port.name for port in signature.inputs),
-        outputs=tuple(port.name for port in signature.outputs),
-        numbers=frozenset(port.name for port in ports if signature.batched and not port.shape),
-        limit=signature.max_batch_size,
-        tells_version=tells_version,
-    )
-
-
-def takes_of_metadata(told: Mapping[str, Any]) -> Takes:
-    """What a model takes, from what a server says of it; how many examples a request may hold is not said."""
-    ports = {
-        side: [(port["name"], [int(size) for size in port["shape"]]) for port in told[side]]
-        for side in ("inputs", "outputs")
-    }
-    every = [*ports["inputs"], *ports["outputs"]]
-    batched = all(shape[:1] == [-1] for _, shape in every)
-    names = [name for name, _ in ports["outputs"]]
-    return Takes(
-        inputs=tuple(name for name, _ in ports["inputs"]),
-        outputs=tuple(name for name in names if name != ANSWERED_BY),
-        numbers=frozenset(name for name, shape in every if batched and shape == [-1, 1]),
-        limit=BATCH if batched else 0,
-        tells_version=ANSWERED_BY in names,
-    )
-
-
-def named(signature: Signature, inputs: Inputs) -> dict[str, np.ndarray]:
-    """Tensors by name."""
-    return by_name(tuple(port.name for port in signature.inputs), inputs)
-
-
-def by_name(names: Sequence[str], inputs: Inputs) -> dict[str, np.ndarray]:
-    """Tensors by name.
-
-    Raises:
-        ServingError: They are more or fewer than the model takes.
-    """
-    if isinstance(inputs, Mapping):
-        return dict(inputs)
-    arrays = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
-    if len(arrays) != len(names):
-        raise ServingError(f"the model takes {len(names)} tensor(s) ({', '.join(names)}), but {len(arrays)} were given")
-    return dict(zip(names, arrays, strict=True))
-
-
 def request_tensors(kind: Any, signature: Signature, inputs: Mapping[str, np.ndarray], **options: Any) -> list[Any]:
     """Input tensors of a request, for ``tritonclient.http`` or ``tritonclient.grpc`` (``kind``)."""
-    return input_tensors(kind, _on_the_wire(takes_of(signature), inputs), **options)
+    return input_tensors(kind, on_the_wire(takes_of(signature), inputs), **options)
 
 
 def _requests(
@@ -358,24 +288,6 @@ def _requests(
         rows = [request] if count == 1 else [f"{request}#{number}" for number in range(count)]
         found.append((request, rows, {name: array[start : start + step] for name, array in tensors.items()}))
     return found
-
-
-def _on_the_wire(takes: Takes, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A number of an example is an axis of length 1 there: Triton knows no example without axes."""
-    return {
-        name: array.reshape(-1, 1) if name in takes.numbers and array.ndim == 1 else array
-        for name, array in inputs.items()
-    }
-
-
-def _answer(found: dict[str, Any], takes: Takes) -> dict[str, Any]:
-    """The outputs as NumPy has them, and the version that answered."""
-    empty = [name for name, value in found.items() if value is None]
-    if empty:
-        raise ServingError(f"Triton answered without {', '.join(empty)}")
-    outputs = {name: found[name].reshape(-1) if name in takes.numbers else found[name] for name in takes.outputs}
-    told = found[ANSWERED_BY].reshape(-1)[-1] if takes.tells_version else found["version"]
-    return outputs | {"version": told}
 
 
 def _signature(repository: Path, model: str, version: int | None) -> Signature:

@@ -99,7 +99,7 @@ class ModelControl:
     def _call(self, method: Any, *arguments: Any, **options: Any) -> Any:
         from tritonclient.utils import InferenceServerException
 
-        from kfloop.serving.client import no_answer_errors
+        from kfloop.serving.wire import no_answer_errors
 
         try:
             return method(*arguments, **options)

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 from kfloop.core.scoring import GOLDEN
 from kfloop.core.signature import read_signature
 from kfloop.errors import ConfigError, ServerUnavailable, ServingError
-from kfloop.serving.client import ask, takes_of
+from kfloop.serving.client import ask
 from kfloop.serving.control import GOLDEN_ID, ModelControl, compared, read_golden
+from kfloop.serving.takes import takes_of
 from kfloop.serving.wire import TLS, Address, connect
 
 if TYPE_CHECKING:

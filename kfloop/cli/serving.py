@@ -174,7 +174,8 @@ def predict_command(
       kfloop predict rows.npy --url https://models.example.org --model churn
       kfloop predict rows.npy --url models.example.org:443 --ca ca.pem --model churn
     """
-    from kfloop.serving.client import TLS, Client, predict, takes_of
+    from kfloop.serving.client import TLS, Client, predict
+    from kfloop.serving.takes import takes_of
 
     if url is None and (model or secured or ca or cert or cert_key):
         raise ConfigError(

@@ -19,7 +19,7 @@ from kfloop.components.deploy.verifying import serve, verify_version
 from kfloop.core.sections import DeployConfig
 from kfloop.core.workspace import Workspace
 from kfloop.errors import KfloopError, ServingError
-from kfloop.serving import supervisor
+from kfloop.serving import keeping, supervisor
 from kfloop.serving.control import Control
 from kfloop.serving.endpoint import Endpoint, attach
 from kfloop.serving.repository import add_version, policy, served, set_versions
@@ -253,7 +253,7 @@ def test_the_backend_of_a_version_that_is_only_held_comes_back_too(
     other = 1 if default != 1 else 2
     verify_version(workspace, CONFIG, other, packages[other])
     serve(workspace, CONFIG, policy([default, other], default))
-    time.sleep(supervisor.HEALTH_SECONDS + 1)  # it has been seen well
+    time.sleep(keeping.HEALTH_SECONDS + 1)  # it has been seen well
     (stub,) = [stub for stub in family(workspace, "triton_python") if f"/{MODEL}/{other}/" in " ".join(stub.cmdline())]
     stub.kill()
     golden, deadline = packages[other] / "golden.npz", time.monotonic() + 40
