@@ -21,6 +21,7 @@ from kfloop.errors import ConfigError, ServingError
 from kfloop.serving.config_check import check_config
 from kfloop.serving.control import read_golden
 from kfloop.serving.ensemble_check import check_ensemble
+from kfloop.serving.model_config import raw_form
 from kfloop.serving.production_configs import (
     CACHE,
     Production,
@@ -30,7 +31,7 @@ from kfloop.serving.production_configs import (
     pre_config,
     warmed,
 )
-from kfloop.serving.repository import BARE, CONFIG, DIGESTS, raw_form
+from kfloop.serving.repository import BARE, CONFIG, DIGESTS
 
 if TYPE_CHECKING:
     from kfloop.core.encoding.bare.forms import RawInput

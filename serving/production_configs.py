@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kfloop.core.scoring import MODEL
-from kfloop.serving.repository import EXTRAS, TRITON_TYPES
+from kfloop.serving.model_config import EXTRAS, TRITON_TYPES
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfloop.serving.repository import TRITON_TYPES
+from kfloop.serving.model_config import TRITON_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

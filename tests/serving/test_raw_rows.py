@@ -28,7 +28,8 @@ from kfloop.serving.client import predict
 from kfloop.serving.collector import Collector
 from kfloop.serving.control import Control
 from kfloop.serving.endpoint import Endpoint
-from kfloop.serving.repository import add_version, config_text, set_versions
+from kfloop.serving.model_config import config_text
+from kfloop.serving.repository import add_version, set_versions
 from kfloop.serving.server import start_server
 
 EXTRAS = ("label", "confidence", "review")

@@ -13,7 +13,8 @@ from tritonclient.grpc import model_config_pb2
 from kfloop import serving
 from kfloop.core.signature import Port, Signature
 from kfloop.errors import ServingError, StateError
-from kfloop.serving.repository import add_version, config_text, served, served_signature, set_versions
+from kfloop.serving.model_config import config_text
+from kfloop.serving.repository import add_version, served, served_signature, set_versions
 
 Package = Callable[..., Path]
 
