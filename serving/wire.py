@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import random
 import ssl
@@ -224,6 +226,15 @@ def forget(address: Address) -> None:
     clients: dict[Any, Any] = _kept.__dict__.get("clients", {})
     for key in [key for key in clients if key[0] == address]:
         clients.pop(key).close()
+
+
+@atexit.register
+def _forget_all() -> None:
+    """Before the interpreter takes modules apart: a gRPC client that is closed after that complains on the terminal."""
+    clients: dict[Any, Any] = _kept.__dict__.get("clients", {})
+    for key in [key for key in clients if key[2] == os.getpid()]:
+        with contextlib.suppress(Exception):
+            clients.pop(key).close()
 
 
 def connect(address: Address, timeout: float) -> Any:
