@@ -1,6 +1,6 @@
 """How often the gate errs after a drift that named columns: rounds of simulated evidence through the rules that ``kfloop init`` writes.
 
-The champion is right about .9 of the old rows and about .7 of those where requests moved to; half of the better model's errors are the other's, too.
+The champion is right about .9 of the old rows (``--accuracy``) and about .7 of those where requests moved to; half of the better model's errors are the other's, too.
 Each round draws who is right on which test row, makes the intervals that ``evaluate`` makes, and lets the rules beside the champion judge. A second
 and a third column that moved name nine tenths of the same rows. Each line has three rates, with the 95 % interval of each over the rounds:
 
@@ -10,7 +10,7 @@ and a third column that moved name nine tenths of the same rows. Each line has t
 
     python benchmarks/gate_drifted.py              about six minutes on one core
     python benchmarks/gate_drifted.py --quick      a tenth of the rounds
-    python benchmarks/gate_drifted.py --only forgets
+    python benchmarks/gate_drifted.py --only forgets --accuracy .97
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from kfloop.core.statistics.proportions import Pairs, tango
 
 LEVEL = 0.95
 SHARED = 0.5  # share of the better model's errors that the other one makes too
-CHAMPION = {"old": 0.9, "moved": 0.7}
+MOVED = 0.7  # the champion's accuracy where requests moved to
 SWAPPED = 0.1  # share of the smaller side that a further column sees on the other one
 OLD_ROWS, MOVED_ROWS, PARTS = (20, 60, 200, 600, 2000), (20, 60, 200, 600), (1, 2, 3)
 FEW = 60  # old rows up to which a loop may have begun with so few that ``init`` wrote other rules
@@ -63,6 +63,7 @@ class Case(NamedTuple):
         old: Old test rows.
         moved: Test rows where requests moved to.
         parts: Columns that moved.
+        accuracy: The champion's on the old rows.
     """
 
     group: str
@@ -74,6 +75,7 @@ class Case(NamedTuple):
     old: int
     moved: int
     parts: int
+    accuracy: float
 
     @property
     def table(self) -> str:
@@ -94,13 +96,13 @@ TRUTHS = [
 ]  # fmt: skip
 
 
-def cases() -> Iterator[Case]:
-    """All of them."""
+def cases(accuracy: float) -> Iterator[Case]:
+    """All of them, of a champion that is right about so many of the old rows."""
     for (group, truth, lost, gained, wanted), rules in product(TRUTHS, BEGAN):
         columns = PARTS if group == "equal" else (PARTS[0], PARTS[-1])
         for old, moved, parts in product(OLD_ROWS, MOVED_ROWS, columns):
             if BEGAN[rules] > FEW or old <= FEW:
-                yield Case(group, truth, lost, gained, wanted, rules, old, moved, parts)
+                yield Case(group, truth, lost, gained, wanted, rules, old, moved, parts, accuracy)
 
 
 @cache
@@ -174,8 +176,8 @@ def evaluation(rows: Rows, masks: dict[str, Mask], parts: int) -> dict[str, Any]
 
 def drawn(case: Case, random: np.random.Generator) -> Rows:
     """Who is right on each row, [N]."""
-    old = random.choice(4, case.old, p=odds(CHAMPION["old"], -case.lost))
-    moved = random.choice(4, case.moved, p=odds(CHAMPION["moved"], case.gained))
+    old = random.choice(4, case.old, p=odds(case.accuracy, -case.lost))
+    moved = random.choice(4, case.moved, p=odds(MOVED, case.gained))
     return np.concatenate([old, moved])
 
 
@@ -205,10 +207,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the rounds")
     parser.add_argument("--only", choices=sorted({truth[0] for truth in TRUTHS}), help="one group of tables")
     parser.add_argument("--rounds", type=int, default=600, help="rounds of a line")
+    parser.add_argument("--accuracy", type=float, default=0.9, help="the champion's on the old rows, .6 to 1")
     options = parser.parse_args()
     rounds = options.rounds // 10 if options.quick else options.rounds
     began, table = time.process_time(), ""
-    for case in cases():
+    for case in cases(options.accuracy):
         if options.only in {None, case.group}:
             if case.table != table:
                 table = case.table

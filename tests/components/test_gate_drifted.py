@@ -23,7 +23,7 @@ bench = load(Path(__file__).parents[2] / "benchmarks" / "gate_drifted.py")
 def case(**told: Any) -> Any:
     """A challenger that is equal to the champion, but for what is told."""
     usual = {"group": "", "truth": "", "lost": 0.0, "gained": 0.0, "wanted": True, "rules": "the default rules"}
-    return bench.Case(**usual | {"old": 600, "moved": 60, "parts": 1} | told)
+    return bench.Case(**usual | {"old": 600, "moved": 60, "parts": 1, "accuracy": 0.9} | told)
 
 
 def wrong(one: Any, rounds: int = 150) -> Any:
