@@ -22,6 +22,7 @@ Outcome = Literal["pass", "fail", "not_evaluated"]
 Use = Literal["point", "interval", "unless_refuted"]
 
 _TINY = 1e-9
+_ROUNDING = 1e-12  # what two divisions and a subtraction may add: .85 - .9 is a little less than -.05
 # Values outside of these ranges are not measurements but defects of the step that wrote them.
 _RANGES: dict[str, tuple[float, float]] = {
     name: (figure.low, figure.high) for figures in FIGURES.values() for name, figure in figures.items()
@@ -113,15 +114,16 @@ class Verdict:
 def judge(bar: Bar, measured: Measurement) -> Verdict:
     """Hold a measurement against a bar.
 
-    Inclusive on both sides: a value equal to the threshold passes. A comparison that must be won, not tied, needs a
-    threshold above zero.
+    Inclusive on both sides: a value equal to the threshold, but for the last digits of a float, passes. A comparison that must be won, not
+    tied, needs a threshold above zero.
     """
     problem = _problem(bar, measured)
     outcome: Outcome = "not_evaluated"
     shortfall = None
     if not problem:
         judged = _judged(bar, measured)
-        met = judged >= bar.threshold if bar.at_least else judged <= bar.threshold
+        equal = math.isclose(judged, bar.threshold, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
+        met = equal or (judged >= bar.threshold if bar.at_least else judged <= bar.threshold)
         outcome = "pass" if met else "fail"
         shortfall = None if met else abs(judged - bar.threshold)
     verdict = Verdict(

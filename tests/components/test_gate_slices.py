@@ -52,6 +52,22 @@ def test_a_slice_that_is_surely_worse_rejects_and_one_that_may_be_does_not() -> 
     assert verdict.shortfall == pytest.approx(0.2 - 0.06 * 2.2414 / 1.95996, abs=1e-4)  # at Holm's level for two slices
 
 
+@pytest.mark.parametrize("n", [20, 100, 360])
+def test_a_difference_that_is_the_bound_passes_and_one_row_more_fails(n: int) -> None:
+    """The difference of two shares is rounded: .85 - .9 is a little less than -.05."""
+    rule = Rule(metric="accuracy", versus="champion", at_least=-0.05)
+    error = Rule(metric="ece", versus="champion", at_most=0.05)
+    for right in range(n // 2, n):
+        for lost, outcome in ((n // 20, "pass"), (n // 20 + 1, "fail")):
+            content = reports((right - lost) / n, right / n)
+            for who, wrong in (("challenger", lost + 1), ("champion", 1)):
+                content["evaluate"][who]["overall"]["ece"] = estimate(wrong / n)
+            gap = estimate((lost + 1) / n - 1 / n)
+            content["evaluate"]["differences"]["champion"]["overall"]["ece"] = gap
+            report = decided(content, rule, error)
+            assert [of(report, one.name()).verdict for one in (rule, error)] == [outcome] * 2, right
+
+
 def test_holm_allows_for_the_number_of_slices_that_a_rule_is_about() -> None:
     """2.1 standard errors below the bound are proof for one slice, and none for one of twenty."""
     half = 1.96 * 0.05
