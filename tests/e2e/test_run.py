@@ -99,7 +99,6 @@ def test_with_nothing_new_no_step_runs_and_it_says_so(promoted: Any, loop: Any) 
     assert set(statuses(record).values()) == {"cached", "skipped"}
     assert record["digests"] == first["digests"]
     assert "nothing new" in said.lower()
-    assert record["seconds"] < 5
 
 
 def test_another_rule_judges_again_without_training_again(promoted: Any, loop: Any) -> None:
