@@ -199,12 +199,14 @@ def advance(
             if entry is None or entry.seq != told.ledger_row:
                 return look(workspace)  # somebody else was faster
             if told.advice == "withdraw":
-                return _withdrawn(workspace, entry, who, told, at)
-            return _promote(workspace, entry, who, told, by_hand, at)
+                done = _withdrawn(workspace, entry, who, told, at)
+            else:
+                done = _promote(workspace, entry, who, told, by_hand, at)
+            return done or look(workspace)  # it was withdrawn meanwhile
     except LeaseHeldError as busy:
         entry = active_rollout(state.ledger.history(workspace.loop))
         if told.advice == "withdraw" and entry is not None and entry.seq == told.ledger_row:
-            return _withdrawn(workspace, entry, who, told, at, everything=False)
+            return _withdrawn(workspace, entry, who, told, at, everything=False) or look(workspace)
         return _ended(told, "busy", f"{told.reason}; it waits, because {busy.message}", told.ledger_row)
 
 
@@ -213,29 +215,24 @@ def withdraw_by_hand(workspace: Workspace, reason: str, *, actor: str = "") -> P
 
     Raises:
         InputError: There is none.
+        StateError: It ended while one waited: its challenger may be champion by now.
     """
     told = look(workspace)
     entry = active_rollout(open_state(workspace.state).ledger.history(workspace.loop)) if told.version else None
     if entry is None:
         raise InputError(f"loop '{workspace.loop}' has no roll-out to withdraw", hint="see: kfloop status --ledger")
-    said = _ended(told, told.outcome, reason, told.ledger_row)
+    said, who = _ended(told, told.outcome, reason, told.ledger_row), actor or getpass.getuser()
     try:
         with exclusive(open_state(workspace.state), workspace, "rollout"):
-            _still_going(workspace, entry)
-            return _withdrawn(workspace, entry, actor or getpass.getuser(), said, ignore)
+            done = _withdrawn(workspace, entry, who, said, ignore)
     except LeaseHeldError:
-        _still_going(workspace, entry)
-        return _withdrawn(workspace, entry, actor or getpass.getuser(), said, ignore, everything=False)
-
-
-def _still_going(workspace: Workspace, entry: Entry) -> None:
-    """Refuse to withdraw what ended while one waited: it may be champion by now."""
-    now = active_rollout(open_state(workspace.state).ledger.history(workspace.loop))
-    if now is None or now.seq != entry.seq:
+        done = _withdrawn(workspace, entry, who, said, ignore, everything=False)
+    if done is None:
         raise StateError(
             f"the roll-out of version {entry.version} ended meanwhile",
             hint="see: kfloop status; to take a promotion back: kfloop rollback",
         )
+    return done
 
 
 def _allowed(told: Progress) -> Progress:
@@ -258,14 +255,16 @@ def _withdrawn(
     at: Callable[[str], None],
     *,
     everything: bool = True,
-) -> Progress:
-    """Withdraw; with ``everything`` registry, repository and server follow now, else with the next command."""
+) -> Progress | None:
+    """Withdraw; with ``everything`` registry, repository and server follow now, else with the next command. Null where it ended meanwhile."""
     figures = {
         "requests": told.requests,
         "hours": told.hours,
         "findings": [asdict(finding) for finding in told.findings],
     }
     row = withdraw(workspace, entry, actor, told.reason, figures=figures, down=True)
+    if row is None:
+        return None
     at("withdrawn")
     if everything:
         follow(workspace, promised(entry))
@@ -275,8 +274,8 @@ def _withdrawn(
 
 def _promote(
     workspace: Workspace, entry: Entry, actor: str, told: Progress, by_hand: str, at: Callable[[str], None]
-) -> Progress:
-    """Promote by the decision that began the roll-out, if it still holds."""
+) -> Progress | None:
+    """Promote by the decision that began the roll-out, if it still holds; null where it was withdrawn meanwhile."""
     reason = f"{entry.details['mode']}: {told.reason}" + (f"; {by_hand}" if by_hand else "")
     change = Change(
         action="promote",

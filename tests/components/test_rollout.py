@@ -242,6 +242,36 @@ def test_a_withdrawal_that_comes_after_a_promotion_says_so(
     assert turned_down(history(workspace), "new") is None
 
 
+def test_a_withdrawal_during_the_promotion_is_the_only_one(workspace: Workspace) -> None:
+    """A person withdraws while the challenger is verified: their reason stands, once, and nobody is champion by it."""
+    deploy(workspace, "new", "old")
+    traffic(workspace, 940)
+
+    def complain(stage: str) -> None:
+        if stage == "verified":
+            assert withdraw_by_hand(workspace, "complaints", actor="ann").outcome == "withdrawn"
+
+    told = advance(workspace, at=complain)
+    assert (told.outcome, "complaints" in told.sentence) == ("none", True)
+    rows = [(row.actor, row.reason) for row in history(workspace) if row.action == "withdraw"]
+    assert rows == [("ann", "complaints")]
+    consistent(workspace, 1)
+
+
+def test_what_became_champion_meanwhile_is_not_withdrawn(workspace: Workspace) -> None:
+    """Whoever looked before the promotion and withdraws after it changes neither ledger nor routing."""
+    deploy(workspace, "new", "old")
+    traffic(workspace, 940)
+    seen = active_rollout(history(workspace))
+    assert seen is not None
+    assert advance(workspace).outcome == "promoted"
+    rows = len(history(workspace))
+    assert rolling.withdraw(workspace, seen, "ann", "complaints", down=True) is None
+    assert len(history(workspace)) == rows
+    assert turned_down(history(workspace), "new") is None
+    consistent(workspace, 2)
+
+
 def test_what_fails_after_the_promotion_is_no_withdrawal(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     from kfloop.components.deploy import changing
     from kfloop.errors import ServingError
