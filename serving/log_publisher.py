@@ -81,6 +81,7 @@ class Publisher:
             OSError: This disk cannot be read or written.
         """
         until = now_ns if ended else now_ns // SLOT_NS * SLOT_NS - 1
+        done = self._begin_anew(now_ns, counts) if self._until >= now_ns + SLOT_NS else 0
         for folder in self._places():
             _sweep(folder)
             slots: dict[int, list[Path]] = {}
@@ -89,6 +90,17 @@ class Publisher:
                     slots.setdefault(written_ns(path) // SLOT_NS, []).append(path)
             for together in slots.values():
                 _seal(folder, together, self._at)
+        newest, put = self._put_sealed(counts)
+        self._until = max(newest, until)
+        self._keep()
+        self._at("kept")
+        counts.published_files += put
+        self._say(counts, ended=ended)
+        self._tidy_places()
+        return done + put
+
+    def _put_sealed(self, counts: Counts) -> tuple[int, int]:
+        """Publish what is sealed; the time of the newest of this writer's files, and how many were published."""
         newest, done = self._until, 0
         for path in self._sealed():
             if time.monotonic() - self._said >= SILENT_SECONDS:  # so that nobody takes it for gone while much waits
@@ -100,12 +112,25 @@ class Publisher:
             path.unlink()
             self._at("deleted")
             newest, done = max(newest, at_ns), done + 1
-        self._until = max(newest, until)
-        self._keep()
-        self._at("kept")
+        return newest, done
+
+    def _begin_anew(self, now_ns: int, counts: Counts) -> int:
+        """Go on as another writer: the clock was set back by more than a slot, and times of this writer only grow.
+
+        Else readers would wait for whatever is written from now on until the clock has come where it was, and find it too late then. What is sealed already
+        keeps its name, because it may be there: published twice it could be counted twice.
+
+        Returns:
+            Number of files that were published under the old name.
+        """
+        newest, done = self._put_sealed(counts)
+        left = Head(
+            writer=self.writer, since_ns=self._since, until_ns=newest, ended=True
+        )  # the totals go on with the next
+        self._begin(now_ns)
         counts.published_files += done
-        self._say(counts, ended=ended)
-        self._tidy_places()
+        self._say(counts, ended=False)
+        self._shared.announce(left)
         return done
 
     def waiting(self) -> int:
@@ -141,12 +166,15 @@ class Publisher:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             raw = json.loads((self._folder / IDENTITY).read_text(encoding="utf-8"))
             return str(raw["writer"]), int(raw["since_ns"]), int(raw["until_ns"])
-        # What was collected before there was such a place is published, too.
+        self._begin(time.time_ns())
+        return self.writer, self._since, self._until
+
+    def _begin(self, now_ns: int) -> None:
+        """Take a new name; what was collected before, also before there was such a place, is published under it."""
         files = [path for folder in self._places() for path in folder.glob("[!.]*.parquet")]
-        since = min([time.time_ns(), *map(written_ns, files)])
+        since = min([now_ns, *map(written_ns, files)])
         self.writer, self._since, self._until = uuid.uuid4().hex[:12], since, since // SLOT_NS * SLOT_NS - 1
         self._keep()
-        return self.writer, self._since, self._until
 
     def _keep(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
