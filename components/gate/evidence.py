@@ -217,14 +217,10 @@ def _cost(evidence: Evidence, rule: Rule, name: str) -> Measurement:
         return Measurement(missing=wrong)
     if rule.versus == "absolute":
         return Measurement(value=costs["challenger"])
-    difference = costs["challenger"] - costs[rule.versus]
-    if not rule.relative:
-        return Measurement(value=difference)
-    if costs[rule.versus] <= 0:
-        return Measurement(
-            missing=f"the {rule.versus}'s {rule.metric} is {costs[rule.versus]:g}, and a share of that is no number"
-        )
-    return Measurement(value=difference / costs[rule.versus])
+    unit = costs[rule.versus] if rule.relative else 1.0
+    if unit <= 0:
+        return Measurement(missing=f"the {rule.versus}'s {rule.metric} is {unit:g}, and a share of that is no number")
+    return Measurement(value=(costs["challenger"] - costs[rule.versus]) / unit)
 
 
 def _blessed(evidence: Evidence, metric: str) -> Measurement:
