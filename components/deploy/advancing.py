@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kfloop.components.deploy.changing import Change, change_champion, ignore
 from kfloop.components.deploy.checking import refuse_ended, refuse_unpassed
@@ -26,6 +24,7 @@ from kfloop.components.deploy.looking import promised, remember
 from kfloop.components.deploy.recovery import recover
 from kfloop.components.deploy.rolling import withdraw
 from kfloop.components.deploy.targets.embedded import policy_now
+from kfloop.components.deploy.truth import read_truth
 from kfloop.core.decisions import stored_decision
 from kfloop.core.sections import RolloutConfig
 from kfloop.core.signature import read_signature
@@ -103,8 +102,8 @@ def look(workspace: Workspace) -> Progress:
         before = f" The last one, of version {last.version}, was withdrawn: {last.reason}." if last else ""
         return Progress(outcome="none", sentence=f"No roll-out goes on.{before}")
     config = promised(entry)
-    objective = read_signature(Store.of(workspace).require("models", entry.model_digest)).objective
-    told = gather(workspace, entry, config, objective, _truth(config.feedback))
+    signature = read_signature(Store.of(workspace).require("models", entry.model_digest))
+    told = gather(workspace, entry, config, signature.objective, read_truth(config.feedback, signature))
     hours = (time.time() - entry.at) / HOUR_SECONDS
     advice, reason = conclude(told.found, told.requests, hours, config.rollout)
     return Progress(
@@ -315,17 +314,3 @@ def _ended(told: Progress, outcome: str, reason: str, row: int) -> Progress:
 
 def _point(finding: Finding, config: RolloutConfig) -> str:
     return POINTS[finding.question].format(mean=finding.mean or 0.0, bound=finding.bound, ratio=config.margin.latency)
-
-
-def _truth(feedback: str | None) -> dict[str, Any]:
-    """Labels by request id; a later line counts. A line that cannot be read (one that is being written) tells nothing yet."""
-    if feedback is None or not Path(feedback).is_file():
-        return {}
-    found: dict[str, Any] = {}
-    for line in Path(feedback).read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            row = json.loads(line)
-            found[str(row["request_id"])] = row["label"]
-        except (ValueError, KeyError, TypeError):
-            continue
-    return {name: label for name, label in found.items() if label is not None}
