@@ -179,7 +179,7 @@ def arrays_of(batch: Any, columns: Columns, layout: Layout) -> dict[str, NDArray
     lists = unpack(batch)
     found = {name: lists.column(name) for name in columns.names}
     rows: dict[str, Any] = {
-        "ids": np.asarray(found["request_id"].to_numpy(zero_copy_only=False), dtype=object),
+        "ids": _names(found["request_id"]),
         "ts_ns": _whole(found["ts_ns"]),
         "version": _whole(found["version"]),
         "latency_us": _whole(found["latency_us"]),
@@ -196,6 +196,22 @@ def arrays_of(batch: Any, columns: Columns, layout: Layout) -> dict[str, NDArray
         if cells.shape[1] == size:  # a version with other columns is no version of this champion
             rows[name] = cells
     return rows
+
+
+def are_names(kind: Any) -> bool:
+    """Whether a column of this Arrow type can hold request ids."""
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _names(column: Any) -> NDArray[Any]:
+    """Request ids; a row without one cannot be told from another, and so not be counted once."""
+    if column.null_count or not are_names(column.type):
+        message = f"expected request ids as text, found {column.type} with {column.null_count} missing"
+        raise ValueError(message)
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=object)
 
 
 def _whole(column: Any) -> NDArray[np.int64]:
