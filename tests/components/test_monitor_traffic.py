@@ -207,6 +207,15 @@ def test_a_broken_file_is_named_and_never_stops_the_round(tmp_path: Path, spoil:
         {"ts_ns": ["now"] * 20},
         {"version": [None, *[3] * 19]},
         {"latency_us": ["slow"] * 20},
+        {"ts_ns": pa.array(range(20), pa.timestamp("us"))},
+        {"output.prediction": [0.5] * 20},
+        {"output.prediction": [["high"]] * 20},
+        {"output.prediction": [{"high": 0.5}] * 20},
+        {"output.prediction": [None] * 20},
+        {"output.embedding": ["0.5 0.5"] * 20},
+        {"output.embedding": [[[0.5], [0.5]]] * 20},
+        {"input.number": [1.0] * 20},
+        {"input.number": [["1", "2"]] * 20},
     ],
 )
 def test_columns_of_another_type_make_a_broken_file(tmp_path: Path, column: dict[str, Any]) -> None:
