@@ -68,6 +68,7 @@ class Progress:
         requests: Requests that both answered.
         requests_needed: Fewest of them before a promotion.
         dropped: Records of requests that were lost on the way to the log.
+        damaged: Files of evidence that cannot be read; what is in them does not count.
         hours: How long it goes on.
         findings: What each question has found, see ``kfloop.core.statistics.paired_bets``.
         ledger_row: Row that began it, or ended it.
@@ -85,6 +86,7 @@ class Progress:
     requests: int = 0
     requests_needed: int = 0
     dropped: int = 0
+    damaged: int = 0
     hours: float = 0.0
     findings: tuple[Finding, ...] = field(default=())
     ledger_row: int = 0
@@ -118,6 +120,7 @@ def look(workspace: Workspace) -> Progress:
         requests=told.requests,
         requests_needed=config.rollout.min_requests,
         dropped=told.dropped,
+        damaged=len(told.damaged),
         hours=hours,
         findings=tuple(told.found),
         ledger_row=entry.seq,
