@@ -57,6 +57,7 @@ class Publisher:
         at: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._folder, self._shared, self._days, self._read_until, self._at = folder, shared, days, read_until, at
+        self._told: dict[str, int] = {}  # totals that earlier names of this collector have told
         self.writer, self._since, self._until = self._identity()
         self._said = self._expired = -float("inf")  # by the clock of this process
 
@@ -123,12 +124,11 @@ class Publisher:
         Returns:
             Number of files that were published under the old name.
         """
-        newest, done = self._put_sealed(counts)
-        left = Head(
-            writer=self.writer, since_ns=self._since, until_ns=newest, ended=True
-        )  # the totals go on with the next
-        self._begin(now_ns)
+        self._until, done = self._put_sealed(counts)
         counts.published_files += done
+        left = self._head(counts, ended=True)
+        self._told = dict(asdict(counts))
+        self._begin(now_ns)
         self._say(counts, ended=False)
         self._shared.announce(left)
         return done
@@ -163,9 +163,11 @@ class Publisher:
 
     def _identity(self) -> tuple[str, int, int]:
         """Name of this writer, its first time and how far it has come; a new one where there is none."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             raw = json.loads((self._folder / IDENTITY).read_text(encoding="utf-8"))
-            return str(raw["writer"]), int(raw["since_ns"]), int(raw["until_ns"])
+            found = str(raw["writer"]), int(raw["since_ns"]), int(raw["until_ns"])
+            self._told = {str(name): int(count) for name, count in raw.get("told", {}).items()}
+            return found
         self._begin(time.time_ns())
         return self.writer, self._since, self._until
 
@@ -178,7 +180,7 @@ class Publisher:
 
     def _keep(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        told = {"writer": self.writer, "since_ns": self._since, "until_ns": self._until}
+        told = {"writer": self.writer, "since_ns": self._since, "until_ns": self._until, "told": self._told}
         staging = self._folder / f"{IDENTITY}.tmp"
         with staging.open("w", encoding="utf-8") as stream:
             json.dump(told, stream)
@@ -187,12 +189,12 @@ class Publisher:
         staging.replace(self._folder / IDENTITY)
 
     def _say(self, counts: Counts, *, ended: bool) -> None:
-        self._shared.announce(
-            Head(
-                writer=self.writer, since_ns=self._since, until_ns=self._until, ended=ended, counts=dict(asdict(counts))
-            )
-        )
+        self._shared.announce(self._head(counts, ended=ended))
         self._said = time.monotonic()
+
+    def _head(self, counts: Counts, *, ended: bool) -> Head:
+        own = {name: max(0, count - self._told.get(name, 0)) for name, count in asdict(counts).items()}
+        return Head(writer=self.writer, since_ns=self._since, until_ns=self._until, ended=ended, counts=own)
 
     def _places(self) -> Iterator[Path]:
         """Folders that hold files: hours, and roll-outs."""

@@ -171,7 +171,7 @@ def test_a_clock_that_was_ahead_for_a_while_holds_nothing_back(url: str, tmp_pat
     assert told is not None
     assert (told.late_files, told.waits_for) == (0, "")
     assert one.publisher.writer != before
-    one.start()  # it knows its new name
+    one.start()  # it knows its new name, and which totals the old one has told
     one.publish(3700)
     two.publish(3700)
     assert watcher.round() == ()
