@@ -113,7 +113,9 @@ def _wrong(answer: str, label: Any, objective: str) -> float:
     if objective == "classification":
         return float(answer != str(label))
     if objective == "multilabel":
-        return float(set(json.loads(answer)) != {str(name) for name in (label if isinstance(label, list) else [label])})
+        return float(
+            set(json.loads(answer)) != {str(name) for name in (label if isinstance(label, list | tuple) else [label])}
+        )
     try:
         return abs(float(answer) - float(label))
     except (TypeError, ValueError):

@@ -57,6 +57,7 @@ class Publisher:
         at: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._folder, self._shared, self._days, self._read_until, self._at = folder, shared, days, read_until, at
+        self._told: dict[str, int] = {}  # totals that earlier names of this collector have told
         self.writer, self._since, self._until = self._identity()
         self._said = self._expired = -float("inf")  # by the clock of this process
 
@@ -81,6 +82,7 @@ class Publisher:
             OSError: This disk cannot be read or written.
         """
         until = now_ns if ended else now_ns // SLOT_NS * SLOT_NS - 1
+        done = self._begin_anew(now_ns, counts) if self._until >= now_ns + SLOT_NS else 0
         for folder in self._places():
             _sweep(folder)
             slots: dict[int, list[Path]] = {}
@@ -89,6 +91,17 @@ class Publisher:
                     slots.setdefault(written_ns(path) // SLOT_NS, []).append(path)
             for together in slots.values():
                 _seal(folder, together, self._at)
+        newest, put = self._put_sealed(counts)
+        self._until = max(newest, until)
+        self._keep()
+        self._at("kept")
+        counts.published_files += put
+        self._say(counts, ended=ended)
+        self._tidy_places()
+        return done + put
+
+    def _put_sealed(self, counts: Counts) -> tuple[int, int]:
+        """Publish what is sealed; the time of the newest of this writer's files, and how many were published."""
         newest, done = self._until, 0
         for path in self._sealed():
             if time.monotonic() - self._said >= SILENT_SECONDS:  # so that nobody takes it for gone while much waits
@@ -100,12 +113,24 @@ class Publisher:
             path.unlink()
             self._at("deleted")
             newest, done = max(newest, at_ns), done + 1
-        self._until = max(newest, until)
-        self._keep()
-        self._at("kept")
+        return newest, done
+
+    def _begin_anew(self, now_ns: int, counts: Counts) -> int:
+        """Go on as another writer: the clock was set back by more than a slot, and times of this writer only grow.
+
+        Else readers would wait for whatever is written from now on until the clock has come where it was, and find it too late then. What is sealed already
+        keeps its name, because it may be there: published twice it could be counted twice.
+
+        Returns:
+            Number of files that were published under the old name.
+        """
+        self._until, done = self._put_sealed(counts)
         counts.published_files += done
-        self._say(counts, ended=ended)
-        self._tidy_places()
+        left = self._head(counts, ended=True)
+        self._told = dict(asdict(counts))
+        self._begin(now_ns)
+        self._say(counts, ended=False)
+        self._shared.announce(left)
         return done
 
     def waiting(self) -> int:
@@ -138,19 +163,24 @@ class Publisher:
 
     def _identity(self) -> tuple[str, int, int]:
         """Name of this writer, its first time and how far it has come; a new one where there is none."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             raw = json.loads((self._folder / IDENTITY).read_text(encoding="utf-8"))
-            return str(raw["writer"]), int(raw["since_ns"]), int(raw["until_ns"])
-        # What was collected before there was such a place is published, too.
+            found = str(raw["writer"]), int(raw["since_ns"]), int(raw["until_ns"])
+            self._told = {str(name): int(count) for name, count in raw.get("told", {}).items()}
+            return found
+        self._begin(time.time_ns())
+        return self.writer, self._since, self._until
+
+    def _begin(self, now_ns: int) -> None:
+        """Take a new name; what was collected before, also before there was such a place, is published under it."""
         files = [path for folder in self._places() for path in folder.glob("[!.]*.parquet")]
-        since = min([time.time_ns(), *map(written_ns, files)])
+        since = min([now_ns, *map(written_ns, files)])
         self.writer, self._since, self._until = uuid.uuid4().hex[:12], since, since // SLOT_NS * SLOT_NS - 1
         self._keep()
-        return self.writer, self._since, self._until
 
     def _keep(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        told = {"writer": self.writer, "since_ns": self._since, "until_ns": self._until}
+        told = {"writer": self.writer, "since_ns": self._since, "until_ns": self._until, "told": self._told}
         staging = self._folder / f"{IDENTITY}.tmp"
         with staging.open("w", encoding="utf-8") as stream:
             json.dump(told, stream)
@@ -159,12 +189,12 @@ class Publisher:
         staging.replace(self._folder / IDENTITY)
 
     def _say(self, counts: Counts, *, ended: bool) -> None:
-        self._shared.announce(
-            Head(
-                writer=self.writer, since_ns=self._since, until_ns=self._until, ended=ended, counts=dict(asdict(counts))
-            )
-        )
+        self._shared.announce(self._head(counts, ended=ended))
         self._said = time.monotonic()
+
+    def _head(self, counts: Counts, *, ended: bool) -> Head:
+        own = {name: max(0, count - self._told.get(name, 0)) for name, count in asdict(counts).items()}
+        return Head(writer=self.writer, since_ns=self._since, until_ns=self._until, ended=ended, counts=own)
 
     def _places(self) -> Iterator[Path]:
         """Folders that hold files: hours, and roll-outs."""

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kfloop.components.deploy.changing import Change, change_champion, ignore
 from kfloop.components.deploy.checking import refuse_ended, refuse_unpassed
@@ -26,6 +24,7 @@ from kfloop.components.deploy.looking import promised, remember
 from kfloop.components.deploy.recovery import recover
 from kfloop.components.deploy.rolling import withdraw
 from kfloop.components.deploy.targets.embedded import policy_now
+from kfloop.components.deploy.truth import read_truth
 from kfloop.core.decisions import stored_decision
 from kfloop.core.sections import RolloutConfig
 from kfloop.core.signature import read_signature
@@ -69,6 +68,7 @@ class Progress:
         requests: Requests that both answered.
         requests_needed: Fewest of them before a promotion.
         dropped: Records of requests that were lost on the way to the log.
+        damaged: Files of evidence that cannot be read; what is in them does not count.
         hours: How long it goes on.
         findings: What each question has found, see ``kfloop.core.statistics.paired_bets``.
         ledger_row: Row that began it, or ended it.
@@ -86,6 +86,7 @@ class Progress:
     requests: int = 0
     requests_needed: int = 0
     dropped: int = 0
+    damaged: int = 0
     hours: float = 0.0
     findings: tuple[Finding, ...] = field(default=())
     ledger_row: int = 0
@@ -103,8 +104,8 @@ def look(workspace: Workspace) -> Progress:
         before = f" The last one, of version {last.version}, was withdrawn: {last.reason}." if last else ""
         return Progress(outcome="none", sentence=f"No roll-out goes on.{before}")
     config = promised(entry)
-    objective = read_signature(Store.of(workspace).require("models", entry.model_digest)).objective
-    told = gather(workspace, entry, config, objective, _truth(config.feedback))
+    signature = read_signature(Store.of(workspace).require("models", entry.model_digest))
+    told = gather(workspace, entry, config, signature.objective, read_truth(config.feedback, signature))
     hours = (time.time() - entry.at) / HOUR_SECONDS
     advice, reason = conclude(told.found, told.requests, hours, config.rollout)
     return Progress(
@@ -119,6 +120,7 @@ def look(workspace: Workspace) -> Progress:
         requests=told.requests,
         requests_needed=config.rollout.min_requests,
         dropped=told.dropped,
+        damaged=len(told.damaged),
         hours=hours,
         findings=tuple(told.found),
         ledger_row=entry.seq,
@@ -199,12 +201,14 @@ def advance(
             if entry is None or entry.seq != told.ledger_row:
                 return look(workspace)  # somebody else was faster
             if told.advice == "withdraw":
-                return _withdrawn(workspace, entry, who, told, at)
-            return _promote(workspace, entry, who, told, by_hand, at)
+                done = _withdrawn(workspace, entry, who, told, at)
+            else:
+                done = _promote(workspace, entry, who, told, by_hand, at)
+            return done or look(workspace)  # it was withdrawn meanwhile
     except LeaseHeldError as busy:
         entry = active_rollout(state.ledger.history(workspace.loop))
         if told.advice == "withdraw" and entry is not None and entry.seq == told.ledger_row:
-            return _withdrawn(workspace, entry, who, told, at, everything=False)
+            return _withdrawn(workspace, entry, who, told, at, everything=False) or look(workspace)
         return _ended(told, "busy", f"{told.reason}; it waits, because {busy.message}", told.ledger_row)
 
 
@@ -213,29 +217,24 @@ def withdraw_by_hand(workspace: Workspace, reason: str, *, actor: str = "") -> P
 
     Raises:
         InputError: There is none.
+        StateError: It ended while one waited: its challenger may be champion by now.
     """
     told = look(workspace)
     entry = active_rollout(open_state(workspace.state).ledger.history(workspace.loop)) if told.version else None
     if entry is None:
         raise InputError(f"loop '{workspace.loop}' has no roll-out to withdraw", hint="see: kfloop status --ledger")
-    said = _ended(told, told.outcome, reason, told.ledger_row)
+    said, who = _ended(told, told.outcome, reason, told.ledger_row), actor or getpass.getuser()
     try:
         with exclusive(open_state(workspace.state), workspace, "rollout"):
-            _still_going(workspace, entry)
-            return _withdrawn(workspace, entry, actor or getpass.getuser(), said, ignore)
+            done = _withdrawn(workspace, entry, who, said, ignore)
     except LeaseHeldError:
-        _still_going(workspace, entry)
-        return _withdrawn(workspace, entry, actor or getpass.getuser(), said, ignore, everything=False)
-
-
-def _still_going(workspace: Workspace, entry: Entry) -> None:
-    """Refuse to withdraw what ended while one waited: it may be champion by now."""
-    now = active_rollout(open_state(workspace.state).ledger.history(workspace.loop))
-    if now is None or now.seq != entry.seq:
+        done = _withdrawn(workspace, entry, who, said, ignore, everything=False)
+    if done is None:
         raise StateError(
             f"the roll-out of version {entry.version} ended meanwhile",
             hint="see: kfloop status; to take a promotion back: kfloop rollback",
         )
+    return done
 
 
 def _allowed(told: Progress) -> Progress:
@@ -258,14 +257,16 @@ def _withdrawn(
     at: Callable[[str], None],
     *,
     everything: bool = True,
-) -> Progress:
-    """Withdraw; with ``everything`` registry, repository and server follow now, else with the next command."""
+) -> Progress | None:
+    """Withdraw; with ``everything`` registry, repository and server follow now, else with the next command. Null where it ended meanwhile."""
     figures = {
         "requests": told.requests,
         "hours": told.hours,
         "findings": [asdict(finding) for finding in told.findings],
     }
     row = withdraw(workspace, entry, actor, told.reason, figures=figures, down=True)
+    if row is None:
+        return None
     at("withdrawn")
     if everything:
         follow(workspace, promised(entry))
@@ -275,8 +276,8 @@ def _withdrawn(
 
 def _promote(
     workspace: Workspace, entry: Entry, actor: str, told: Progress, by_hand: str, at: Callable[[str], None]
-) -> Progress:
-    """Promote by the decision that began the roll-out, if it still holds."""
+) -> Progress | None:
+    """Promote by the decision that began the roll-out, if it still holds; null where it was withdrawn meanwhile."""
     reason = f"{entry.details['mode']}: {told.reason}" + (f"; {by_hand}" if by_hand else "")
     change = Change(
         action="promote",
@@ -316,17 +317,3 @@ def _ended(told: Progress, outcome: str, reason: str, row: int) -> Progress:
 
 def _point(finding: Finding, config: RolloutConfig) -> str:
     return POINTS[finding.question].format(mean=finding.mean or 0.0, bound=finding.bound, ratio=config.margin.latency)
-
-
-def _truth(feedback: str | None) -> dict[str, Any]:
-    """Labels by request id; a later line counts. A line that cannot be read (one that is being written) tells nothing yet."""
-    if feedback is None or not Path(feedback).is_file():
-        return {}
-    found: dict[str, Any] = {}
-    for line in Path(feedback).read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            row = json.loads(line)
-            found[str(row["request_id"])] = row["label"]
-        except (ValueError, KeyError, TypeError):
-            continue
-    return {name: label for name, label in found.items() if label is not None}

@@ -149,17 +149,12 @@ def finish(
         follow(workspace, config)
         raise
     at("verified")
-    if any(
-        row.action == "withdraw" and row.model_digest == intent.model_digest
-        for row in ledger.history(workspace.loop)
-        if row.seq > intent.seq
-    ):
-        ledger.close(intent, done=False, reason="withdrawn: its roll-out was withdrawn meanwhile")
+    closed = ledger.close(intent, done=True, reason=f"{intent.reason}{note}")
+    if closed.phase != "done":
         follow(workspace, config)
         raise StateError(
             f"version {intent.version} was withdrawn from its roll-out meanwhile", hint="see: kfloop status --ledger"
         )
-    closed = ledger.close(intent, done=True, reason=f"{intent.reason}{note}")
     at("closed")
     events = follow(workspace, config)
     at("projected")

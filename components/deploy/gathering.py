@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +49,7 @@ class Gathered:
         requests: Requests that both were asked and at least one answered.
         dropped: Records that were lost on the way to the log.
         last_dropped: What the latest record said of that.
+        damaged: Files that cannot be read, by name; each look tries again.
     """
 
     asked: dict[str, Question]
@@ -56,6 +57,7 @@ class Gathered:
     dropped: int = 0
     last_dropped: int = 0
     found: list[Finding] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
 
     def add(self, rows: list[dict[str, Any]], config: DeployConfig) -> None:
         """Bet on more requests, in their order."""
@@ -149,11 +151,22 @@ def _gathered(
     seen = {name for (name,) in base.execute("SELECT name FROM files")}
     for path in evidence_files(workspace.request_log, workspace.loop, str(entry.details["salt"])):
         if path.name not in seen:
-            before = told.requests
-            rows = [row for row in read_rows(path) if _counts(row, entry)]
-            told.add(rows, config)
+            after = replace(told)
+            try:
+                answers = _added(after, path, entry, config)
+            except FileNotFoundError:  # deleted since it was listed
+                continue
+            except (
+                OSError,
+                ValueError,
+                TypeError,
+                KeyError,
+            ):  # pyarrow's own errors among them; it must not keep a bad challenger in the traffic
+                told.damaged.append(path.name)
+                continue
+            told = after
             if config.feedback is not None:  # else no label will ever ask for them
-                base.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", _answers(rows, before))
+                base.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", answers)
             base.execute("INSERT INTO files VALUES (?)", (path.name,))
     base.execute("DELETE FROM state")
     base.execute("INSERT INTO state VALUES (?, ?)", (about, told.to_json()))
@@ -165,6 +178,14 @@ def _gathered(
     }
     told.found = [asked[name].finding() for name in bounds]
     return told
+
+
+def _added(told: Gathered, path: Path, entry: Entry, config: DeployConfig) -> list[tuple[str, int, str]]:
+    """Bet on the rows of one file; what labels can be held against."""
+    before = told.requests
+    rows = [row for row in read_rows(path) if _counts(row, entry)]
+    told.add(rows, config)
+    return list(_answers(rows, before))
 
 
 def _counts(row: Mapping[str, Any], entry: Entry) -> bool:

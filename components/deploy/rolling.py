@@ -116,7 +116,7 @@ def withdraw(
     *,
     figures: dict[str, Any] | None = None,
     down: bool = False,
-) -> Entry:
+) -> Entry | None:
     """Say that a challenger gets no more traffic, and let the processes of the model know at once; everything else follows with ``follow``.
 
     It needs no lease: a run of hours must not keep a challenger that fails in the traffic.
@@ -128,19 +128,15 @@ def withdraw(
         reason: Why.
         figures: The evidence.
         down: Whether from here on only a person may promote it.
+
+    Returns:
+        The row; null, and nothing is changed, where the roll-out has ended meanwhile: its challenger may be champion by now.
     """
-    entry = open_state(workspace.state).ledger.note(
-        workspace.loop,
-        action="withdraw",
-        actor=actor,
-        reason=reason,
-        version=rollout.version,
-        model_digest=rollout.model_digest,
-        evidence_digest=rollout.evidence_digest,
-        run_id=run_id(),
-        details={"rollout": rollout.seq, "down": down, "figures": figures or {}},
+    entry = open_state(workspace.state).ledger.withdraw(
+        rollout, actor=actor, reason=reason, run_id=run_id(), details={"down": down, "figures": figures or {}}
     )
-    stop_routing(workspace, rollout)
+    if entry is not None:
+        stop_routing(workspace, rollout)
     return entry
 
 

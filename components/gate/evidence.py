@@ -18,6 +18,7 @@ from kfloop.core.statistics.metrics import FIGURES, METRICS
 from kfloop.errors import nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from kfloop.core.sections import Rule
@@ -212,16 +213,14 @@ def _cost(evidence: Evidence, rule: Rule, name: str) -> Measurement:
         if found is None:
             return Measurement(missing=f"nobody measured '{rule.metric}' of the {model}")
         costs[model] = found
+    if wrong := _not_possible(rule, costs):
+        return Measurement(missing=wrong)
     if rule.versus == "absolute":
         return Measurement(value=costs["challenger"])
-    difference = costs["challenger"] - costs[rule.versus]
-    if not rule.relative:
-        return Measurement(value=difference)
-    if costs[rule.versus] <= 0:
-        return Measurement(
-            missing=f"the {rule.versus}'s {rule.metric} is {costs[rule.versus]:g}, and a share of that is no number"
-        )
-    return Measurement(value=difference / costs[rule.versus])
+    unit = costs[rule.versus] if rule.relative else 1.0
+    if unit <= 0:
+        return Measurement(missing=f"the {rule.versus}'s {rule.metric} is {unit:g}, and a share of that is no number")
+    return Measurement(value=(costs["challenger"] - costs[rule.versus]) / unit)
 
 
 def _blessed(evidence: Evidence, metric: str) -> Measurement:
@@ -258,9 +257,9 @@ def _evaluated(evidence: Evidence, rule: Rule, name: str) -> Measurement:
     return difference
 
 
-def _not_possible(rule: Rule, values: dict[str, float | None]) -> str:
-    """Why one of the two figures that are compared is no measurement; empty where both are possible."""
-    figure = FIGURES["evaluate"][rule.metric]
+def _not_possible(rule: Rule, values: Mapping[str, float | None]) -> str:
+    """Why one of the figures that are compared is no measurement; empty where all are possible."""
+    figure = FIGURES[rule.source][rule.metric]
     known = {who: value for who, value in values.items() if value is not None}
     wrong = [f"{value:g} of the {who}" for who, value in known.items() if not figure.low <= value <= figure.high]
     return f"{wrong[0]} is no possible value of {rule.metric}" if wrong else ""

@@ -25,7 +25,14 @@ def unknown_slice(rule: Rule, evidence: Evidence) -> str:
         known = evidence.columns(kind)
         name = _column(rest, known)
         return "" if name in known else f"the evaluation knows no {kind} '{name}' ({_near(name, known)})"
-    others = {"class": evidence.classes, "origin": list(ORIGINS), "corruption": evidence.corruptions}
+    # A channel has rows whenever there are any: the ones with a figure are all there are.
+    channels = sorted(name.partition(":")[2] for name in evidence.slices if name.startswith("channel:"))
+    others = {
+        "class": evidence.classes,
+        "origin": list(ORIGINS),
+        "corruption": evidence.corruptions,
+        "channel": channels,
+    }
     begun = rest.endswith("*") and any(name.startswith(rest[:-1]) for name in others.get(kind, []))
     if kind not in others or begun or rest in others[kind]:
         return ""

@@ -258,6 +258,9 @@ def _advanced(
             if isinstance(watched, str)
             else drift.advance(chunk, watched)
         )
+    watched = watched or fitted(drift)
+    if drift.state is not None and not isinstance(watched, str):
+        drift = drift.on(watched)  # the settings may be others now, and no row came that would have said so
     beside = beside.closed(this.config, this.workspace, this.now)
     others = dict(before.other_versions)
     for version, count in reader.other_versions.items():
@@ -265,7 +268,7 @@ def _advanced(
     memory = replace(
         before, watermark=reader.watermark, drift=drift, other_versions=others, others=before.others | beside.kept()
     )
-    return memory, watched or fitted(drift), beside
+    return memory, watched, beside
 
 
 def _without_drift(

@@ -119,6 +119,8 @@ def _tell(told: Progress, *, as_json: bool) -> None:
         )
     if told.dropped:
         say(f"  {told.dropped} records were dropped because the log did not keep up")
+    if told.damaged:
+        say(f"  {told.damaged} files of evidence cannot be read, and what is in them does not count")
     if as_json:
         print_json(asdict(told))
 

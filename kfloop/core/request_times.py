@@ -29,6 +29,8 @@ def request_times(log: Path, wanted: Container[str]) -> dict[str, int]:
             table = pq.read_table(path, columns=["request_id", "ts_ns"])
         except (OSError, KeyError, pa.ArrowException):  # the monitor names files that cannot be read
             continue
+        if table["ts_ns"].null_count or not pa.types.is_integer(table["ts_ns"].type):  # and those without times
+            continue
         for name, at in zip(table["request_id"].to_pylist(), table["ts_ns"].to_pylist(), strict=True):
             if name in wanted:
                 times.setdefault(name, at)

@@ -259,3 +259,20 @@ def test_default_rules_bound_their_figures_on_the_side_that_matters(objective: s
         if rule.source == "evaluate":
             better = METRICS[objective][rule.metric].better
             assert (rule.at_least is not None) == (better == "higher"), rule
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [("channel:laod", "knows no channel 'laod' (did you mean 'load'"), ("channel:wind*", "knows no channel 'wind*'")],
+)
+@pytest.mark.parametrize("when", ["slice_exists", "large_enough"])
+def test_a_misspelt_channel_does_not_switch_its_rule_off(where: str, words: str, when: Any) -> None:
+    rules = (
+        Rule(metric="mse", at_most=2.0),
+        Rule(metric="mse", versus="champion", slice=where, at_most=0.1, when=when, min_n=20),
+    )
+    report = decide(GateConfig(rules=rules), Evidence(reports=reports("forecasting")))
+    assert report.outcome == "reject"
+    assert words in report.reason
+    right = (rules[0], rules[1].model_copy(update={"slice": "channel:lo*"}))
+    assert decide(GateConfig(rules=right), Evidence(reports=reports("forecasting"))).outcome == "promote"

@@ -154,6 +154,20 @@ def test_rules_about_costs(rule: dict[str, Any], outcome: str, words: str) -> No
     assert words in report.reason
 
 
+@pytest.mark.parametrize("who", ["challenger", "champion"])
+@pytest.mark.parametrize("bound", [{"at_most": 0.0}, {"at_most": 0.0, "relative": True}])
+def test_a_cost_that_cannot_be_is_no_gain(who: str, bound: dict[str, Any]) -> None:
+    """-1 is what many tools write for 'unknown': against a champion of 5 MB it would be the smallest model of all."""
+    content = reports(champion=0.96)
+    content["evaluate"]["cost"] = {"challenger": {"size_mb": 5.0}, "champion": {"size_mb": 5.0}}
+    rule = Rule(source="cost", metric="size_mb", versus="champion", **bound)
+    assert decided(content, rule).outcome == "promote"
+    content["evaluate"]["cost"][who] = {"size_mb": -1}
+    report = decided(content, rule)
+    assert report.outcome == "reject"
+    assert f"-1 of the {who} is no possible value of size_mb" in report.reason
+
+
 def test_costs_nobody_measured_reject() -> None:
     assert "nobody measured" in decided(reports(), Rule(source="cost", metric="size_mb", at_most=5)).reason
 

@@ -173,6 +173,25 @@ def test_columns_that_are_private_are_not_watched(bench: Bench) -> None:
     assert any(line.startswith("city:") for line in report["unwatched"])
 
 
+def test_other_settings_are_heard_although_no_row_came(bench: Bench) -> None:
+    """The evidence of another watch is never read by the new one; what was declared stays declared."""
+    bench.log(draw(1, 400))
+    rows = draw(2, 400)
+    rows["number"][:, 1] += 300
+    bench.log(answered(rows), 400)
+    declared = bench.monitor()["alarm_row"]
+    assert declared is not None
+    report = bench.monitor(unlogged=("city",))
+    assert (report["rows_new"], report["rows_seen"], report["alarm_row"]) == (0, 800, declared)
+    assert (report["e_value"], report["streams"]) == (0.0, {})
+    again = bench.monitor(unlogged=("city",))
+    assert sum("settings of the watch changed 1 times" in line for line in again["data_quality"]) == 1
+    # A change that leaves the columns as they are: the old evidence would even fit.
+    assert bench.monitor(unlogged=("city",), tolerance=0.4)["e_value"] == 0.0
+    bench.log(draw(3, 200), 800)
+    assert bench.monitor(unlogged=("city",), tolerance=0.4)["rows_seen"] == 1000
+
+
 def test_an_old_package_without_inputs_still_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KFLOOP_RUN_ID", raising=False)
     bench = make_bench(tmp_path, without=("input.number", "input.category"))

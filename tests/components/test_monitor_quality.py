@@ -436,3 +436,28 @@ def test_damaged_files_and_other_shapes_are_passed_over(place: Place) -> None:
     assert hour >= "20231115T00"
     assert find_rows(place.log / MODEL, {"r0#1"}, answer="probabilities", embedding=False, since="20991231T00")[0] == {}
     assert UNIT == 10**6
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"ts_ns": ["now", "then"]},
+        {"version": ["three", "3"]},
+        {"output.probabilities": ["yes", "no"]},
+        {"output.probabilities": [[["yes"]], [["no"]]]},
+    ],
+)
+def test_labelled_rows_of_other_types_are_passed_over(tmp_path: Path, columns: dict[str, Any]) -> None:
+    """A foreign file is named by the watch over traffic; a label for one of its rows ended every round."""
+    hour = tmp_path / "20260101T00"
+    hour.mkdir()
+    good = {
+        "request_id": ["a", "b"],
+        "ts_ns": pa.array([1, 2], pa.int64()),
+        "version": [3, 3],
+        "output.probabilities": [[0.5, 0.5]] * 2,
+    }
+    pq.write_table(pa.table(good | columns | {"request_id": ["odd", "odder"]}), hour / "a.parquet")
+    pq.write_table(pa.table(good), hour / "b.parquet")
+    found, newest = find_rows(tmp_path, {"a", "odd"}, answer="probabilities", embedding=False)
+    assert (list(found), newest) == (["a"], hour.name)

@@ -142,12 +142,18 @@ def test_files_that_cannot_be_used_are_named_and_the_rest_is_read(tmp_path: Path
     (hour / "nothing.parquet").write_bytes(b"")
     pq.write_table(pa.table({"ts_ns": [BEGIN]}), hour / "other.parquet")
     log(tmp_path, range(200, 210), name="holes", latency_us=pa.array([None] * 10, pa.int64()))
+    log(tmp_path, range(210, 220), name="nameless", request_id=[None, *[f"r{i}" for i in range(9)]])
+    log(tmp_path, range(220, 230), name="numbers", request_id=list(range(10)))
+    log(tmp_path, range(230, 240), name="scalars", **{"output.prediction": [0.5] * 10})
+    log(tmp_path, range(240, 250), name="words", **{"input.number": [["1", "2"]] * 10})
     here, there = both(tmp_path)
     assert here.rows_new == 100
     for reader in (here, there):
         told = "\n".join(reader.problems)
-        assert all(name in told for name in ("broken", "nothing", "other", "holes")), told
-        assert len(reader.problems) == 4
+        assert all(
+            name in told for name in ("broken", "nothing", "other", "holes", "nameless", "numbers", "scalars", "words")
+        ), told
+        assert len(reader.problems) == 8
 
 
 def test_a_log_without_one_readable_file(tmp_path: Path) -> None:

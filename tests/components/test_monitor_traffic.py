@@ -207,6 +207,15 @@ def test_a_broken_file_is_named_and_never_stops_the_round(tmp_path: Path, spoil:
         {"ts_ns": ["now"] * 20},
         {"version": [None, *[3] * 19]},
         {"latency_us": ["slow"] * 20},
+        {"ts_ns": pa.array(range(20), pa.timestamp("us"))},
+        {"output.prediction": [0.5] * 20},
+        {"output.prediction": [["high"]] * 20},
+        {"output.prediction": [{"high": 0.5}] * 20},
+        {"output.prediction": [None] * 20},
+        {"output.embedding": ["0.5 0.5"] * 20},
+        {"output.embedding": [[[0.5], [0.5]]] * 20},
+        {"input.number": [1.0] * 20},
+        {"input.number": [["1", "2"]] * 20},
     ],
 )
 def test_columns_of_another_type_make_a_broken_file(tmp_path: Path, column: dict[str, Any]) -> None:
@@ -215,6 +224,28 @@ def test_columns_of_another_type_make_a_broken_file(tmp_path: Path, column: dict
     chunks, this = read(tmp_path)
     assert ids(chunks) == list(range(50))
     assert any("odd.parquet" in line for line in this.problems)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ([None, "a", *[f"x{i}" for i in range(8)]], "found string with 1 missing"),
+        (list(range(10)), "found int64 with 0 missing"),
+        ([None] * 10, "missing"),
+    ],
+)
+def test_rows_that_nobody_can_name_are_not_counted(tmp_path: Path, names: list[Any], told: str) -> None:
+    """Without an id a row met again is a new one; two rows of one moment, one of them nameless, ended every round."""
+    log(tmp_path, range(10))
+    log(tmp_path, range(10, 20), name="nameless", request_id=names, ts_ns=[BEGIN + 9 * SECOND] * 10)
+    mark = Watermark()
+    for rows in (10, 0, 0):
+        chunks, this = read(tmp_path, mark)
+        assert len(ids(chunks)) == rows
+        (problem,) = this.problems
+        assert "nameless.parquet" in problem
+        assert told in problem
+        mark = Watermark.from_dict(json.loads(json.dumps(this.watermark.to_dict())))
 
 
 def test_rows_of_another_length_have_no_numbers(tmp_path: Path) -> None:

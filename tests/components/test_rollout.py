@@ -20,9 +20,11 @@ from kfloop.components.deploy.approval import approve, reject
 from kfloop.components.deploy.recovery import recover
 from kfloop.components.deploy.rollback import rollback
 from kfloop.components.deploy.rolling import ROLLOUT_STAGES
+from kfloop.components.deploy.truth import read_truth
 from kfloop.components.deploy.verifying import Verification
 from kfloop.core.registry import Registry
 from kfloop.core.sections import DeployConfig, RolloutConfig
+from kfloop.core.signature import Port, Signature
 from kfloop.core.state import open_state
 from kfloop.core.state.leases import began
 from kfloop.core.state.standing import active_rollout, turned_down
@@ -205,6 +207,66 @@ def test_quality_withdraws_where_people_gave_labels(workspace: Workspace) -> Non
     assert "is wrong on +25.00% of the labelled rows more" in told.reason
 
 
+def test_labels_that_are_none_of_the_models_are_no_evidence(workspace: Workspace) -> None:
+    """Both versions are wrong by a misspelt label: hundreds of those used to prove that a challenger that is often wrong is as good as the champion."""
+    feedback = workspace.root / "feedback.jsonl"
+    deploy(workspace, "new", "old", feedback=str(feedback))
+    traffic(workspace, 800, challenger_answer=lambda number: ["light" if number % 4 == 0 else "dark"])
+    entry = active_rollout(history(workspace))
+    assert entry is not None
+    from kfloop.serving.evidence import read_evidence
+
+    names = [row["request_id"] for row in read_evidence(workspace.request_log, workspace.loop, entry.details["salt"])]
+    strange = ["Dark", "drak", 0, 3.5, True, ["dark"], {"dark": 1}, ""]
+    lines = [{"request_id": name, "label": strange[i % len(strange)]} for i, name in enumerate(names)]
+    feedback.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    quality = {finding.question: finding for finding in look(workspace).findings}["quality"]
+    assert (quality.n, quality.fine_at) == (0, None)
+    lines = [{"request_id": name, "label": " dark "} for name in names]  # spelled as ingest takes it
+    feedback.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    quality = {finding.question: finding for finding in look(workspace).findings}["quality"]
+    assert (quality.n, quality.mean) == (800, 0.25)
+    assert quality.worse_at is not None
+
+
+@pytest.mark.parametrize(
+    ("objective", "classes", "label", "known"),
+    [
+        ("classification", ("2", "3"), 3.0, "3"),
+        ("classification", ("2", "3"), 3, "3"),
+        ("classification", ("2", "3"), "3.0", None),
+        ("classification", ("True", "False"), True, "True"),
+        ("multilabel", ("a", "b"), ["b", "a", "b"], ("a", "b")),
+        ("multilabel", ("a", "b"), "a", ("a",)),
+        ("multilabel", ("a", "b"), [], ()),
+        ("multilabel", ("a", "b"), ["a", "c"], None),
+        ("regression", (), "2.5", "2.5"),
+        ("regression", (), 2.5, 2.5),
+        ("regression", (), "nan", None),
+        ("regression", (), ["2.5"], None),
+        ("regression", (), "much", None),
+        ("regression", (), None, None),
+    ],
+)
+def test_labels_are_spelled_as_the_model_has_them(
+    tmp_path: Path, objective: Any, classes: tuple[str, ...], label: Any, known: Any
+) -> None:
+    port = Port(name="x", dtype="float32", shape=(1,))
+    signature = Signature(
+        objective=objective,
+        modality="vector",
+        family="mlp",
+        inputs=(port,),
+        outputs=(port,),
+        labels=classes,
+        max_batch_size=1,
+    )
+    place = tmp_path / "feedback.jsonl"
+    place.write_text(json.dumps({"request_id": "r", "label": label}) + '\nno JSON\n[1]\n{"request_id": "r"}\n')
+    assert read_truth(str(place), signature) == ({} if known is None else {"r": known})
+    assert read_truth(str(tmp_path / "none"), signature) == {}
+
+
 def test_a_label_is_one_bet_and_what_both_failed_on_tells_nothing(workspace: Workspace) -> None:
     feedback = workspace.root / "feedback.jsonl"
     feedback.write_text('{"request_id": "same", "label": "dark"}')
@@ -240,6 +302,36 @@ def test_a_withdrawal_that_comes_after_a_promotion_says_so(
         withdraw_by_hand(workspace, "complaints")
     consistent(workspace, 2)
     assert turned_down(history(workspace), "new") is None
+
+
+def test_a_withdrawal_during_the_promotion_is_the_only_one(workspace: Workspace) -> None:
+    """A person withdraws while the challenger is verified: their reason stands, once, and nobody is champion by it."""
+    deploy(workspace, "new", "old")
+    traffic(workspace, 940)
+
+    def complain(stage: str) -> None:
+        if stage == "verified":
+            assert withdraw_by_hand(workspace, "complaints", actor="ann").outcome == "withdrawn"
+
+    told = advance(workspace, at=complain)
+    assert (told.outcome, "complaints" in told.sentence) == ("none", True)
+    rows = [(row.actor, row.reason) for row in history(workspace) if row.action == "withdraw"]
+    assert rows == [("ann", "complaints")]
+    consistent(workspace, 1)
+
+
+def test_what_became_champion_meanwhile_is_not_withdrawn(workspace: Workspace) -> None:
+    """Whoever looked before the promotion and withdraws after it changes neither ledger nor routing."""
+    deploy(workspace, "new", "old")
+    traffic(workspace, 940)
+    seen = active_rollout(history(workspace))
+    assert seen is not None
+    assert advance(workspace).outcome == "promoted"
+    rows = len(history(workspace))
+    assert rolling.withdraw(workspace, seen, "ann", "complaints", down=True) is None
+    assert len(history(workspace)) == rows
+    assert turned_down(history(workspace), "new") is None
+    consistent(workspace, 2)
 
 
 def test_what_fails_after_the_promotion_is_no_withdrawal(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -454,8 +546,10 @@ from pathlib import Path
 from kfloop.components.deploy import changing, rolling
 from kfloop.components.deploy.advancing import advance
 from kfloop.components.deploy.deployment import run
+from kfloop.components.deploy.truth import read_truth
 from kfloop.components.deploy.verifying import Verification
 from kfloop.core.sections import DeployConfig, RolloutConfig
+from kfloop.core.signature import Port, Signature
 from kfloop.core.workspace import Workspace
 _, text, action, what, wanted = sys.argv
 for module in (changing, rolling):

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from kfloop.components.deploy.advancing import advance, look
@@ -132,6 +134,31 @@ def test_what_is_kept_may_be_lost_damaged_or_busy(
     other.execute("BEGIN EXCLUSIVE")
     assert same(told(workspace), before)
     other.close()
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "column", "times"])
+def test_a_damaged_file_of_evidence_keeps_no_bad_challenger(workspace: Workspace, damage: str) -> None:
+    """A power cut, or the mirror's place holder for what arrived damaged: every look used to end there, and the challenger stayed."""
+    begin(workspace)
+    some_traffic(workspace, 60, 1)
+    entry = active_rollout(ROLLOUT.history(workspace))
+    assert entry is not None
+    (path,) = evidence_files(workspace.request_log, workspace.loop, entry.details["salt"])
+    whole = path.read_bytes()
+    if damage in ("empty", "cut"):
+        path.write_bytes(b"" if damage == "empty" else whole[:200])
+    else:
+        table = pq.read_table(path).drop_columns(["dropped" if damage == "column" else "ts_ns"])
+        pq.write_table(table if damage == "column" else table.append_column("ts_ns", pa.array(["now"] * 60)), path)
+    seen = look(workspace)
+    assert (seen.requests, seen.damaged) == (0, 1)
+    ROLLOUT.traffic(workspace, 200, challenger_error=True, difference=[], challenger_answer=[])
+    path.write_bytes(whole)  # it came back: nothing of it was lost, and nothing counts twice
+    seen = look(workspace)
+    assert (seen.requests, seen.damaged) == (260, 0)
+    path.write_bytes(b"")
+    assert look(workspace).requests == 260
+    assert advance(workspace).outcome == "withdrawn"
 
 
 def test_what_was_kept_goes_with_the_end(workspace: Workspace) -> None:

@@ -19,6 +19,7 @@ from kfloop.components.deploy.recovery import recover
 from kfloop.core.state import State, open_state
 from kfloop.core.state.anchor import anchor, verified
 from kfloop.core.state.database import HEAD
+from kfloop.core.state.entries import Entry
 from kfloop.core.state.leases import began
 from kfloop.core.state.schema import metadata
 from kfloop.core.workspace import Workspace
@@ -51,6 +52,44 @@ def promote(state: State, version: int, digest: str, expected: str | None, actio
         "a", action=action, version=version, model_digest=digest, expected_champion=expected, actor="t", reason="r"
     )
     state.ledger.close(intent, done=True)
+
+
+def roll_out(state: State, version: int, digest: str) -> Entry:
+    return state.ledger.note("a", action="rollout", actor="t", reason="r", version=version, model_digest=digest)
+
+
+def test_a_challenger_that_was_withdrawn_while_it_was_promoted_is_no_champion(state: State) -> None:
+    """The last look before the intent is closed and the closing are one transaction: no withdrawal comes between them."""
+    promote(state, 1, "old", None)
+    rollout = roll_out(state, 2, "new")
+    intent = state.ledger.intend(
+        "a", action="promote", version=2, model_digest="new", expected_champion="old", actor="t", reason="r"
+    )
+    assert state.ledger.withdraw(rollout, actor="ann", reason="complaints") is not None
+    closed = state.ledger.close(intent, done=True)
+    assert (closed.phase, closed.intent) == ("withdrawn", intent.seq)
+    champion = state.ledger.champion("a")
+    assert champion is not None
+    assert champion.version == 1
+    assert state.ledger.open_intent("a") is None
+    # A new roll-out of the same package is another one, and so is its promotion.
+    roll_out(state, 2, "new")
+    promote(state, 2, "new", "old")
+    assert state.ledger.verify("a") == 9
+
+
+def test_only_a_roll_out_that_goes_on_can_be_withdrawn(state: State) -> None:
+    promote(state, 1, "old", None)
+    first = roll_out(state, 2, "new")
+    second = roll_out(state, 3, "next")
+    assert state.ledger.withdraw(first, actor="ann", reason="late") is None
+    ended = state.ledger.withdraw(second, actor="ann", reason="complaints", details={"down": True})
+    assert ended is not None
+    assert (ended.action, ended.version, ended.details) == ("withdraw", 3, {"rollout": second.seq, "down": True})
+    assert state.ledger.withdraw(second, actor="ann", reason="again") is None
+    third = roll_out(state, 2, "new")
+    promote(state, 2, "new", "old")
+    assert state.ledger.withdraw(third, actor="ann", reason="it is champion") is None
 
 
 def test_a_database_another_program_is_creating_is_waited_for(tmp_path: Path) -> None:

@@ -150,6 +150,60 @@ def test_a_kill_at_any_stage_loses_nothing_and_doubles_nothing(folder: str, tmp_
     assert pod.publish(39, ended=True) == 0
 
 
+def test_a_clock_that_was_ahead_for_a_while_holds_nothing_back(url: str, tmp_path: Path) -> None:
+    """An hour ahead, then set right: the server's files used to wait for that hour, and its rows came too late to count."""
+    one, two, watcher = Pod(tmp_path, url, "one"), Pod(tmp_path, url, "two"), Watcher(tmp_path, url)
+    one.write(["one-1"], 1)
+    assert one.publish(31) == 1
+    two.publish(31)
+    one.write(["far"], 3640)  # ahead
+    assert one.publish(3661) == 1
+    before = one.publisher.writer
+    wrote = ["one-1"]
+    for second in range(70, 400, 60):  # right again
+        one.write([f"one-{second}"], second)
+        two.write([f"two-{second}"], second, ts=second + 0.5)
+        wrote += [f"one-{second}", f"two-{second}"]
+        assert one.publish(second + 31) == two.publish(second + 31) == 1
+        assert watcher.round() == ()
+        assert watcher.counted == wrote
+    told = read_mirrored(watcher.workspace)
+    assert told is not None
+    assert (told.late_files, told.waits_for) == (0, "")
+    assert one.publisher.writer != before
+    one.start()  # it knows its new name, and which totals the old one has told
+    one.publish(3700)
+    two.publish(3700)
+    assert watcher.round() == ()
+    assert watcher.counted == [*wrote, "far"]
+    total = read_counts(watcher.workspace.request_log).published_files
+    assert total == one.counts.published_files + two.counts.published_files == 14
+
+
+def test_what_was_published_before_a_kill_and_a_changed_clock_is_there_once(folder: str, tmp_path: Path) -> None:
+    """The file is there, the collector's copy of it as well, and the clock is set back before the next look."""
+    pod, watcher = Pod(tmp_path, folder, "one"), Watcher(tmp_path, folder)
+
+    def kill(name: str) -> None:
+        if name == "published":
+            raise RuntimeError(KILLED)
+
+    pod.write(["a"], 1)
+    pod.publish(31)
+    pod.publish(3661)  # ahead
+    pod.start(at=kill)
+    pod.write(["b"], 3670)
+    with pytest.raises(RuntimeError, match=KILLED):
+        pod.publish(3700)
+    pod.start()
+    pod.write(["c"], 70)  # right again
+    assert pod.publish(101) == 2
+    assert len(published(folder)) == 3
+    pod.publish(3760)
+    assert watcher.round() == ()
+    assert Counter(watcher.counted) == Counter("abc")
+
+
 def test_while_the_place_is_away_files_wait(tmp_path: Path) -> None:
     away = tmp_path / "shared"
     pod, watcher = Pod(tmp_path, str(away), "one"), Watcher(tmp_path, str(away))
@@ -238,9 +292,9 @@ def test_a_clock_that_was_set_back_hides_no_file(folder: str, tmp_path: Path) ->
     pod.start()
     pod.write(["c"], 122, ts=3703)
     pod.publish(151)
-    watcher.round()
-    assert watcher.counted == ["a"]  # they wait until the clock is where it was
-    pod.publish(3781)
+    assert watcher.round() == ()
+    assert watcher.counted == ["a", "b", "c"]  # their own times are right, and nothing waits for the clock
+    assert pod.publish(3781) == 0
     assert watcher.round() == ()
     assert watcher.counted == ["a", "b", "c"]
 

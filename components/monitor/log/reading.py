@@ -80,7 +80,7 @@ def list_parts(root: Path) -> Listing:
             parts = _parts(path, footer)
         except FileNotFoundError:  # deleted since the folder was listed: it had its time
             continue
-        except (OSError, ValueError, pa.ArrowException) as error:
+        except (OSError, ValueError, TypeError, pa.ArrowException) as error:
             found.problems.append(f"request log file {name}: {error}")
             continue
         if not footer.num_rows:
@@ -179,7 +179,7 @@ def arrays_of(batch: Any, columns: Columns, layout: Layout) -> dict[str, NDArray
     lists = unpack(batch)
     found = {name: lists.column(name) for name in columns.names}
     rows: dict[str, Any] = {
-        "ids": np.asarray(found["request_id"].to_numpy(zero_copy_only=False), dtype=object),
+        "ids": _names(found["request_id"]),
         "ts_ns": _whole(found["ts_ns"]),
         "version": _whole(found["version"]),
         "latency_us": _whole(found["latency_us"]),
@@ -198,6 +198,22 @@ def arrays_of(batch: Any, columns: Columns, layout: Layout) -> dict[str, NDArray
     return rows
 
 
+def are_names(kind: Any) -> bool:
+    """Whether a column of this Arrow type can hold request ids."""
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _names(column: Any) -> NDArray[Any]:
+    """Request ids; a row without one cannot be told from another, and so not be counted once."""
+    if column.null_count or not are_names(column.type):
+        message = f"expected request ids as text, found {column.type} with {column.null_count} missing"
+        raise ValueError(message)
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=object)
+
+
 def _whole(column: Any) -> NDArray[np.int64]:
     found = column.to_numpy(zero_copy_only=False)
     if found.dtype.kind not in "iu":
@@ -212,8 +228,22 @@ def _fitted(column: Any, width: int) -> NDArray[Any]:
     return found if found.shape[1] == width else np.full((len(found), width), np.nan)
 
 
+def hold_numbers(kind: Any) -> bool:
+    """Whether the cells of this Arrow type are lists of numbers."""
+    import pyarrow as pa
+
+    types = pa.types
+    if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
+        return False
+    value = kind.value_type
+    return bool(types.is_integer(value) or types.is_floating(value) or types.is_boolean(value) or types.is_null(value))
+
+
 def _lists(array: Any) -> NDArray[Any]:
     """A column of lists of one length as [n, length], without a copy where that is possible; [n, 0] where lengths differ."""
+    if not hold_numbers(array.type):
+        message = f"expected lists of numbers, found {array.type}"
+        raise ValueError(message)
     flat = array.flatten().to_numpy(zero_copy_only=False)
     lengths = np.diff(array.offsets.to_numpy()) if hasattr(array, "offsets") else np.full(1, array.type.list_size)
     if array.null_count or lengths.min() != lengths.max():

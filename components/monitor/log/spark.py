@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from kfloop.components.monitor.log.reading import LATEST, arrays_of, columns_of
+from kfloop.components.monitor.log.reading import LATEST, are_names, arrays_of, columns_of, hold_numbers
 from kfloop.components.monitor.log.traffic import CHUNK_ROWS, Reader
+from kfloop.core.request_cells import cell_length
 from kfloop.core.spark import handover, scratch_of, session
 from kfloop.errors import ConfigError
 
@@ -133,7 +134,7 @@ def _wanted(path: Path, layout: Layout) -> pa.Schema:
 
     Raises:
         KeyError: It lacks one that must be there.
-        ValueError: A time, version or latency is missing or no whole number.
+        ValueError: A time, version or latency is missing or no whole number, a request id is missing or no text, or a tensor is no list of numbers.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -145,6 +146,14 @@ def _wanted(path: Path, layout: Layout) -> pa.Schema:
         missing = _missing(footer, name)
         if missing or not pa.types.is_integer(schema.field(name).type):
             message = f"expected whole numbers, found {schema.field(name).type} with {missing} missing"
+            raise ValueError(message)
+    missing, kind = _missing(footer, "request_id"), schema.field("request_id").type
+    if missing or not are_names(kind):
+        message = f"expected request ids as text, found {kind} with {missing} missing"
+        raise ValueError(message)
+    for name in set(names) - {*WHOLE, "request_id", "review"}:
+        if cell_length(schema.field(name)) is None and not hold_numbers(schema.field(name).type):
+            message = f"expected lists of numbers, found {schema.field(name).type}"
             raise ValueError(message)
     return pa.schema([schema.field(name) for name in names])
 

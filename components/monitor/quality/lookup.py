@@ -85,8 +85,18 @@ def _matches(path: Path, wanted: Collection[str], answer: str, *, embedding: boo
             columns += [vectors] if embedding and vectors in names else []
             columns += ["review"] if "review" in names else []
             rows: list[dict[str, Any]] = opened.read(columns=columns).filter(mask).to_pylist()
-    except (OSError, ValueError, KeyError, pa.ArrowException):  # deleted or damaged
+        return _told(rows, answers, vectors)
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException):  # deleted or damaged
         return {}
+
+
+def _told(rows: list[dict[str, Any]], answers: str, vectors: str) -> dict[str, Row]:
+    """Rows by id.
+
+    Raises:
+        ValueError: A cell is something else than the log holds.
+        TypeError: Likewise.
+    """
     found: dict[str, Row] = {}
     for row in rows:
         if row["ts_ns"] is None or row["version"] is None:

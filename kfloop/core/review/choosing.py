@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from kfloop.core.workspace import Workspace
 
+    Rows = tuple[list[str], NDArray[np.float64], NDArray[np.float64]]
+
 QUESTIONS = "questions.jsonl"  # beside the monitor's report
 CANDIDATES = 5000  # requests that are looked at, those with the smallest hashes of their ids
 LEAST = 1e-3  # weight of an answer beyond all doubt
@@ -133,32 +135,41 @@ def most_telling(embedding: NDArray[np.float64], doubt: NDArray[np.float64], cou
     return np.sort(order[first])
 
 
-def _rows(log: Path, version: int, since_ns: int) -> Iterator[tuple[list[str], NDArray[np.float64], Any]]:
+def _rows(log: Path, version: int, since_ns: int) -> Iterator[Rows]:
     """Ids, margins [n] and embeddings [n, D] of each file; what cannot be read is named by the monitor."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     for path in model_files(log):
         try:
-            names = pq.read_schema(path).names
-            column = "probabilities" if "probabilities" in names else FALLBACK
-            wanted = ["request_id", "ts_ns", "version", column, *(["embedding"] if "embedding" in names else [])]
-            if column not in names:
-                continue
-            table = pq.read_table(path, columns=wanted)
-        except (OSError, pa.ArrowException):
+            found = _of_file(path, version, since_ns)
+        except (OSError, ValueError, TypeError, pa.ArrowException):
             continue
-        kept = (table["version"].to_numpy() == version) & (table["ts_ns"].to_numpy() >= since_ns)
-        table = table.filter(pa.array(kept))
-        shares = _matrix(table, column)
-        if shares is None or shares.shape[1] < 2:  # noqa: PLR2004 - a rival is needed
-            continue
-        top = np.sort(shares, axis=1)
-        margins = top[:, -1] - top[:, -2]
-        embedding = _matrix(table, "embedding") if "embedding" in names else None
-        usable = np.isfinite(margins) & (True if embedding is None else np.isfinite(embedding).all(axis=1))
-        ids = table["request_id"].to_numpy()[usable].tolist()
-        yield ids, margins[usable], (shares if embedding is None else embedding)[usable]
+        if found is not None:
+            yield found
+
+
+def _of_file(path: Path, version: int, since_ns: int) -> Rows | None:
+    """The rows of one file; None where it has none that can be asked about."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = pq.read_schema(path).names
+    column = "probabilities" if "probabilities" in names else FALLBACK
+    wanted = ["request_id", "ts_ns", "version", column, *(["embedding"] if "embedding" in names else [])]
+    if column not in names:
+        return None
+    table = pq.read_table(path, columns=wanted)
+    kept = (table["version"].to_numpy() == version) & (table["ts_ns"].to_numpy() >= since_ns)
+    table = table.filter(pa.array(kept))
+    shares = _matrix(table, column)
+    if shares is None or shares.shape[1] < 2:  # noqa: PLR2004 - a rival is needed
+        return None
+    top = np.sort(shares, axis=1)
+    margins = top[:, -1] - top[:, -2]
+    embedding = _matrix(table, "embedding") if "embedding" in names else None
+    usable = np.isfinite(margins) & (True if embedding is None else np.isfinite(embedding).all(axis=1))
+    ids = table["request_id"].to_numpy()[usable].tolist()
+    return ids, margins[usable], (shares if embedding is None else embedding)[usable]
 
 
 def _matrix(table: Any, column: str) -> NDArray[np.float64] | None:

@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from kfloop.core.state.entries import Entry, champion_of, open_intent_of
 from kfloop.core.state.schema import ledger
+from kfloop.core.state.standing import active_rollout
 from kfloop.errors import StateError
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Ledger:
 
         Args:
             loop: The loop.
-            action: ``hold``, ``reject``, ``override``, ``end_override``, ``rollout`` or ``withdraw``.
+            action: ``hold``, ``reject``, ``override``, ``end_override`` or ``rollout``.
             actor: Who says so.
             reason: Why.
             version: Version it is about; 0 for none.
@@ -168,8 +169,50 @@ class Ledger:
                 ),
             )
 
+    def withdraw(
+        self, rollout: Entry, *, actor: str, reason: str, run_id: str = "", details: dict[str, Any] | None = None
+    ) -> Entry | None:
+        """Append the row by which a roll-out ends without a promotion; also while its promotion is under way, which then fails.
+
+        Args:
+            rollout: The row that began it.
+            actor: Who says so.
+            reason: Why.
+            run_id: The run, if any.
+            details: More facts of the row.
+
+        Returns:
+            The row; null where the roll-out has ended meanwhile, maybe by a promotion, so that there is nothing to withdraw.
+        """
+        with self._begin(lock=rollout.loop) as connection:
+            entries = _entries(connection, rollout.loop)
+            going = active_rollout(entries)
+            if going is None or going.seq != rollout.seq:
+                return None
+            return _append(
+                connection,
+                _first_row(
+                    rollout.loop,
+                    entries,
+                    phase="noted",
+                    action="withdraw",
+                    version=rollout.version,
+                    model_digest=rollout.model_digest,
+                    actor=actor,
+                    reason=reason,
+                    evidence_digest=rollout.evidence_digest,
+                    run_id=run_id,
+                    details={"rollout": rollout.seq, **(details or {})},
+                ),
+            )
+
     def close(self, intent: Entry, *, done: bool, reason: str = "", at: float | None = None) -> Entry:
         """Close an intent as ``done`` or ``withdrawn``; ``at`` as in ``intend``.
+
+        One whose roll-out was withdrawn since it was written is closed as ``withdrawn``, whatever is asked: whoever withdrew it was told that it gets no traffic.
+
+        Returns:
+            The closing row; its ``phase`` says which it is.
 
         Raises:
             StateError: The intent is not open (somebody else closed it).
@@ -179,6 +222,10 @@ class Ledger:
             opened = open_intent_of(entries)
             if opened is None or opened.seq != intent.seq:
                 raise StateError(f"ledger row {intent.seq} of loop '{intent.loop}' is not open any more")
+            if done and any(
+                row.action == "withdraw" and row.model_digest == intent.model_digest for row in entries[intent.seq :]
+            ):
+                done, reason = False, "withdrawn: its roll-out was withdrawn meanwhile"
             entry = replace(
                 intent,
                 seq=len(entries) + 1,

@@ -51,6 +51,16 @@ def log(folder: Path, best: list[float], embedding: Any, *, name: str = "a", ver
     pq.write_table(pa.table(columns | more), hour / f"{name}.parquet")
 
 
+def test_files_of_other_types_are_passed_over(tmp_path: Path) -> None:
+    log(tmp_path, [0.55, 0.6], np.eye(2), name="good")
+    log(tmp_path, [0.5], np.eye(1, 2), name="times", ts_ns=["now"])
+    log(tmp_path, [0.5], np.eye(1, 2), name="answers", probabilities=[["yes", "no"]])
+    log(tmp_path, [0.5], np.eye(1, 2), name="version", version="one")  # type: ignore[arg-type]
+    (tmp_path / "20260101T00" / "torn.parquet").write_bytes(b"PAR1")
+    found = worth_labelling(tmp_path, version=1, count=5, since_ns=0)
+    assert [item.request_id for item in found] == ["good0000", "good0001"]
+
+
 def test_doubtful_requests_that_differ_are_chosen(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     groups = np.repeat(np.eye(4) * 20, 25, axis=0) + rng.normal(0, 0.1, (100, 4))
