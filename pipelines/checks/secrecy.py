@@ -16,34 +16,20 @@ SECRET = re.compile(
     r"(^|_)(password|passwd|passphrase|pwd|secret|token|credentials?|api_?key|access_?key|private_?key|signing_?key)(_|$)"
 )
 # A name that ends so says where the secret is, or counts something else: `secret_name`, `token_env`, `token_count`.
-REFERENCES = frozenset(
-    {
-        "arn",
-        "column",
-        "columns",
-        "count",
-        "endpoint",
-        "env",
-        "field",
-        "file",
-        "id",
-        "ids",
-        "length",
-        "limit",
-        "name",
-        "names",
-    }
-    | {"path", "ref", "scope", "size", "type", "uri", "url", "version"}
+REFERENCE = re.compile(
+    r"(^|_)(arn|columns?|count|endpoint|env|field|file|ids?|length|limit|names?|path|ref|scope|size|type|ur[il]|version)$"
 )
 # Tokens of a tokenizer, counts of them, and Kubernetes' word for the Secret of a registry by its name.
 HARMLESS = re.compile(
     r"(^|_)((max|min|num|n|per|pad|eos|bos|unk|sep|cls|mask|special|stop|next|image)_token|pull_secret)$"
 )
 TEXTS = frozenset({"STRING", "LIST", "STRUCT"})
-# What providers' keys look like; a URL with a password; a key in PEM.
+# What providers' keys look like; a URL with a password, and no place for one ({password}, $PASSWORD, %s, <password>); a key in PEM.
 VALUES = re.compile(
-    r"A[KS]IA[0-9A-Z]{16}|AIza[\w-]{35}|hooks\.slack\.com/services/T\w{6,}/B\w{6,}/\w{16,}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_\w{22,}|glpat-[\w-]{20}|xox[abprs]-[\w-]{10,}|hf_[A-Za-z0-9]{30,}"
-    r"|\bsk-[A-Za-z0-9_-]{20,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.|-----BEGIN [A-Z ]*PRIVATE KEY|\w+://[^/\s:@]+:[^/\s:@$]+@"
+    r"A[KS]IA[0-9A-Z]{16}|AIza[\w-]{35}|hooks\.slack\.com/services/T\w{6,}/B\w{6,}/\w{16,}|gh[pousr]_[A-Za-z0-9]{36}"
+    r"|github_pat_\w{22,}|glpat-[\w-]{20}|xox[abprs]-[\w-]{10,}|hf_[A-Za-z0-9]{30,}|\bsk-(?!learn)[A-Za-z0-9_-]{20,}"
+    r"|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.|-----BEGIN [A-Z ]*PRIVATE KEY"
+    r"|\w+://[^/\s:@{}<>]+:(?!%[s(]|(?i:pass|passwd|password|pwd|secret|token|x+)@)[^/\s:@${}<>*]+@"
 )
 SHOWN = 4
 
@@ -51,7 +37,7 @@ SHOWN = 4
 def is_secret_name(name: str) -> bool:
     """Whether a parameter or variable of this name would hold a secret."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").lower()
-    harmless = words.rpartition("_")[2] in REFERENCES or HARMLESS.search(words)
+    harmless = REFERENCE.search(words) or HARMLESS.search(words)
     return bool(SECRET.search(words)) and not harmless
 
 

@@ -283,3 +283,23 @@ def test_a_number_or_a_truth_value_is_no_secret(tmp_path: Path) -> None:
 )
 def test_keys_of_providers_are_known(value: str) -> None:
     assert VALUES.search(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'create_engine(f"postgresql://{user}:{password}@{host}/shop")',
+        '"mysql://%s:%s@%s/shop" % (user, password, host)',
+        '"https://x-access-token:${TOKEN}@github.com/shop"',
+        "mongodb://<user>:<password>@host",
+        "For example: https://user:password@host",
+        "registry.example/sk-learn-training-pipeline",
+    ],
+)
+def test_a_place_for_a_secret_is_none(text: str) -> None:
+    assert not VALUES.search(text)
+
+
+def test_a_url_with_a_password_is_a_secret() -> None:
+    assert VALUES.search("postgresql://ann:hunter2@db/shop")
+    assert VALUES.search("amqp://ann:p%40ss%73@queue")
