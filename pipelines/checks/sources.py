@@ -119,10 +119,13 @@ def _nests(other: Source, source: Source) -> bool:
 
 def compiled_sources(sources: Sequence[Source]) -> Iterator[tuple[Source, Ir | None, list[Finding]]]:
     """Each pipeline as IR, or null where it does not compile; and what the code says that its IR does not. Imports the modules."""
+    from kfp.dsl.pipeline_context import Pipeline
+
     modules: dict[tuple[Path, bool], Any] = {}
+    default = Pipeline.get_execution_caching_default()  # KFP_DISABLE_EXECUTION_CACHING_BY_DEFAULT decides
     for source in sources:
         try:
-            fresh, otherwise = (_compiled(source, modules, cached=cached) for cached in (True, False))
+            fresh, otherwise = (_compiled(source, modules, cached=cached) for cached in (default, not default))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - importing runs somebody's code, which may raise anything
             told = " ".join(f"{type(error).__name__}: {error}".split())
             message = f"pipeline '{source.function}' does not compile: {told}"

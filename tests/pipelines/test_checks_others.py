@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from kfp.dsl.pipeline_context import Pipeline
 
 from kfloop.pipelines.checks.checking import check
 from kfloop.pipelines.checks.secrecy import VALUES, is_secret_name
@@ -189,6 +190,18 @@ def test_two_versions_of_one_pipeline_are_each_held_against_their_own_file(tmp_p
     assert findings_of(tmp_path, "ir-differs") == []
     told = {(finding.file.name, "3.13" in finding.message) for finding in findings_of(tmp_path, "image-not-pinned")}
     assert told == {("dev.yaml", False), ("prod.py", True)}
+
+
+@pytest.mark.parametrize(("variable", "default"), [("true", False), ("", True)])
+def test_the_default_for_caching_is_that_of_the_environment(
+    variable: str, default: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KFP_DISABLE_EXECUTION_CACHING_BY_DEFAULT", variable)
+    monkeypatch.setattr(Pipeline, "_execution_caching_default", default)  # read from there when kfp is imported
+    module = written(tmp_path / "orders.py", PIPELINE)
+    compiled(module, tmp_path / "orders.yaml")
+    assert findings_of(tmp_path, "ir-differs") == []
+    assert len(findings_of(tmp_path, "caching-not-explicit")) == 1
 
 
 def test_another_compiler_is_named_beside_what_differs(tmp_path: Path) -> None:
