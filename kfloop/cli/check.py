@@ -35,6 +35,8 @@ def check_command(
       kfloop check --rules
     """
     import json
+    import sys
+    from contextlib import redirect_stdout
 
     from kfloop.pipelines.checks import reports
     from kfloop.pipelines.checks.checking import check
@@ -43,7 +45,8 @@ def check_command(
     if list_rules:
         say(reports.rules_text())
         return EXIT_DONE
-    report = check(paths or (Path(),), ignore=known_rules(ignore), fix=fix)
+    with redirect_stdout(sys.stderr):  # what the code that is checked prints is no JSON
+        report = check(paths or (Path(),), ignore=known_rules(ignore), fix=fix)
     say(reports.as_text(report))
     if as_json or form == "json":
         print_json(reports.as_json(report))

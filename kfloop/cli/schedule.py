@@ -55,7 +55,11 @@ def apply_command(
     if dry_run:
         say(f"{len(found.todo)} change(s) to make; nothing was changed (--dry-run)")
     else:
-        apply(found)
+        try:
+            apply(found)
+        except KeyboardInterrupt:
+            say("\nsome of it may be done: the same command again does the rest")
+            raise
         say(f"{len(found.todo)} change(s) made" if found.todo else "nothing to change")
     if as_json:
         changes = [change.as_dict() for change in found.changes]

@@ -75,7 +75,11 @@ def submit_command(
         return _cancel(target, cancel, every, wait=follow, as_json=as_json)
     if attach:
         return _follow(target, attach, every, as_json=as_json)
-    submitted = submit(target, pipeline, name=name, experiment=experiment, compiled=compiled)
+    try:
+        submitted = submit(target, pipeline, name=name, experiment=experiment, compiled=compiled)
+    except KeyboardInterrupt:
+        say("\nit may have arrived all the same: the same command again attaches to it")
+        raise
     if submitted.attached:
         say(f"the same run is at work already: {submitted.name}")
     else:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfloop.core.addresses import hidden, redacted, resolved
 from kfloop.core.artifacts import file_sha256
+from kfloop.core.object_errors import kind_of
 from kfloop.errors import ConfigError, KfloopError, StateError, TransientError
 
 if TYPE_CHECKING:
@@ -245,10 +246,10 @@ class Blobs:
         except Exception as error:
             shown = redacted(self.url)
             reason = hidden(str(error) or repr(error), self.url)
-            if isinstance(error, PermissionError | FileNotFoundError):
+            if isinstance(error, PermissionError | FileNotFoundError) or kind_of(error) == "refused":
                 raise StateError(
                     f"{self._name} '{shown}' cannot be {what}: {reason}",
-                    hint="is the bucket there, and may the credentials use it? those of S3 come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL)",
+                    hint="is the bucket there, and may the credentials use it? those of S3 come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL)",
                 ) from error
             raise TransientError(f"{self._name} '{shown}' cannot be {what} now: {reason}", hint="try again") from error
 

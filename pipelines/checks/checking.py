@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfloop.pipelines.checks import flow, pods, repetition, secrecy, wholeness, wiring
-from kfloop.pipelines.checks.compiled import Committed, check_committed, committed, installed, rewrite
+from kfloop.pipelines.checks.compiled import Committed, check_committed, committed, installed, is_kfloops, rewrite
 from kfloop.pipelines.checks.differences import differences
 from kfloop.pipelines.checks.gathering import gather
 from kfloop.pipelines.checks.loops import check_loop
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kfloop.pipelines.checks.gathering import Targets
     from kfloop.pipelines.checks.reading import Ir
     from kfloop.pipelines.checks.rules import Finding
+    from kfloop.pipelines.checks.sources import Source
 
 IR_RULES: tuple[Callable[[Ir], Iterator[Finding]], ...] = (
     wholeness.no_tasks,
@@ -98,7 +99,8 @@ def _look(paths: Sequence[Path], ignore: frozenset[str]) -> tuple[CheckReport, T
         findings += [*wrong, *probe_rooms(folder, rooms)]
     for ir in targets.pipelines:
         findings += check_ir(ir)
-    findings += _from_sources(targets)
+    of_sources, steps = _from_sources(targets)
+    findings += of_sources
     folders = _committed(paths, targets)
     for compiled in folders:
         findings += check_committed(compiled)
@@ -111,21 +113,45 @@ def _look(paths: Sequence[Path], ignore: frozenset[str]) -> tuple[CheckReport, T
         "components": components,
         "loops": len(targets.loops),
         "pipelines": len(targets.pipelines) + len(targets.sources),
-        "steps": sum(bool(task.executor) for ir in targets.pipelines for task in ir.tasks()),
+        "steps": steps + sum(map(_steps, targets.pipelines)),
     }
     told = sorted({finding for finding in findings if finding.rule not in ignore})
     return CheckReport(findings=tuple(told), checked=checked), targets, folders
 
 
-def _from_sources(targets: Targets) -> Iterator[Finding]:
-    """Pipelines as Python: the rules about what each compiles to; where its IR is committed, those are told there, and whether it still is that."""
-    by_name = {ir.name: ir for ir in targets.pipelines}
+def _from_sources(targets: Targets) -> tuple[list[Finding], int]:
+    """Pipelines as Python: the rules about what each compiles to; where its IR is committed, those are told there, and whether it still is that.
+
+    Returns:
+        The findings, and how many steps those have whose IR is not committed.
+    """
+    by_name: dict[str, list[Ir]] = {}
+    for ir in targets.pipelines:
+        if not is_kfloops(ir):
+            by_name.setdefault(ir.name, []).append(ir)
+    findings, alone = [], []
+    versions: dict[str, list[tuple[Source, Ir]]] = {}
     for source, fresh, told in compiled_sources(targets.sources):
-        yield from told
+        findings += told
         if fresh is not None and fresh.name in by_name:
-            yield from differences(by_name[fresh.name], fresh)
+            versions.setdefault(fresh.name, []).append((source, fresh))
         elif fresh is not None:
-            yield from (at_source(source, finding) for finding in check_ir(fresh))
+            alone.append((source, fresh))
+    for name, fresh_ones in versions.items():
+        compared = set()
+        for ir in by_name[name]:
+            told_of = [list(differences(ir, fresh)) for _, fresh in fresh_ones]
+            nearest = min(range(len(told_of)), key=lambda number: len(told_of[number]))
+            compared.add(nearest)
+            findings += told_of[nearest]
+        alone += [version for number, version in enumerate(fresh_ones) if number not in compared]
+    for source, fresh in alone:
+        findings += [at_source(source, finding) for finding in check_ir(fresh)]
+    return findings, sum(_steps(fresh) for _, fresh in alone)
+
+
+def _steps(ir: Ir) -> int:
+    return sum(bool(task.executor) for task in ir.tasks())
 
 
 def _committed(paths: Sequence[Path], targets: Targets) -> list[Committed]:

@@ -59,6 +59,10 @@ def differences(committed: Ir, fresh: Ir) -> Iterator[Finding]:
             told += [(lines.get(owner, 1), f"{owner}: {change}") for change in _changes(old[owner], new[owner])]
     if not told:
         told = [(1, change) for change in _changes(dict(_leaves(_plain(committed))), dict(_leaves(_plain(fresh))))]
+    compilers = [str(ir.spec.get("sdkVersion", "unknown")) for ir in (committed, fresh)]
+    if compilers[0] != compilers[1]:
+        why = f"compiled by {compilers[0]}, and here by {compilers[1]}: what else differs may come of that alone"
+        told.insert(0, (committed.line("sdkVersion"), why))
     for line, message in told[:MOST]:
         yield Finding(committed.file, line, "ir-differs", message)
     if len(told) > MOST:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from kfloop.errors import ConfigError, InputError
 from kfloop.pipelines.checks.reading import EmptyFileError, Ir, read_documents, read_ir
+from kfloop.pipelines.checks.rooms import LIST, LISTED
 from kfloop.pipelines.checks.rules import Finding
-from kfloop.pipelines.checks.sources import Source, sources_in, whole
+from kfloop.pipelines.checks.sources import Source, sources_in, unparsed, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,10 +74,20 @@ def _component_folders(path: Path) -> list[Path]:
         return [path.parent]
     inside = path / COMPONENTS
     if inside.is_dir() and path.name != COMPONENTS:
-        kustomize = any(inside.rglob("kustomization.yaml"))  # its word for something else
-        return [] if kustomize else [inside]
+        return [inside] if _holds_rooms(inside) else []
     project = (path / ".git").exists()
-    return [path] if path.name == COMPONENTS or (any(path.glob("*/component.py")) and not project) else []
+    named = path.name == COMPONENTS and _holds_rooms(path)
+    return [path] if named or (any(path.glob("*/component.py")) and not project) else []
+
+
+def _holds_rooms(folder: Path) -> bool:
+    """Whether a folder called ``components`` holds a folder for each component: it has one, lists some, or is empty.
+
+    Others call modules, images, manifests or parts of a web page so.
+    """
+    listing = folder / LIST
+    listed = listing.is_file() and LISTED.search(listing.read_text(encoding="utf-8", errors="replace"))
+    return bool(any(folder.glob("*/component.py")) or listed or not any(folder.iterdir()))
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -86,8 +97,13 @@ def _files(folder: Path) -> Iterator[Path]:
         for name in sorted(names):
             file = Path(place) / name
             compiled = file.suffix in SUFFIXES and _is_candidate(file)
-            if name == LOOP or compiled or (file.suffix == ".py" and not is_own_module(file) and sources_in(file)):
+            if name == LOOP or compiled or (file.suffix == ".py" and _is_source(file)):
                 yield file
+
+
+def _is_source(file: Path) -> bool:
+    """Whether a module defines pipelines of somebody else than kfloop, or would if it could be read."""
+    return not is_own_module(file) and bool(sources_in(file) or unparsed(file))
 
 
 def is_own_module(file: Path) -> bool:
@@ -115,7 +131,8 @@ def _add(targets: Targets, item: Path) -> None:
         found = sources_in(item)
         targets.sources += found
         if not found:
-            targets.findings.append(Finding(item, 1, "nothing-found", f"'{item}' defines no pipeline"))
+            nothing = Finding(item, 1, "nothing-found", f"'{item}' defines no pipeline at its top")
+            targets.findings.append(unparsed(item) or nothing)
         return
     try:
         documents = read_documents(item)

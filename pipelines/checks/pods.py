@@ -90,12 +90,18 @@ def _seconds(settings: dict[str, object]) -> int:
 def missing_shared_memory(ir: Ir) -> Iterator[Finding]:
     """A GPU without a /dev/shm of more than 64 MB."""
     for task in pods(ir):
-        if not (ir.container(task).get("resources") or {}).get("accelerator"):
+        if not (ir.container(task).get("resources") or {}).get("accelerator") or _hands_resources_on(task):
             continue
         mounts = (ir.platform_executors.get(task.executor) or {}).get("emptyDirMounts") or []
         if not any(mount.get("mountPath") == "/dev/shm" for mount in mounts):  # noqa: S108 - where pods have it
             line = _at(ir, task, "resources")
             yield Finding(ir.file, line, "shared-memory-missing", f"step '{task.name}' has a GPU and no /dev/shm")
+
+
+def _hands_resources_on(task: Task) -> bool:
+    """Whether a launcher's own pod is given none of its resources: they are for the job that it starts."""
+    handed = task.component.get("taskConfigPassthroughs") or []
+    return any(item.get("field") == "RESOURCES" and not item.get("applyToTask") for item in handed)
 
 
 def root_users(ir: Ir) -> Iterator[Finding]:

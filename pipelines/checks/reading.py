@@ -114,6 +114,11 @@ class Ir:
         container = (self.executors.get(task.executor) or {}).get("container") or {}
         return {} if str(container.get("image", "")).startswith(WITHOUT_POD) else container
 
+    def volume_task(self, task: Task) -> str:
+        """``createpvc`` or ``deletepvc`` for what the backend does itself with a volume; empty for any other task."""
+        image = str(((self.executors.get(task.executor) or {}).get("container") or {}).get("image", ""))
+        return image.removeprefix(WITHOUT_POD) if image.startswith(WITHOUT_POD) else ""
+
     def own_step(self, task: Task) -> bool:
         """Whether the task runs a component of kfloop."""
         return any(OWN_STEP.search(str(part)) for part in self.container(task).get("command") or [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kfloop.pipelines.checks.rules import Finding
 
@@ -42,9 +42,9 @@ def implicit_caching(ir: Ir) -> Iterator[Finding]:
 
 def cached_side_effects(ir: Ir) -> Iterator[Finding]:
     """Cached steps that work by what they do, not by what they give."""
-    for task in _leaves(ir):
+    for task in ir.tasks():
         if (task.spec.get("cachingOptions") or {}).get("enableCache"):
-            reason = _not_a_function(ir, task)
+            reason = _not_a_function(ir, task) if ir.container(task) else _volume_by_name(ir, task)
             if reason:
                 line = ir.line(*task.keys, "cachingOptions")
                 yield Finding(ir.file, line, "caching-side-effect", f"step '{task.name}' is cached, but {reason}")
@@ -73,6 +73,24 @@ def _not_a_function(ir: Ir, task: Task) -> str:
         return "it gives nothing, so it works by its side effect"
     verb = _verb(step)
     return f"'{verb}' changes the world" if verb else ""
+
+
+def _volume_by_name(ir: Ir, task: Task) -> str:
+    """Why a volume made or deleted is not to be cached; empty where KFP makes a new name each time, which it counts among the inputs."""
+    kind = ir.volume_task(task)
+    given = (task.spec.get("inputs") or {}).get("parameters") or {}
+    if kind == "createpvc" and "pvc_name" in given:
+        return "its volume has a name of its own: once that is deleted, the second run gets none"
+    if kind == "deletepvc" and not _newly_named(ir, task, given.get("pvc_name") or {}):
+        return "its volume has a name of its own: the second run leaves it"
+    return ""
+
+
+def _newly_named(ir: Ir, task: Task, source: dict[str, Any]) -> bool:
+    producer = (source.get("taskOutputParameter") or {}).get("producerTask")
+    maker = next((other for other in ir.tasks() if (other.dag, other.name) == (task.dag, producer)), None)
+    given = (maker.spec.get("inputs") or {}).get("parameters") or {} if maker else {}
+    return maker is not None and ir.volume_task(maker) == "createpvc" and "pvc_name" not in given
 
 
 def _verb(step: str) -> str:

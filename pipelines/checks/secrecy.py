@@ -16,13 +16,20 @@ SECRET = re.compile(
     r"(^|_)(password|passwd|passphrase|pwd|secret|token|credentials?|api_?key|access_?key|private_?key|signing_?key)(_|$)"
 )
 # A name that ends so says where the secret is, or counts something else: `secret_name`, `token_env`, `token_count`.
-REFERENCES = frozenset(
-    {"name", "names", "ref", "env", "file", "path", "id", "count", "limit", "length", "size", "type"}
+REFERENCE = re.compile(
+    r"(^|_)(arn|columns?|count|endpoint|env|field|file|ids?|length|limit|names?|path|ref|scope|size|type|ur[il]|version)$"
 )
-# What providers' keys look like; a URL with a password; a key in PEM.
+# Tokens of a tokenizer, counts of them, and Kubernetes' word for the Secret of a registry by its name.
+HARMLESS = re.compile(
+    r"(^|_)((max|min|num|n|per|pad|eos|bos|unk|sep|cls|mask|special|stop|next|image)_token|pull_secret)$"
+)
+TEXTS = frozenset({"STRING", "LIST", "STRUCT"})
+# What providers' keys look like; a URL with a password, and no place for one ({password}, $PASSWORD, %s, <password>); a key in PEM.
 VALUES = re.compile(
-    r"AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_\w{22,}|glpat-[\w-]{20}|xox[abprs]-[\w-]{10,}|hf_[A-Za-z0-9]{30,}"
-    r"|\bsk-[A-Za-z0-9_-]{20,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.|-----BEGIN [A-Z ]*PRIVATE KEY|\w+://[^/\s:@]+:[^/\s:@$]+@"
+    r"A[KS]IA[0-9A-Z]{16}|AIza[\w-]{35}|hooks\.slack\.com/services/T\w{6,}/B\w{6,}/\w{16,}|gh[pousr]_[A-Za-z0-9]{36}"
+    r"|github_pat_\w{22,}|glpat-[\w-]{20}|xox[abprs]-[\w-]{10,}|hf_[A-Za-z0-9]{30,}|\bsk-(?!learn)[A-Za-z0-9_-]{20,}"
+    r"|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.|-----BEGIN [A-Z ]*PRIVATE KEY"
+    r"|\w+://[^/\s:@{}<>]+:(?!%[s(]|(?i:pass|passwd|password|pwd|secret|token|x+)@)[^/\s:@${}<>*]+@"
 )
 SHOWN = 4
 
@@ -30,11 +37,12 @@ SHOWN = 4
 def is_secret_name(name: str) -> bool:
     """Whether a parameter or variable of this name would hold a secret."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").lower()
-    return bool(SECRET.search(words)) and words.rpartition("_")[2] not in REFERENCES
+    harmless = REFERENCE.search(words) or HARMLESS.search(words)
+    return bool(SECRET.search(words)) and not harmless
 
 
 def secret_parameters(ir: Ir) -> Iterator[Finding]:
-    """Inputs of the pipeline and of each step."""
+    """Inputs of the pipeline and of each step that can hold one: no number, no truth value."""
     owners: list[tuple[tuple[str, ...], str, dict[str, Any]]] = [(("root",), f"pipeline '{ir.name}'", ir.spec["root"])]
     owners += [
         (("components", name), f"component '{name.removeprefix('comp-')}'", component)
@@ -42,8 +50,8 @@ def secret_parameters(ir: Ir) -> Iterator[Finding]:
         if "dag" not in component
     ]
     for keys, owner, spec in owners:
-        for name in (spec.get("inputDefinitions") or {}).get("parameters") or {}:
-            if is_secret_name(name):
+        for name, parameter in ((spec.get("inputDefinitions") or {}).get("parameters") or {}).items():
+            if is_secret_name(name) and parameter.get("parameterType", "STRING") in TEXTS:
                 line = ir.line(*keys, "inputDefinitions", "parameters", name)
                 yield Finding(ir.file, line, "secret-parameter", f"{owner} takes parameter '{name}'")
 

@@ -54,8 +54,8 @@ class Schedules(Section):
     """Name of this set: ``--prune`` deletes schedules of this set only, so that two repositories can share a namespace."""
     loop: str = "loop.yaml"
     """Loop file of schedules that name none, relative to this file."""
-    schedules: dict[Name, Schedule] = Field(default_factory=dict)
-    """Schedules by name, unique in the namespace."""
+    schedules: dict[Name, Schedule]
+    """Schedules by name, unique in the namespace; {} for none, which with ``--prune`` deletes those of the set."""
 
 
 def load_schedules(path: Path) -> Schedules:

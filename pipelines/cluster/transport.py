@@ -30,6 +30,7 @@ OK = range(200, 300)
 MOVED = range(300, 400)
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT, TOO_MANY = 401, 403, 404, 409, 429
 SERVER_ERRORS = range(500, 600)
+WHERE = "the API is at http(s)://HOST, or http(s)://HOST/pipeline behind a Kubeflow dashboard"
 
 JSON = dict[str, Any]
 
@@ -214,7 +215,7 @@ class Transport:
                 f"'{self.endpoint}' answered {method} {path} with a web page"
                 + (f" at '{place}'" if place else "")
                 + ": something before the API asks for a login, or the address is not the API's",
-                hint=f"auth used: {self.credentials}; the API is at http(s)://HOST, or http(s)://HOST/pipeline behind a Kubeflow dashboard",
+                hint=f"auth used: {self.credentials}; {WHERE}",
                 status=status,
             )
         if status in SERVER_ERRORS or status == TOO_MANY:
@@ -226,7 +227,7 @@ class Transport:
         if status == NOT_FOUND:
             raise InputError(
                 f"'{self.endpoint}' has no {path}: {self._told(text)}",
-                hint="is the id right, and the endpoint?",
+                hint=f"is the id right, and the endpoint? {WHERE}",
                 status=status,
             )
         if status not in OK:

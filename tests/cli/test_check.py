@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -199,10 +200,35 @@ def test_workflows_run_commands_that_exist(
         assert content["permissions"] == {"contents": "read"}
         lines = [line for step in job["steps"] for line in step.get("run", "").splitlines()]
     else:
-        lines = content["kfloop"]["before_script"] + content["kfloop"]["script"]
+        commands = content["kfloop"]["before_script"] + content["kfloop"]["script"]
+        lines = [line.strip() for command in commands for line in command.splitlines()]
     called = [line.split()[1] for line in lines if line.startswith("kfloop ")]
     assert called == ["compile", "check"]
     assert set(called) <= set(COMMANDS)
     again = CliRunner().invoke(cli, ["new", "workflow", host])
     assert again.exit_code != 0
     assert (tmp_path / file).read_text(encoding="utf-8") == text
+
+
+def test_the_workflow_of_a_project_that_only_has_its_own_pipelines_asks_for_no_loop_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for host in ("github", "gitlab"):
+        assert CliRunner().invoke(cli, ["new", "workflow", host]).exit_code == 0
+    job = yaml.safe_load((tmp_path / ".github/workflows/kfloop.yaml").read_text(encoding="utf-8"))["jobs"]["check"]
+    steps = {step.get("name", step.get("uses")): step for step in job["steps"]}
+    assert steps["The committed pipelines are what the code compiles to"]["if"] == "hashFiles('loop.yaml') != ''"
+    # The cache of packages is keyed by a file, and the action fails where there is none.
+    named = steps["actions/setup-python@v5"]["with"]["cache-dependency-path"]
+    assert (tmp_path / named).is_file()
+    # A check that did not come to its end leaves no SARIF to upload: its own error is the one to be seen.
+    assert "hashFiles('kfloop.sarif') != ''" in steps["github/codeql-action/upload-sarif@v3"]["if"]
+    script = yaml.safe_load((tmp_path / ".gitlab-ci.yml").read_text(encoding="utf-8"))["kfloop"]["script"]
+    compiling = next(part for part in script if "kfloop compile" in part)
+    command = [shutil.which("sh") or "/bin/sh", "-ec", compiling]
+    done = subprocess.run(command, cwd=tmp_path, env={"PATH": ""}, check=False, timeout=60)
+    assert done.returncode == 0
+    (tmp_path / "loop.yaml").touch()
+    tried = subprocess.run(command, cwd=tmp_path, env={"PATH": ""}, capture_output=True, check=False, timeout=60)
+    assert tried.returncode == 127  # where there is a loop file kfloop is called

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 
 from kfloop.cli.main import cli
 from kfloop.core.config import load_config
+from kfloop.core.housekeeping.backup import refuse_own_store
 from kfloop.core.state import open_state
 from kfloop.core.store import Store
 from kfloop.core.tracking import track
@@ -68,6 +70,55 @@ def test_a_backup_comes_back_into_an_empty_folder(loop: Path, tmp_path: Path) ->
     with pytest.raises(StateError, match="there is state already, of small"):
         CliRunner().invoke(cli, ["restore", place, "-c", str(other)], catch_exceptions=False)
     assert told("restore", place, "-c", str(other), "--replace", "--at", saved["name"])["present"] == 2
+
+
+@pytest.mark.parametrize("place", ["", " ", ".kfloop/store", ".kfloop/store/", ".kfloop/store/old", ".kfloop", "."])
+def test_a_backup_is_apart_from_what_it_is_of(place: str, loop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(loop.parent)
+    before = sorted(Path(".kfloop/store").rglob("*"))
+    with pytest.raises(ConfigError, match=r"is empty|are not apart"):
+        CliRunner().invoke(cli, ["backup", place, "-c", str(loop)], catch_exceptions=False)
+    assert sorted(Path(".kfloop/store").rglob("*")) == before
+    assert told("backup", str(loop.parent / ".kfloop" / "storehouse"), "-c", str(loop))["copied"] == 2
+
+
+@pytest.mark.parametrize(
+    ("place", "refused"),
+    [
+        ("memory://loops/small", True),
+        ("memory://loops/small/", True),
+        ("memory://loops", True),
+        ("memory://loops/small-2", False),
+    ],
+)
+def test_a_backup_beside_a_store_elsewhere_is_apart_by_its_url(place: str, refused: bool, tmp_path: Path) -> None:
+    path = tmp_path / "loop.yaml"
+    path.write_text("name: small\nstore: memory://loops/small\n")
+    workspace = load_config(path).workspace(tmp_path)
+    if not refused:
+        refuse_own_store(workspace, place)
+        return
+    with pytest.raises(ConfigError, match="are not apart"):
+        refuse_own_store(workspace, place)
+
+
+def test_a_place_that_cannot_be_written_is_told(loop: Path, tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    place.touch()
+    with pytest.raises(StateError, match=r"'.*file' cannot be written: .*Not a directory"):
+        CliRunner().invoke(cli, ["backup", str(place), "-c", str(loop)], catch_exceptions=False)
+
+
+def test_missing_credentials_are_to_be_mended(loop: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("s3fs")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    with pytest.raises(StateError, match="cannot be listed: Unable to locate credentials") as failed:
+        CliRunner().invoke(cli, ["backup", "s3://backups/small", "-c", str(loop)], catch_exceptions=False)
+    assert "AWS_SECRET_ACCESS_KEY" in str(failed.value.hint)
 
 
 def test_a_damaged_blob_ends_a_backup_with_1_and_blobs_alone_bring_it_back(loop: Path, tmp_path: Path) -> None:

@@ -78,6 +78,20 @@ def test_a_scaffolded_test_fails_until_the_core_is_written(project: Path) -> Non
     assert rules_of(project) == set()
 
 
+@pytest.mark.parametrize("name", ["run", "json"])
+def test_a_component_may_be_called_as_something_in_its_test(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(cli, ["new", "component", name]).exit_code == 0
+    core = Path("components", name, "core.py")
+    work = '    out.mkdir()\n    (out / "report.json").write_text(\'{"outcome": "done"}\')\n    return "done"\n'
+    core.write_text(core.read_text(encoding="utf-8").partition("    message = ")[0] + work, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def no_rooms(project: Path) -> None:
     shutil.rmtree(project / "components")
     (project / "components").mkdir()

@@ -74,6 +74,15 @@ def test_a_second_time_changes_nothing(kfp: KfpServer, folder: Path, compiled: P
     assert kfp.count("DELETE") == 0
 
 
+def test_a_file_that_was_cut_off_deletes_nothing(kfp: KfpServer, folder: Path, compiled: Path) -> None:
+    applied(folder, compiled, {"nightly": NIGHTLY})
+    file = folder / "schedules.yaml"
+    file.write_text("set: default\nloop: loop.yaml\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="'schedules' is missing"):
+        load_schedules(file)
+    assert applied(folder, compiled, {}, prune=True) == [("delete", "nightly")]  # none, where it says so
+
+
 def test_one_run_at_a_time_and_nothing_made_up_for(kfp: KfpServer, folder: Path, compiled: Path) -> None:
     applied(folder, compiled, {"nightly": NIGHTLY | {"start": "2027-01-01T00:00:00+01:00"}})
     (made,) = kfp.recurring

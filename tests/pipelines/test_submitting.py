@@ -589,6 +589,41 @@ def test_a_run_that_is_gone_and_that_no_trigger_started_is_an_error(
     assert target.reachable_state().runs.last("digits", 5) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("submit", "-c", "loop.yaml"), "the same command again attaches to it"),
+        (("schedule", "apply"), "the same command again does the rest"),
+    ],
+)
+def test_an_interrupt_while_something_is_sent_says_what_may_be_there(
+    arguments: tuple[str, ...], told: str, kfp: KfpServer, tmp_path: Path, compiled: Path
+) -> None:
+    arrived = threading.Event()
+
+    def trouble(asked: str) -> Trouble | None:
+        if not asked.startswith("POST r"):
+            return None
+        arrived.set()
+        return Trouble(hang=True)
+
+    kfp.trouble = trouble
+    write_loop(tmp_path, kfp.url)
+    (tmp_path / "schedules.yaml").write_text('schedules: {nightly: {cron: "0 0 3 * * *"}}', encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, "-m", "kfloop", *arguments, "--compiled", str(compiled)],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert arrived.wait(120)
+        child.send_signal(signal.SIGINT)
+        _, text = child.communicate(timeout=120)
+    assert child.returncode == 1, text
+    assert told in text
+    assert "Traceback" not in text
+
+
 def test_an_interrupt_leaves_the_run_alone(kfp: KfpServer, tmp_path: Path, compiled: Path) -> None:
     kfp.story = [Step("RUNNING", {"train": "RUNNING"})]
     path = write_loop(tmp_path, kfp.url)

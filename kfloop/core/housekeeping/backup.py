@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from kfloop import __version__
+from kfloop.core.addresses import redacted, resolved
 from kfloop.core.artifacts import file_sha256, folder_digest
 from kfloop.core.housekeeping.copying import STATE, at_hand, copy_blobs, put, read_contents, write_contents
 from kfloop.core.housekeeping.references import loops_of
 from kfloop.core.state.database import HEAD, POSTGRES
 from kfloop.core.state.schema import leases, metadata
 from kfloop.core.store import Store
-from kfloop.errors import StateError
+from kfloop.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -72,9 +73,11 @@ def back_up(state: State, workspace: Workspace, destination: str) -> Saved:
         destination: Folder or fsspec URL.
 
     Raises:
+        ConfigError: The destination is no place of its own.
         StateError: The destination cannot be written, or gives back something else than it was given.
         TransientError: State, store or destination are away.
     """
+    refuse_own_store(workspace, destination)
     scratch = workspace.kfloop_dir / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="backup-", dir=scratch) as made:
@@ -92,6 +95,26 @@ def back_up(state: State, workspace: Workspace, destination: str) -> Saved:
         with at_hand(there, STATE, name, Path(made) / "back") as back:
             read_dump(back)
     return Saved(name=name, rows=rows, loops=tuple(loops), **vars(copies))
+
+
+def refuse_own_store(workspace: Workspace, destination: str) -> None:
+    """Refuse a place that is the store, lies in it or holds it: a backup there is lost together with what it is of, or takes itself for blobs.
+
+    Raises:
+        ConfigError: It is such a place, or empty.
+    """
+    if not destination.strip():
+        raise ConfigError("the place of the backup is empty", hint="name a folder or URL; is a variable not set?")
+    store = Store.of(workspace)
+    one, other = (
+        f"{there.root.resolve() if there.blobs is None else resolved(there.url).rstrip('/')}/"
+        for there in (store, Store(destination, store.root))
+    )
+    if one.startswith(other) or other.startswith(one):
+        raise ConfigError(
+            f"'{redacted(destination)}' and the store '{redacted(workspace.store)}' are not apart",
+            hint="name a folder or URL that is used for backups only, best on another disk",
+        )
 
 
 def dump(state: State, out: Path) -> dict[str, int]:

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kfloop.core.addresses import redacted
 from kfloop.core.artifacts import folder_digest
 from kfloop.errors import StateError
 
@@ -113,11 +114,18 @@ def write_contents(store: Store, out: Path, scratch: Path, contents: dict[str, s
 
 
 def put(target: Store, folder: Path, kind: str, digest: str) -> None:
-    """Publish a folder; of a store elsewhere no mirror is kept."""
-    if target.blobs is None:
-        target.publish(folder, kind, digest)
-    else:
-        target.blobs.publish(folder, kind, digest)
+    """Publish a folder; of a store elsewhere no mirror is kept.
+
+    Raises:
+        StateError: The target cannot be written.
+    """
+    try:
+        (target if target.blobs is None else target.blobs).publish(folder, kind, digest)
+    except OSError as error:
+        raise StateError(
+            f"'{redacted(target.url)}' cannot be written: {error}",
+            hint="is it a folder, is there room, and may you write there? then run it again: what was copied is kept",
+        ) from error
 
 
 @contextlib.contextmanager
