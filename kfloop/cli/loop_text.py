@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,4 +148,5 @@ def loop_name(source: str) -> str:
         if source == "digits" or source.startswith("sample:")
         else Path(source).resolve().name.split(".")[0]
     )
-    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:48].strip("-") or "loop"
+    plain = unicodedata.normalize("NFKD", stem.casefold()).encode("ascii", "ignore").decode()  # 'Töne' becomes 'tone'
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:48].strip("-") or "loop"

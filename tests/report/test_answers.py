@@ -81,6 +81,19 @@ def test_each_slice_shows_the_figure_it_has(tmp_path: Path) -> None:
     assert "no intervals: too few of these, they need" in found
 
 
+def test_slices_show_the_figure_that_decides(tmp_path: Path) -> None:
+    one = {"value": 0.61, "low": 0.5, "high": 0.7, "n": 9, "level": 0.9833}
+    parts = {
+        name: {"mae": one, "mse": one | {"value": 0.42, "level": 0.98331}} for name in ("origin:base", "channel:a")
+    }
+    report = {"primary": "mse", "challenger": {"digest": "c0ffee", "overall": {"mse": one}, "slices": parts}}
+    found = page(tmp_path, "evaluate", report, {})
+    row = found[found.index('<th scope="row">channel a</th>') :].split("</tr>")[0]
+    assert "0.420" in row
+    assert "mse by slice" in found
+    assert "intervals at 98.3 %, so" in found
+
+
 def test_largest_errors_are_numbers_and_differences_are_shares(tmp_path: Path) -> None:
     one = {"value": 0.05, "low": 0.01, "high": 0.09, "n": 9, "level": 0.95}
     report = {
