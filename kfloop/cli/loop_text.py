@@ -41,6 +41,10 @@ monitor:
   false_alarms_per_year: 1  # false alarms of drift that are borne, on average
   min_fresh_labels: 60    # newly labelled rows needed to retrain
 """
+MONITOR_FORECASTS = """
+monitor:
+  unit: null              # neighbouring windows hang together: drift is judged over as many as the held-out rows suggest
+"""
 NOUNS = {
     "image": "images",
     "audio": "sounds",
@@ -53,7 +57,7 @@ NOUNS = {
 }
 FEW_PER_CLASS = 100  # with fewer, chance could leave a class out of a split
 NOTED = {"autoencoder": " (finds odd rows)", "gan": " (draws new ones)", "diffusion": " (draws new ones)"}
-MONITORED = ("image", "multiclass")  # what the monitor watches so far
+MONITORED = ("image", "multiclass")  # whose loop files begin with these keys, because people change them first
 
 
 def loop_text(name: str | None, source: str, info: SourceInfo, told: Mapping[str, Any], folder: Path) -> str:
@@ -101,6 +105,8 @@ def loop_text(name: str | None, source: str, info: SourceInfo, told: Mapping[str
         others=f"or {', '.join(others)}" if others else "the usual family for such data",
         rules=rules,
     )
+    if info.task == "forecasting":  # one row a unit, the default, is refused there
+        return text + MONITOR_FORECASTS
     return text + MONITOR if (info.modality, info.task) == MONITORED else text
 
 

@@ -77,6 +77,10 @@ def _unsure(facts: Mapping[str, Any], now: float) -> tuple[str, str, str] | None
     )  # a round that found the loop held did not look
     if age > STALE_SECONDS:
         return UNKNOWN, f"the last monitoring round was {age / STALE_SECONDS:.1f} days ago", "kfloop monitor"
+    seen = facts["monitor"].get("rows_seen")
+    if trigger["outcome"] == "not_evaluated" and seen is not None and seen < facts.get("min_rows", 0):
+        advice = f"kfloop monitor again, when {facts['min_rows']} rows were answered"
+        return UNKNOWN, trigger["reason"], _serve(facts) or advice
     if trigger["outcome"] == "not_evaluated":
         return UNKNOWN, trigger["reason"], _serve(facts) or "kfloop report shows what was wrong with the rows"
     return None

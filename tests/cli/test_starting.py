@@ -12,6 +12,7 @@ from kfloop.cli.init import init_command
 from kfloop.cli.inspection import report_command
 from kfloop.cli.loop_text import loop_name
 from kfloop.cli.main import cli
+from kfloop.core.config import load_config
 from kfloop.errors import ConfigError
 
 ROWS = "a,b,label\n" + "".join(f"{n * 7 % 31},{n * 5 % 13},{'xy'[n % 2]}\n" for n in range(80))
@@ -29,6 +30,14 @@ def test_a_name_that_is_none_changes_nothing(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ConfigError):
         CliRunner().invoke(init_command, [*asked, "--force"], standalone_mode=False, catch_exceptions=False)
     assert (tmp_path / "loop.yaml").read_text() == "name: mine\n"
+
+
+def test_a_loop_that_forecasts_can_be_monitored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"2026-{1 + n // 672:02d}-{1 + n // 24 % 28:02d} {n % 24:02d}:00,{n % 24}\n" for n in range(1344))
+    (tmp_path / "load.csv").write_text("time,load\n" + rows)
+    CliRunner().invoke(init_command, ["load.csv"], standalone_mode=False, catch_exceptions=False)
+    assert load_config(tmp_path / "loop.yaml").monitor.unit is None  # one row a unit cannot be watched
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,9 @@ def test_what_to_do_next() -> None:
     assert facts(champion=None)["next"] == "kfloop run"
     for runs in ([REPEATED, REJECTED], [FAILED]):  # the same command again would only say the same
         assert facts(champion=None, runs=runs)["next"].startswith("kfloop report")
+    few = facts({"rows_seen": 25}, trigger=trigger("not_evaluated"), min_rows=50)["next"]
+    assert few == "kfloop monitor again, when 50 rows were answered"
+    assert "wrong" in facts({"rows_seen": 250}, trigger=trigger("not_evaluated"), min_rows=50)["next"]
     assert "kfloop review" in facts(trigger=trigger("needs_labels"))["next"]
     waiting = {"version": 3, "evidence_digest": "e" * 32, "run_id": "r", "since": NOW, "expires": NOW + 60}
     assert facts(waiting=waiting)["next"].startswith("kfloop approve eeeeeeeeeeee")

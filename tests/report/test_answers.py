@@ -111,6 +111,16 @@ def test_largest_errors_are_numbers_and_differences_are_shares(tmp_path: Path) -
     assert "rmse (lower is better)" in found
 
 
+def test_a_module_of_ones_own_is_shown_with_what_it_follows(tmp_path: Path) -> None:
+    plan = {"learning_rate": 0.0033, "schedule": "one_cycle", "batch_size": 48}
+    options = {"model": "mine:Net", "hyperparameters": {"width": 24}}
+    found = page(tmp_path, "train", {"family": "custom", "plan": plan, "options": options}, {})
+    shown = found[found.index("Hyper-parameters") :]
+    assert all(said in shown for said in ("mine:Net", "width", "24", "batch size", "48"))
+    assert "0.0033" not in shown
+    assert "one_cycle" not in shown
+
+
 def test_training_shows_whatever_its_history_has(tmp_path: Path) -> None:
     report = {
         "history": [
