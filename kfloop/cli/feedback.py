@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,10 @@ from kfloop.errors import EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
     from kfloop.core.ground_truth import Kept
+    from kfloop.core.workspace import Workspace
 
 SHOWN = 3
+CLASSES = 8
 
 
 @click.command("feedback")
@@ -30,7 +33,7 @@ def feedback_command(source: str, label: str | None, path: Path, *, by: str, as_
     `kfloop predict --json` and the Python client give. Answers are added to data.feedback of the loop file, or to feedback.jsonl beside
     it. Nothing is lost: ids that are not in the request log are kept and named, and of two answers to one request the later counts.
 
-    \\b
+    \b
     Example:
       kfloop feedback 4f1c9b0e2a#3 cat
       kfloop feedback truth.csv --by ann
@@ -50,15 +53,44 @@ def feedback_command(source: str, label: str | None, path: Path, *, by: str, as_
     else:
         raise ConfigError(f"'{source}' is no file, and no label was given", hint=f"kfloop feedback {source} LABEL")
     kept = keep(place, answers, logged_ids(bring(workspace), workspace.loop), by=by)
+    expected, strange = _not_answers(workspace, answers)
     if as_json:
-        print_json({"file": str(place)} | kept.as_dict())
+        print_json({"file": str(place)} | kept.as_dict() | {"strange": strange})
     else:
         click.echo("\n".join(_lines(kept, place)))
-        if config.data.feedback is None:
-            say(
-                "a loop that learns from it: data.source is the request log (.kfloop/requests/NAME), data.feedback this file"
+        if strange:
+            click.echo(
+                f"{len(strange)} of the answers tell what the champion never answers ({expected}): {_some(tuple(strange))}"
             )
+        if config.data.fresh is None and config.data.modality != "series":
+            say("to learn from them in the next run, write in the loop file: data: {fresh: requests}")
     return EXIT_DONE
+
+
+def _not_answers(workspace: Workspace, answers: list[dict[str, Any]]) -> tuple[str, list[str]]:
+    """What the champion tells, and the ids of answers that it cannot be compared with: a misspelt class, a word for a number.
+
+    They are kept all the same, for a class may be new and the champion another one tomorrow.
+    """
+    from kfloop.serving.repository import served, served_signature
+
+    if served(workspace.repository, workspace.loop)[0] is None:
+        return "", []
+    signature = served_signature(workspace.repository, workspace.loop)
+    if signature.objective == "regression":
+        return "numbers", [str(line["request_id"]) for line in answers if not _is_number(line["label"])]
+    if signature.objective != "classification":
+        return "", []
+    names = set(signature.labels)
+    known = ", ".join(signature.labels[:CLASSES]) + (", ..." if len(signature.labels) > CLASSES else "")
+    return known, [str(line["request_id"]) for line in answers if str(line["label"]) not in names]
+
+
+def _is_number(label: Any) -> bool:
+    try:
+        return math.isfinite(float(label))
+    except (TypeError, ValueError):
+        return False
 
 
 def _lines(kept: Kept, place: Path) -> list[str]:

@@ -73,8 +73,13 @@ def init_command(
     config = _config(source, given | ({"votes": votes} if votes else {}))
     info = inspect(config)
     told = {key: getattr(config, key) for key in GIVEN if getattr(config, key) not in {None, "auto"}}
+    before = out.read_bytes() if out.exists() else None
     out.write_text(loop_text(name, source, info, told, out.resolve().parent), encoding="utf-8")
-    load_config(out)
+    try:
+        load_config(out)
+    except ConfigError:  # such as a --name that is none: nothing was changed
+        out.unlink() if before is None else out.write_bytes(before)
+        raise
     if as_json:
         found = {"modality": info.modality, "task": info.task, "guessed": info.suggestions, "notes": list(info.notes)}
         print_json({"path": str(out), "rows": info.n, "labels": list(info.labels), **found})

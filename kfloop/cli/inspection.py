@@ -60,8 +60,10 @@ def report_command(run_id: str | None, path: Path, *, card: int | None, as_json:
         return _card(loop, card, as_json=as_json)
     last = loop.state.runs.last(loop.config.name)
     record = loop.state.runs.get(run_id) if run_id else (last[0] if last else None)
+    if record is None and run_id is None:
+        raise ConfigError(f"loop '{loop.config.name}' has no run yet", hint="start one with: kfloop run")
     if record is None:
-        raise ConfigError(f"no run '{run_id or ''}' of loop '{loop.config.name}'", hint="see: kfloop status")
+        raise ConfigError(f"no run '{run_id}' of loop '{loop.config.name}'", hint="see: kfloop status")
     written = write_run_report(record, loop.workspace)
     if as_json:
         print_json({"run_id": record["run_id"], "report": str(written)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,10 @@ monitor:
   false_alarms_per_year: 1  # false alarms of drift that are borne, on average
   min_fresh_labels: 60    # newly labelled rows needed to retrain
 """
+MONITOR_FORECASTS = """
+monitor:
+  unit: null              # neighbouring windows hang together: drift is judged over as many as the held-out rows suggest
+"""
 NOUNS = {
     "image": "images",
     "audio": "sounds",
@@ -52,7 +57,7 @@ NOUNS = {
 }
 FEW_PER_CLASS = 100  # with fewer, chance could leave a class out of a split
 NOTED = {"autoencoder": " (finds odd rows)", "gan": " (draws new ones)", "diffusion": " (draws new ones)"}
-MONITORED = ("image", "multiclass")  # what the monitor watches so far
+MONITORED = ("image", "multiclass")  # whose loop files begin with these keys, because people change them first
 
 
 def loop_text(name: str | None, source: str, info: SourceInfo, told: Mapping[str, Any], folder: Path) -> str:
@@ -100,6 +105,8 @@ def loop_text(name: str | None, source: str, info: SourceInfo, told: Mapping[str
         others=f"or {', '.join(others)}" if others else "the usual family for such data",
         rules=rules,
     )
+    if info.task == "forecasting":  # one row a unit, the default, is refused there
+        return text + MONITOR_FORECASTS
     return text + MONITOR if (info.modality, info.task) == MONITORED else text
 
 
@@ -147,4 +154,5 @@ def loop_name(source: str) -> str:
         if source == "digits" or source.startswith("sample:")
         else Path(source).resolve().name.split(".")[0]
     )
-    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:48].strip("-") or "loop"
+    plain = unicodedata.normalize("NFKD", stem.casefold()).encode("ascii", "ignore").decode()  # 'Töne' becomes 'tone'
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:48].strip("-") or "loop"

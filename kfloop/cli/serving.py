@@ -160,9 +160,11 @@ def predict_command(
 ) -> int:
     """Send files to the champion and print its answers.
 
-    The server has to run (kfloop serve --detach), or be that of deploy.target. Pictures for models of images; text files, a text on each line, for models of texts;
-    CSV files with the columns of the training (others are passed over) for models of tables. Every other model, and each of these, takes
-    an .npz file with its tensors by name, or an .npy file where it takes one tensor.
+    The server has to run (kfloop serve --detach), or be that of deploy.target. Pictures for models of images; wav or flac files for models of
+    sounds; text files, a text on each line (blank ones are passed over), or JSON lines, Parquet or CSV with the column data.text, for models of texts;
+    CSV, JSON lines or Parquet files with the columns of the training (others are passed over) for models of tables; CSV or Parquet files of a
+    time series, whose last rows (as many as a window has, for each group) are asked about, for models of series. Every other model, and each of
+    these, takes an .npz file with its tensors by name, or an .npy file where it takes one tensor.
 
     With --url and without the loop's files beside it, only .npz and .npy files can be sent: nobody knows how to encode others.
 
@@ -170,7 +172,8 @@ def predict_command(
     Example:
       kfloop predict incoming/3/*.png
       kfloop predict customers.csv --json      # confidence and id of the request of each row
-      kfloop predict windows.npz               # numpy.savez("windows.npz", window=...)
+      kfloop predict until_now.csv --json      # the forecast after the last row of a series
+      kfloop predict arrays.npz                # numpy.savez("arrays.npz", vector=...)
       kfloop predict rows.npy --url https://models.example.org --model churn
       kfloop predict rows.npy --url models.example.org:443 --ca ca.pem --model churn
     """
@@ -188,13 +191,13 @@ def predict_command(
     if url is None:
         from kfloop.serving.endpoint import require
 
-        workspace = _open(path).workspace
-        endpoint = require(workspace)
-        signature, inputs, names = _encoded(workspace, files)
-        answer = predict(endpoint, workspace.loop, inputs, key=key, protocol=protocol, progress=progress)
+        loop = _open(path)
+        endpoint = require(loop.workspace)
+        signature, inputs, names = _encoded(loop, files)
+        answer = predict(endpoint, loop.workspace.loop, inputs, key=key, protocol=protocol, progress=progress)
         return _print(answer_rows(signature, answer, names), answer.version, as_json=as_json)
-    beside = _open(path).workspace if path.is_file() else None
-    name = model or (beside.loop if beside else "")
+    beside = _open(path) if path.is_file() else None
+    name = model or (beside.workspace.loop if beside else "")
     if not name:
         raise ConfigError("--model is missing: nobody says which model is meant", hint="add --model NAME")
     if cert_key and not cert:
@@ -202,7 +205,7 @@ def predict_command(
     url, secured = place_of(url, secured=secured or bool(ca or cert))
     tls = TLS(ca=ca or "", cert=cert or "", key=cert_key or "") if secured else tls
     client = Client(url, name, protocol=protocol, tls=tls)
-    if beside is not None and name == beside.loop and _has_served(beside):
+    if beside is not None and name == beside.workspace.loop and _has_served(beside.workspace):
         signature, inputs, names = _encoded(beside, files)
         takes = takes_of(signature, tells_version=client.takes.tells_version)
         client = Client(url, name, protocol=protocol, tls=tls, takes=takes)
@@ -266,14 +269,16 @@ def _has_served(workspace: Workspace) -> bool:
     return served(workspace.repository, workspace.loop)[0] is not None
 
 
-def _encoded(workspace: Workspace, files: tuple[Path, ...]) -> tuple[Signature, dict[str, Any], list[str]]:
+def _encoded(loop: Loop, files: tuple[Path, ...]) -> tuple[Signature, dict[str, Any], list[str]]:
     """What the champion takes, its tensors made of the files, and where each example came from."""
     from kfloop.cli.inputs import read_inputs
     from kfloop.serving.repository import served, served_signature
 
+    workspace = loop.workspace
     signature = served_signature(workspace.repository, workspace.loop)
     version, _ = served(workspace.repository, workspace.loop)
-    inputs, names = read_inputs(files, workspace.repository / workspace.loop / str(version), signature)
+    folder = workspace.repository / workspace.loop / str(version)
+    inputs, names = read_inputs(files, folder, signature, loop.config.data)
     return signature, inputs, names
 
 

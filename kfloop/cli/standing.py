@@ -65,6 +65,7 @@ def gather(path: Path, *, whole: bool = False, fresh: bool = False) -> dict[str,
         "declined": [],
         "triggers": {},
         "materiality": config.monitor.materiality,
+        "min_rows": config.monitor.min_rows,
     }
     endpoint = attach(workspace)
     facts["server"] = None if endpoint is None else {"http": endpoint.http, "grpc": endpoint.grpc}

@@ -135,7 +135,8 @@ def _quality_lines(monitor: Mapping[str, Any]) -> list[str]:
         told = _estimate(found.get("quality"))
         if told:
             reference = f", reference {found['reference']:.3f}" if _known(found.get("reference")) else ""
-            text.append(f"{name:<10} {found.get('name') or 'quality'} {told}{more or reference}")
+            figure = str(found.get("name") or "quality").partition(" (")[0]  # how it is reckoned stands in the report
+            text.append(f"{name:<10} {figure} {told}{more or reference}")
     return text
 
 

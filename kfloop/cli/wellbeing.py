@@ -40,12 +40,25 @@ def _unseen(facts: Mapping[str, Any]) -> tuple[str, str, str] | None:
     """Nobody has looked at this champion."""
     trigger, monitor = facts.get("trigger"), facts.get("monitor") or {}
     if not facts.get("champion"):
-        return UNKNOWN, "there is no champion yet", "kfloop run"
+        return _nothing_promoted(facts)
     if not trigger:
         return UNKNOWN, "the champion was never monitored", _serve(facts) or "kfloop monitor"
     if not monitor.get("current"):
         return UNKNOWN, "the champion is new: no round has watched it yet", _serve(facts) or "kfloop monitor"
     return None
+
+
+def _nothing_promoted(facts: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Without a champion; the same command again helps where the last round was cut off, and nowhere else."""
+    tried = [run for run in mappings(facts.get("runs")) if run.get("pipeline") == "training"]
+    last = next((run.get("status") for run in tried if run.get("status") != "nothing_new"), None)
+    why = "there is no champion yet"
+    if last == "rejected":
+        advice = "kfloop report shows what each rule missed; change data or training, then: kfloop run"
+        return UNKNOWN, f"{why}: the last challenger was rejected", advice
+    if last == "failed":
+        return UNKNOWN, f"{why}: the last run failed", "kfloop report shows the failed step; mend it, then: kfloop run"
+    return UNKNOWN, why, "kfloop run"
 
 
 def _harmed(facts: Mapping[str, Any]) -> tuple[str, str, str] | None:
@@ -64,6 +77,10 @@ def _unsure(facts: Mapping[str, Any], now: float) -> tuple[str, str, str] | None
     )  # a round that found the loop held did not look
     if age > STALE_SECONDS:
         return UNKNOWN, f"the last monitoring round was {age / STALE_SECONDS:.1f} days ago", "kfloop monitor"
+    seen = facts["monitor"].get("rows_seen")
+    if trigger["outcome"] == "not_evaluated" and seen is not None and seen < facts.get("min_rows", 0):
+        advice = f"kfloop monitor again, when {facts['min_rows']} rows were answered"
+        return UNKNOWN, trigger["reason"], _serve(facts) or advice
     if trigger["outcome"] == "not_evaluated":
         return UNKNOWN, trigger["reason"], _serve(facts) or "kfloop report shows what was wrong with the rows"
     return None

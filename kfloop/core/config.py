@@ -301,6 +301,11 @@ def first_problem(error: ValidationError, where: str, model: type[BaseModel]) ->
     told = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":  # the message of kfloop's own check quotes what is wrong
         return ConfigError(f"{where}: '{place}': {told}{more}", key=place, problem=problem["type"])
+    if place == "name":
+        hint = "take lower-case letters, digits, dashes and underscores, such as my-loop: at most 50, a letter or digit first and last"
+        return ConfigError(
+            f"{where}: 'name' is {problem['input']!r}{more}", hint=hint, key=place, problem=problem["type"]
+        )
     return ConfigError(f"{where}: '{place}' is {problem['input']!r}: {told}{more}", key=place, problem=problem["type"])
 
 

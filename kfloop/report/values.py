@@ -13,6 +13,7 @@ from typing import Any
 
 MISSING = "\N{EN DASH}"
 _TEXT_LIMIT = 600  # characters: a longer message is cut, so that one stack trace cannot bury the report
+_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # parts of words in Persian and Hindi, and of emojis
 _FINE = 10  # seconds below which hundredths are shown
 _MINUTE = 60.0
 _HOUR = 3600.0
@@ -52,7 +53,7 @@ def text(value: Any, *, limit: int = _TEXT_LIMIT) -> str:
     if value is None:
         return ""
     spelled = value if isinstance(value, str) else str(value)
-    clean = "".join(sign if sign.isprintable() else " " for sign in spelled[: limit + 1]).strip()
+    clean = "".join(sign if sign.isprintable() or sign in _JOINERS else " " for sign in spelled[: limit + 1]).strip()
     return clean if len(clean) <= limit else clean[: limit - 3] + "..."
 
 

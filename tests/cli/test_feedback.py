@@ -15,7 +15,9 @@ from click.testing import CliRunner, Result
 from kfloop.cli.feedback import feedback_command
 from kfloop.components.ingest.readers.requests.feedback import read_feedback
 from kfloop.core.ground_truth import keep
+from kfloop.core.signature import OUTPUTS, Port, Signature, write_signature
 from kfloop.errors import ConfigError, InputError
+from kfloop.serving.repository import SERVED
 
 
 @pytest.fixture
@@ -39,6 +41,45 @@ def test_one_answer_is_kept_where_ingest_finds_it(loop: Path) -> None:
     (answer,) = read_feedback(loop.parent / "feedback.jsonl").answers.values()
     assert (answer.label, answer.by) == ("cat", "ann")
     assert answer.at is not None
+
+
+def serve(loop: Path, objective: str, labels: list[str]) -> None:
+    """What stands in the repository of a loop with a champion, as far as feedback reads it."""
+    folder = loop.parent / ".kfloop" / "triton" / "repository" / "m" / "1"
+    folder.mkdir(parents=True)
+    policy = {"default": 1, "versions": [1]}
+    (folder.parent.parent / f"m.{SERVED}").write_text(json.dumps(policy))
+    ports = [Port(name=name, dtype="float32", shape=(3,)) for name in OUTPUTS[objective]]
+    told = Signature(
+        objective=objective,
+        modality="table",
+        family="mlp",
+        inputs=(Port(name="number", dtype="float32", shape=(2,)),),
+        outputs=tuple(ports),
+        labels=tuple(labels),
+        max_batch_size=8,
+    )
+    write_signature(folder, told)
+
+
+@pytest.mark.parametrize(
+    ("objective", "labels", "good", "odd", "expected"),
+    [
+        ("regression", [], "12.5", "dear", "numbers"),
+        ("regression", [], "1e3", "nan", "numbers"),
+        ("classification", ["cat", "dog"], "dog", "dgo", "cat, dog"),
+    ],
+)
+def test_answers_that_the_champion_never_gives_are_told_and_kept(
+    loop: Path, objective: str, labels: list[str], good: str, odd: str, expected: str
+) -> None:
+    serve(loop, objective, labels)
+    assert "never answers" not in give(loop, "a", good).output
+    told = give(loop, "b#0", odd).output
+    assert f"1 of the answers tell what the champion never answers ({expected}): b#0" in told
+    assert json.loads(give(loop, "b#1", odd, "--json").output)["strange"] == ["b#1"]
+    found = read_feedback(loop.parent / "feedback.jsonl")
+    assert [answer.label for answer in found.answers.values()] == [good, odd, odd]
 
 
 def test_odd_line_ends_and_an_open_last_line_lose_nothing(loop: Path) -> None:

@@ -73,6 +73,12 @@ def facts(monitor: dict[str, Any] | None = None, **changes: Any) -> dict[str, An
     return found | {"state": word, "why": why, "next": then}
 
 
+REPEATED, REJECTED, FAILED = (
+    {"pipeline": "training", "status": status, "started": NOW, "message": ""}
+    for status in ("nothing_new", "rejected", "failed")
+)
+
+
 def cause(kind: str, **more: Any) -> dict[str, Any]:
     return {"kind": kind, "declared": True, "matters": False, "reason": f"{kind} was declared"} | more
 
@@ -86,6 +92,8 @@ def trigger(outcome: str, age: float = 60) -> dict[str, Any]:
     [
         (facts(), WELL, "no drift in 1200 rows"),
         (facts(champion=None), UNKNOWN, "there is no champion yet"),
+        (facts(champion=None, runs=[REPEATED, REJECTED]), UNKNOWN, "the last challenger was rejected"),
+        (facts(champion=None, runs=[FAILED, REJECTED]), UNKNOWN, "the last run failed"),
         (facts(trigger=None), UNKNOWN, "never monitored"),
         (facts({"current": False}), UNKNOWN, "the champion is new"),
         (facts(trigger=trigger("none", 3 * 86400)), UNKNOWN, "3.0 days ago"),
@@ -140,6 +148,11 @@ def test_what_to_do_next() -> None:
     assert "kfloop serve" in facts(server=None)["next"]
     assert "kfloop serve" not in facts(server=None, target={"kind": "triton", "where": "x", "ready": True})["next"]
     assert facts(champion=None)["next"] == "kfloop run"
+    for runs in ([REPEATED, REJECTED], [FAILED]):  # the same command again would only say the same
+        assert facts(champion=None, runs=runs)["next"].startswith("kfloop report")
+    few = facts({"rows_seen": 25}, trigger=trigger("not_evaluated"), min_rows=50)["next"]
+    assert few == "kfloop monitor again, when 50 rows were answered"
+    assert "wrong" in facts({"rows_seen": 250}, trigger=trigger("not_evaluated"), min_rows=50)["next"]
     assert "kfloop review" in facts(trigger=trigger("needs_labels"))["next"]
     waiting = {"version": 3, "evidence_digest": "e" * 32, "run_id": "r", "since": NOW, "expires": NOW + 60}
     assert facts(waiting=waiting)["next"].startswith("kfloop approve eeeeeeeeeeee")
@@ -148,7 +161,7 @@ def test_what_to_do_next() -> None:
 def test_one_screen_says_it_all() -> None:
     quality = {
         "estimated": {"name": "accuracy", "quality": ESTIMATE, "reference": 0.58},
-        "realised": {"name": "accuracy", "quality": ESTIMATE, "labels": 140, "requests": 1200},
+        "realised": {"name": "accuracy (of a long kind)", "quality": ESTIMATE, "labels": 140, "requests": 1200},
     }
     declined = [{"outcome": "cooldown", "reason": "too soon", "at": NOW, "times": 3}]
     shown = "\n".join(lines(facts({"quality": quality, "alarm_row": 250}, declined=declined)))

@@ -81,6 +81,19 @@ def test_each_slice_shows_the_figure_it_has(tmp_path: Path) -> None:
     assert "no intervals: too few of these, they need" in found
 
 
+def test_slices_show_the_figure_that_decides(tmp_path: Path) -> None:
+    one = {"value": 0.61, "low": 0.5, "high": 0.7, "n": 9, "level": 0.9833}
+    parts = {
+        name: {"mae": one, "mse": one | {"value": 0.42, "level": 0.98331}} for name in ("origin:base", "channel:a")
+    }
+    report = {"primary": "mse", "challenger": {"digest": "c0ffee", "overall": {"mse": one}, "slices": parts}}
+    found = page(tmp_path, "evaluate", report, {})
+    row = found[found.index('<th scope="row">channel a</th>') :].split("</tr>")[0]
+    assert "0.420" in row
+    assert "mse by slice" in found
+    assert "intervals at 98.3 %, so" in found
+
+
 def test_largest_errors_are_numbers_and_differences_are_shares(tmp_path: Path) -> None:
     one = {"value": 0.05, "low": 0.01, "high": 0.09, "n": 9, "level": 0.95}
     report = {
@@ -96,6 +109,16 @@ def test_largest_errors_are_numbers_and_differences_are_shares(tmp_path: Path) -
     assert "off by 61.75" in found
     assert "+5.0 % (+1.0 to +9.0)" in found
     assert "rmse (lower is better)" in found
+
+
+def test_a_module_of_ones_own_is_shown_with_what_it_follows(tmp_path: Path) -> None:
+    plan = {"learning_rate": 0.0033, "schedule": "one_cycle", "batch_size": 48}
+    options = {"model": "mine:Net", "hyperparameters": {"width": 24}}
+    found = page(tmp_path, "train", {"family": "custom", "plan": plan, "options": options}, {})
+    shown = found[found.index("Hyper-parameters") :]
+    assert all(said in shown for said in ("mine:Net", "width", "24", "batch size", "48"))
+    assert "0.0033" not in shown
+    assert "one_cycle" not in shown
 
 
 def test_training_shows_whatever_its_history_has(tmp_path: Path) -> None:

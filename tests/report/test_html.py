@@ -179,6 +179,22 @@ def test_a_kept_champion_shows_the_keeping(
     assert "deployment" in sections(page)
 
 
+def test_a_reason_that_the_sentence_tells_is_not_told_again(tmp_path: Path) -> None:
+    told = {"outcome": "rejected", "reason": "too weak", "sentence": "The challenger was rejected: too weak."}
+    folder = tmp_path / "keep"
+    folder.mkdir()
+    (folder / "report.json").write_text(json.dumps(told))
+    assert rendered({"run_id": "r"}, {"keep": folder}, tmp_path).count("too weak") == 1
+    (folder / "report.json").write_text(json.dumps(told | {"sentence": "The challenger was rejected."}))
+    assert rendered({"run_id": "r"}, {"keep": folder}, tmp_path).count("too weak") == 1
+
+
+def test_the_digest_of_the_data_is_called_so(tmp_path: Path) -> None:
+    page = rendered({"run_id": "r", "source_digest": "067a983a302c"}, {}, tmp_path)
+    assert "source code" not in page
+    assert "067a983a302c" in page[page.index("data source") :]
+
+
 def _hostile(value: Any) -> Any:
     """The same JSON with hostile text in place of every text, keys included where they are names from outside."""
     if isinstance(value, str):

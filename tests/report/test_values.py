@@ -77,3 +77,8 @@ def test_moment(value: Any, spelled: str) -> None:
 def test_text_is_bounded_and_printable() -> None:
     assert values.text("a\x00b\nc\u202e") == "a b c"
     assert len(values.text("x" * 10_000)) == 600
+    family, word = (
+        "\U0001f469\u200d\U0001f467",
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0645",
+    )  # joined emojis, a Persian word
+    assert values.text(f"{family} {word}") == f"{family} {word}"

@@ -7,7 +7,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
+import soundfile
 from click.testing import CliRunner, Result
 
 import packages
@@ -15,6 +19,7 @@ from kfloop.cli.inputs import read_inputs
 from kfloop.cli.serving import predict_command
 from kfloop.core.encoding import fit_encoder
 from kfloop.core.scoring import PackagedModel
+from kfloop.core.sections import DataConfig, SplitConfig
 from kfloop.core.signature import OUTPUTS, Port, Signature
 from kfloop.core.versions import read_version
 from kfloop.errors import InputError
@@ -133,11 +138,103 @@ def test_two_archives_are_refused_as_two(tmp_path: Path) -> None:
 
 
 def test_other_kinds_of_models_say_what_they_take(tmp_path: Path) -> None:
-    told = signature("series", (Port(name="window", dtype="float32", shape=(96, 2)),), "forecasting")
+    told = signature("vector", (Port(name="vector", dtype="float32", shape=(96,)),), "regression")
     (tmp_path / "load.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match=r"no \.npz file, and a model for forecasting of series") as caught:
+    with pytest.raises(InputError, match=r"no \.npz file, and a model for regression of vector") as caught:
         read_inputs([tmp_path / "load.csv"], tmp_path, told)
-    assert "window float32 [96, 2], with an axis of examples in front" in caught.value.hint
+    assert "vector float32 [96], with an axis of examples in front" in caught.value.hint
+
+
+def test_tables_of_other_kinds_give_the_same_rows(versions: dict[str, tuple[Path, Signature]], tmp_path: Path) -> None:
+    version, told = versions["table"]
+    rows = write_rows(tmp_path / "a.csv")
+    expected, _ = read_inputs([rows], version, told)
+    table = pa.csv.read_csv(
+        rows, convert_options=pa.csv.ConvertOptions(null_values=["", "NA"], strings_can_be_null=True)
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    for name in ("a.jsonl", "a.parquet"):
+        tensors, names = read_inputs([tmp_path / name], version, told)
+        for key, array in expected.items():
+            np.testing.assert_array_equal(tensors[key], array)
+        assert len(names) == 3
+    words = write_rows(tmp_path / "words.csv", age=["old", "young", "new"])
+    with pytest.raises(InputError, match=r"words\.csv': column 'age' is of type string"):  # of two files, which one
+        read_inputs([rows, words], version, told)
+
+
+def test_texts_in_a_column_are_not_their_lines(versions: dict[str, tuple[Path, Signature]], tmp_path: Path) -> None:
+    version, told = versions["text"]
+    (tmp_path / "a.txt").write_text("wind from the north\n\n  \nrain\u2028later\n")
+    expected, names = read_inputs([tmp_path / "a.txt"], version, told)
+    assert [name.rpartition("/")[2] for name in names] == ["a.txt:1", "a.txt:4"]  # as ingest: blank lines are no texts
+    lines = [{"n": 1, "wort": "wind from the north"}, {"n": 2, "wort": "rain\u2028later"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "a.csv").write_text('n;wort\n1;wind from the north\n2;"rain\u2028later"\n')
+    for name in ("a.jsonl", "a.csv"):
+        tensors, _ = read_inputs([tmp_path / name], version, told, DataConfig(text="wort"))
+        for key, array in expected.items():
+            np.testing.assert_array_equal(tensors[key], array)
+    with pytest.raises(InputError, match=r"a\.jsonl' has no column 'text'"):
+        read_inputs([tmp_path / "a.jsonl"], version, told)
+    (tmp_path / "b.jsonl").write_text('{"text": "rain"}\n{"text": " "}\n')
+    with pytest.raises(InputError, match=r"b\.jsonl: line 2, column 'text': no text"):
+        read_inputs([tmp_path / "b.jsonl"], version, told)
+
+
+def described(folder: Path, **encoder: object) -> Path:
+    folder.mkdir()
+    (folder / "encoder.json").write_text(json.dumps(encoder))
+    return folder
+
+
+def test_sounds_are_brought_to_the_rate_of_the_training(tmp_path: Path) -> None:
+    version = described(tmp_path / "1", modality="audio", length=800, sample_rate=8000)
+    told = signature("audio", (Port(name="audio", dtype="int16", shape=(800,)),))
+    for name, rate, seconds in (("short.wav", 8000, 0.05), ("long.flac", 16000, 0.2)):
+        wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(rate * seconds)) / rate)
+        soundfile.write(tmp_path / name, wave, rate, subtype="PCM_16")
+    tensors, names = read_inputs([tmp_path / "short.wav", tmp_path / "long.flac"], version, told)
+    assert tensors["audio"].shape == (2, 800)
+    assert [Path(name).name for name in names] == ["short.wav", "long.flac"]
+    assert not tensors["audio"][0, 400:].any()  # silence after its end
+    np.testing.assert_allclose(tensors["audio"][1, 100:400], tensors["audio"][0, 100:400], atol=200)
+    (tmp_path / "bad.wav").write_bytes(b"RIFF\x10\x00\x00\x00WAVEjunk")
+    with pytest.raises(InputError, match=r"bad\.wav': cannot be decoded"):
+        read_inputs([tmp_path / "short.wav", tmp_path / "bad.wav"], version, told)
+    with pytest.raises(InputError, match="is a folder"):
+        read_inputs([tmp_path], version, told)
+
+
+def test_the_last_rows_of_a_series_are_its_window(tmp_path: Path) -> None:
+    version = described(
+        tmp_path / "1", modality="series", channels=["load", "temp"], context=4, mean=[0.0, 0.0], std=[1.0, 1.0]
+    )
+    told = signature("series", (Port(name="window", dtype="float32", shape=(4, 2)),), "forecasting")
+    rows = [f"2026-01-01 {hour:02d}:00,{hour},{'' if hour == 8 else -hour}" for hour in range(10)]
+    data = DataConfig(time="Zeit", split=SplitConfig(column="part"), id="row")
+
+    def asked(lines: list[str], head: str = "Zeit,load,temp", **more: object) -> tuple[np.ndarray, list[str]]:
+        (tmp_path / "a.csv").write_text("\n".join([head, *lines]) + "\n")
+        tensors, names = read_inputs([tmp_path / "a.csv"], version, told, data.model_copy(update=more))
+        return tensors["window"], names
+
+    window, names = asked(rows)
+    np.testing.assert_array_equal(window, [[[6, -6], [7, -7], [8, np.nan], [9, -9]]])
+    assert names[0].endswith("a.csv: after row 10")
+    two = [f"{line},{shop}" for line in rows for shop in ("ann", "bob")]
+    window, names = asked(two[:-1], "Zeit,load,temp,shop", group="shop")
+    assert window[:, -1, 0].tolist() == [9, 8]
+    assert [name.partition(": ")[2] for name in names] == ["after row 19 of 'ann'", "after row 18 of 'bob'"]
+    with pytest.raises(InputError, match="time goes back"):
+        asked([*rows[:5], rows[7], *rows[5:7]])
+    with pytest.raises(InputError, match="has 3 rows, but the model looks at the last 4"):
+        asked(rows[:3])
+    with pytest.raises(InputError, match="temp"):
+        asked(["2026-01-01 00:00,1"], "Zeit,load")
+    with pytest.raises(InputError, match="row 3"):
+        asked([*rows[:2], "soon,1,2", *rows[3:]])
 
 
 def ask(loop: Path, *arguments: str) -> Result:

@@ -42,7 +42,7 @@ def guess_label(columns: Sequence[str], config: DataConfig, where: str) -> tuple
     if not found:
         raise InputError(
             f"{where} has no column called {', '.join(LABEL_NAMES)}: it has {listed(columns)}",
-            hint=_without_label(columns),
+            hint=_without_label(columns, config),
             columns=list(columns),
         )
     raise InputError(
@@ -58,10 +58,13 @@ def listed(columns: Sequence[str], most: int = 40) -> str:
     return ", ".join(columns[:most]) + more
 
 
-def _without_label(columns: Sequence[str]) -> str:
+def _without_label(columns: Sequence[str], config: DataConfig) -> str:
     if sum(number_of(name) is not None for name in columns) * 3 >= len(columns):
         return "the first line looks like data: write a line with the names of the columns above it"
-    return "name the column in data.label (kfloop init: --label NAME)"
+    series = config.modality == "auto" and config.time is None
+    return "name the column in data.label (kfloop init: --label NAME)" + (
+        "; for a time series to forecast, that of the times in data.time (kfloop init: --time NAME)" if series else ""
+    )
 
 
 def is_group_name(column: str) -> bool:

@@ -23,7 +23,7 @@ def build(context: Context) -> Mapping[str, Any]:
         "facts": [
             ("run", text(record.get("run_id"))),
             ("configuration", text(record.get("config_digest"))),
-            ("source code", text(record.get("source_digest"))),
+            ("data source", text(record.get("source_digest"))),
             ("engine", text(record.get("engine"))),
             ("substitutes", ", ".join(text(name) for name in items(record.get("substitutes"))) or "none"),
             *(("cost, " + name, found) for name, found in flat(mapping(record.get("cost")))),

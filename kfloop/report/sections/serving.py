@@ -49,9 +49,10 @@ def build_deployment(context: Context) -> Mapping[str, Any]:
     """What the deployment section shows: the report of ``deploy``, or of ``keep`` where nothing changed."""
     kept = context.source("deploy").presence == "missing"
     report = context.source("keep" if kept else "deploy").report
-    told = {"sentence", "events"}
+    sentence = text(report.get("sentence"))
+    told = {"sentence", "events"} | ({"reason"} if text(report.get("reason")) in sentence else set())
     return {
-        "sentence": text(report.get("sentence")),
+        "sentence": sentence,
         "events": [text(event) for event in items(report.get("events"))],
         "facts": flat({name: value for name, value in report.items() if name not in told}),
     }

@@ -1,4 +1,4 @@
-"""Slices: the first figure of each part of the test rows, by model."""
+"""Slices: the main figure of each part of the test rows, by model."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ def build(context: Context, models: Mapping[str, Any], differences: Mapping[str,
         dict.fromkeys(keys),
         key=lambda key: _KINDS.index(kind) if (kind := key.partition(":")[0]) in _KINDS else len(_KINDS),
     )
-    told = mapping(context.source("evaluate").report.get("slice_facts"))
+    report = context.source("evaluate").report
+    told, main = mapping(report.get("slice_facts")), text(report.get("primary"))
     parts = [(key, mapping(part)) for found in of_model.values() for key, part in found.items()]
     metric = {
-        key: next(iter(part)) for key, part in reversed(parts) if part and key in names
-    }  # the first figure of each slice
+        key: main if main in part else next(iter(part)) for key, part in reversed(parts) if part and key in names
+    }  # the figure that rules are about; the first one of a slice without it
     several = len(set(metric.values())) > 1
     title = " and ".join(words(name) for name in sorted(set(metric.values()))) or "accuracy"
     shown = {
@@ -51,11 +52,16 @@ def build(context: Context, models: Mapping[str, Any], differences: Mapping[str,
         }
         if drawn:
             plotted.append(plots.differences(f"slices-{other}", f"{title}, challenger minus {other}", drawn))
-    levels = {got.level for found in of_model.values() for key in names if (got := value(found, key)) and got.level}
+    levels = {
+        f"{100 * got.level:.3g}"
+        for found in of_model.values()
+        for key in names
+        if (got := value(found, key)) and got.level
+    }
     sizes = {key: next((got.n for found in of_model.values() if (got := value(found, key))), None) for key in names}
     return {
         "metric": title,
-        "level": f"{100 * min(levels):.3g} to {100 * max(levels):.3g} %" if levels else "",
+        "level": " to ".join(dict.fromkeys((min(levels, key=float), max(levels, key=float)))) + " %" if levels else "",
         "hidden": max(0, len(names) - _SLICES_PLOTTED),
         "plots": plotted,
         "columns": [*of_model, *(f"minus {name}" for name in against)],

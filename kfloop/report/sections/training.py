@@ -16,6 +16,7 @@ _PNG = b"\x89PNG\r\n"
 _SIDES = ("train", "validation")
 _PANELS = 3
 _CURVES = 3  # in one panel
+_FOLLOWED_BY_ALL = ("batch_size", "epochs", "patience", "total_steps")
 _LARGEST_GRID = 2_000_000  # bytes of a sheet of samples
 
 
@@ -46,13 +47,23 @@ def build(context: Context) -> Mapping[str, Any]:
             ("MLflow run", short(report.get("mlflow_run_id"))),
         ],
         "cost": _cost(mapping(report.get("throughput"))),
-        "plan": flat({name: value for name, value in mapping(report.get("plan")).items() if name != "seed"}),
+        "plan": _plan(report),
         "plot": plots.history(epochs, panels, number(report.get("best_epoch"))) if panels else "",
         "columns": ["epoch", *(words(name) for name in names)],
         "history": [[count(line.get("epoch")), *(decimal(line.get(name), 4) for name in names)] for line in history],
         "trials": [_trial(line) for line in rows(report.get("trials"))],
         "grid": _grid(source.folder),
     }
+
+
+def _plan(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was trained with; a module of one's own has its own optimiser and loss, so of the plan only the rest counts."""
+    plan = {name: value for name, value in mapping(report.get("plan")).items() if name != "seed"}
+    options = mapping(report.get("options"))
+    if report.get("family") != "custom":
+        return flat(plan)
+    followed = {name: value for name, value in plan.items() if name in _FOLLOWED_BY_ALL}
+    return flat({"module": options.get("model")} | mapping(options.get("hyperparameters")) | followed)
 
 
 def _panels(curves: Mapping[str, list[float | None]]) -> dict[str, dict[str, list[float | None]]]:

@@ -216,7 +216,10 @@ def test_gaps_are_counted_with_the_most_common_step(tmp_path: Path) -> None:
     del lines[20:23], lines[40]
     notes = _open(_write(tmp_path / "a.csv", lines)).notes
     assert notes == (
-        "steps are irregular: the most common is 1:00:00 (53 of 55); 2 gaps longer than that, the longest 4:00:00",
+        (
+            "steps are irregular: the most common is 1:00:00 (53 of 55); 2 gaps longer than that, the longest 4:00:00; "
+            "windows count rows, whatever time lies between them"
+        ),
     )
 
 

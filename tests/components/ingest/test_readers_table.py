@@ -166,6 +166,18 @@ def test_types_of_csv_columns(tmp_path: Path) -> None:
     assert "column 'e' is empty" in source.notes
 
 
+def test_a_line_that_is_no_json_is_named_once(tmp_path: Path) -> None:
+    good = [json.dumps({"a": n, "label": n % 2}) for n in range(20)]
+    aside = read(opened(lines(tmp_path, [*good, '{"a": 3, "label": ']), max_quarantined_share=1.0))[1]
+    assert [item["reason"] for item in aside] == ["line 21: no JSON: Expecting value: column 19"]
+
+
+def test_a_table_without_a_label_may_be_a_series(tmp_path: Path) -> None:
+    path = csv(tmp_path, "Zeit,Last\n2026-01-01,3.5\n")
+    refused(path, "has no column called label", "kfloop init: --label NAME", "kfloop init: --time NAME")
+    assert "--time" not in refused(path, "has no column called label", modality="table").hint
+
+
 def test_decimal_commas_are_told(tmp_path: Path) -> None:
     source = opened(csv(tmp_path, "a;label\n" + "".join(f"{i},5;{i % 2}\n" for i in range(20))))
     assert source.schema == {"columns": {"a": "string"}}
@@ -181,14 +193,15 @@ def test_decimal_commas_are_told(tmp_path: Path) -> None:
         ("joined", "{d}/3/24 10:30", "look like dates"),
         ("review", "a quite good thing {n}", "kfloop init: --text 'review'"),
         ("price", "{n},5", "decimal point"),
-        ("amount", "{n}", ""),
+        ("Objekt Nr.", "{n}", "kfloop init: --id 'Objekt Nr.'"),  # counts the rows, whatever it is called
+        ("amount", "{r}", ""),
         ("joined", "2024-03-{d:02d}", ""),
         ("plan", "pro {p}", ""),
-        ("bid", "{n}", ""),
+        ("bid", "{r}", ""),
     ],
 )
 def test_inputs_that_teach_little_as_they_are_are_told(tmp_path: Path, name: str, value: str, told: str) -> None:
-    rows = (f"{value.format(n=n, d=n % 28 + 1, p=n % 7)};{n % 3};{n % 2}\n" for n in range(200))
+    rows = (f"{value.format(n=n, d=n % 28 + 1, p=n % 7, r=n * 37 % 1009)};{n % 3};{n % 2}\n" for n in range(200))
     source = opened(csv(tmp_path, f"{name};b;label\n" + "".join(rows)))
     assert source.inputs == (name, "b")
     assert [told in note for note in source.notes] == ([True] if told else [])

@@ -37,7 +37,7 @@ def table(folder: Path, *cells: Any, head: str = "a,b,label", name: str = "rows.
     return path
 
 
-NUMBERS = [str(row) for row in range(ROWS)]
+NUMBERS = [str(row * 7 % ROWS) for row in range(ROWS)]  # each once, and counting no rows
 
 
 def told(path: Path, **config: Any) -> str:

@@ -95,6 +95,7 @@ def _irregular(found: Scan) -> str:
         f"steps are irregular: the most common is {_show_step(common, found)} ({found.steps[common]} of {total}); "
         f"{gaps} gap{'' if gaps == 1 else 's'} longer than that, the longest {_show_step(longest, found)}"
         + ("" if shortest == common else f"; the shortest step is {_show_step(shortest, found)}")
+        + "; windows count rows, whatever time lies between them"
     )
 
 

@@ -56,7 +56,9 @@ def _kind(column: str, values: Any) -> str | None:
 
     present = values.drop_null()
     texts = pa.types.is_string(present.type)
-    if len(present) < FEWEST or not (texts or (pa.types.is_integer(present.type) and _ID_NAME.search(column))):
+    if len(present) < FEWEST:
+        return None
+    if not texts and not (pa.types.is_integer(present.type) and (_ID_NAME.search(column) or _counts_rows(present))):
         return None
     if texts and is_free_text(present):
         return "text"
@@ -65,6 +67,13 @@ def _kind(column: str, values: Any) -> str | None:
     if texts and pc.sum(pc.match_substring_regex(present, _COMMA)).as_py() >= MOSTLY * len(present):
         return None
     return "name" if pc.count_distinct(present).as_py() > MOSTLY * len(present) else None
+
+
+def _counts_rows(numbers: Any) -> bool:
+    """Whether nearly each number is the one before it and one more: a running number, whatever its column is called."""
+    import numpy as np
+
+    return bool((np.diff(numbers.to_numpy(zero_copy_only=False)) == 1).mean() >= MOSTLY)
 
 
 def _listed(columns: Sequence[str]) -> str:

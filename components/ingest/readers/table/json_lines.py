@@ -185,6 +185,8 @@ def _object(line: bytes) -> tuple[dict[str, Any] | None, str]:
     """One line as an object, or what is wrong with it."""
     try:
         value = json.loads(line)
+    except json.JSONDecodeError as error:  # its own text counts lines from this one
+        return None, f"no JSON: {error.msg}: column {error.colno}"
     except ValueError as error:
         return None, f"no JSON: {error}"
     if not isinstance(value, dict):

@@ -19,7 +19,7 @@ from kfloop.core.artifacts import DIGEST_LENGTH, file_sha256
 from kfloop.errors import InputError
 
 if TYPE_CHECKING:
-    from kfloop.components.ingest.readers.table.feed import Feed
+    from kfloop.components.ingest.readers.table.feed import Feed, Texts
     from kfloop.components.ingest.source import Source
     from kfloop.core.sections import DataConfig
 
@@ -75,18 +75,42 @@ def open_feed(path: Path, config: DataConfig, like: Source | None = None) -> Fee
     """
     if not path.exists():
         raise InputError(f"'{path}' does not exist", hint="paths are relative to the loop file")
-    kind = _suffix(path)
-    if path.is_dir() or kind in table_parquet.SUFFIXES:
-        return table_parquet.open_parquet(path)
-    if kind in JSON_LINES:
-        return open_json_lines(path)
 
     def texts(columns: Sequence[str]) -> frozenset[str]:
         if config.modality == "text":
             return frozenset(columns)
         return find_roles(columns, config, f"'{path}'").taken() | kept_texts(like, config)
 
-    return open_csv(path, config.delimiter, texts)
+    return open_rows(path, config.delimiter, texts)
+
+
+def open_rows(path: Path, delimiter: str | None, texts: Texts) -> Feed:
+    """The typed columns of what is there, by its suffix: Parquet, JSON lines, else CSV.
+
+    Args:
+        path: The file, or a folder of Parquet parts.
+        delimiter: Of CSV; found out when left out.
+        texts: Which columns of CSV stay texts.
+
+    Raises:
+        InputError: What is there cannot be used.
+    """
+    kind = _suffix(path)
+    if path.is_dir() or kind in table_parquet.SUFFIXES:
+        return table_parquet.open_parquet(path)
+    if kind in JSON_LINES:
+        return open_json_lines(path)
+    return open_csv(path, delimiter, texts)
+
+
+def has_columns(path: Path) -> bool:
+    """Whether a file says which columns its rows have, going by its suffix."""
+    return _suffix(path) in JSON_LINES or _suffix(path) in table_parquet.SUFFIXES
+
+
+def is_csv(path: Path) -> bool:
+    """Whether a file is CSV, going by its suffix."""
+    return _suffix(path) in CSV
 
 
 def _is_header_only(path: Path) -> bool:
