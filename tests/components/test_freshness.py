@@ -43,6 +43,8 @@ def test_labels_are_counted_with_the_time_at_which_they_were_told(tmp_path: Path
         told = datetime.fromtimestamp(at + DAY, tz=UTC).isoformat()
         answers = [{"request_id": identity, "label": "yes"} for identity in (*ids, f"{name}-never")]
         keep(feedback, answers, known=ids, at=told)
+    with feedback.open("a") as stream:
+        stream.write('{"request_id": "old-1", "la')  # somebody is writing: no reason to end the round
     config = MonitorConfig(fresh=REQUESTS, feedback=str(feedback))
     early, late = float(START + DAY), float(START + 41 * DAY)
     found = count_fresh_labels(config, package, workspace)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from kfloop.core.artifacts import read_report
 from kfloop.core.ground_truth import truth_file
-from kfloop.core.quality.answers import parse
+from kfloop.core.quality.answers import answer_times
 from kfloop.core.request_times import request_times, within
-from kfloop.core.review.requests import answered_requests
 from kfloop.core.sections import REQUESTS
 from kfloop.core.store import Store
 from kfloop.errors import StateError
@@ -76,24 +75,14 @@ def count_fresh_labels(config: MonitorConfig, package: Path, workspace: Workspac
 
 def _requests(config: MonitorConfig, package: Path, workspace: Workspace) -> Labels:
     """Labelled requests that the log still has: all of them, and those in the window that the champion's dataset did not take."""
-    truth = truth_file(config.feedback, workspace.root)
-    answered = answered_requests(truth)
+    answered = answer_times(truth_file(config.feedback, workspace.root))
     if not answered:
         return Labels(fresh=0, known=0)
     times = request_times(workspace.request_log / workspace.loop, answered)
     taken = {name.removeprefix(f"{FRESH}/") for name in _taken_ids(package, workspace)}
     fresh = set(within(times, config.window_days)) - taken
-    return Labels(fresh=len(fresh), known=len(set(times) | taken), told=_told(truth, fresh))
-
-
-def _told(truth: Path, wanted: set[str]) -> tuple[float, ...]:
-    """When the truth of some requests was first told, ascending; those of which nobody said so are left out."""
-    found: dict[str, float | None] = {}
-    for line in truth.read_bytes().split(b"\n"):
-        answer = parse(line) if line.strip() else None
-        if answer is not None and answer.request_id in wanted:
-            found.setdefault(answer.request_id, answer.at)
-    return tuple(sorted(at for at in found.values() if at is not None))
+    told = sorted(at for name in fresh if (at := answered[name]) is not None)
+    return Labels(fresh=len(fresh), known=len(set(times) | taken), told=tuple(told))
 
 
 def _taken(package: Path, workspace: Workspace) -> int:
