@@ -49,7 +49,7 @@ class MonitorReport:
         health: Volume, latency, failures, cost, and what requests hold.
         data_quality: What was wrong with the rows, one sentence each.
         fresh_labels: Labelled rows the champion's dataset did not have, None when no folder is configured.
-        known_labels: Labelled rows that ever came, None likewise or when nothing calls for them.
+        known_labels: Labelled rows that came and are known still, None likewise or when nothing calls for them.
         questions: Requests that people are asked to label; see ``kfloop review export``.
         cause: Kind of the cause that the trigger is for; empty where nothing calls for a retraining.
         fingerprint: Digest of champion, cause and labels; empty likewise.

@@ -239,3 +239,21 @@ def test_the_fingerprint_tells_champion_cause_and_labels_apart_and_nothing_else(
     later = conclude(facts(cause(reason="told otherwise"), now=NOW + DAY, attempts=(ago(100),)))
     assert later.fingerprint == conclude(facts()).fingerprint
     assert conclude(facts(quiet())).fingerprint == ""
+
+
+def test_labels_that_the_log_has_deleted_do_not_stand_in_the_way_for_ever() -> None:
+    """The log keeps 30 days: after those fewer labels are known than when the last retraining was tried, however many came since."""
+    tried = (ago(60 * DAY / MINUTE, labels=2000, decided=True),)
+
+    def with_answers(count: int, days_ago: float) -> Facts:
+        told = tuple(NOW - days_ago * DAY + place for place in range(count))
+        return facts(attempts=tried, labels=Labels(fresh=count, known=count, told=told))
+
+    assert conclude(with_answers(500, 20)).outcome == "retrain"  # a quarter of what was learned from then
+    some = conclude(with_answers(499, 20))
+    assert some.outcome == "needs_labels"
+    assert some.reason.endswith("label 1 more")
+    old = conclude(with_answers(900, 80))  # known when it was tried
+    assert (old.outcome, "label 500 more" in old.reason) == ("needs_labels", True)
+    untold = conclude(facts(attempts=tried, labels=Labels(fresh=900, known=900)))
+    assert (untold.outcome, "label 1600 more" in untold.reason) == ("needs_labels", True)

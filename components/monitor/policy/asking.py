@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from kfloop.components.monitor.policy.concluding import NEEDS_LABELS
 from kfloop.core.ground_truth import truth_file
+from kfloop.core.quality.answers import answer_times
 from kfloop.core.review.choosing import worth_labelling, write_questions
-from kfloop.core.review.requests import answered_requests
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,7 @@ def ask(config: MonitorConfig, concluded: Mapping[str, Any], *, version: int, ou
         version=version,
         count=config.queue,
         since_ns=round(datetime.fromisoformat(since).timestamp() * 1e9) if since else 0,
-        answered=answered_requests(truth_file(config.feedback, workspace.root)),
+        answered=answer_times(truth_file(config.feedback, workspace.root)),
     )
     write_questions(out, questions)
     return len(questions)

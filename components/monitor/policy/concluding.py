@@ -233,14 +233,22 @@ def _tried(facts: Facts, cause: Cause) -> Obstacle:
     """Whatever the cause is called, the same champion and the same labels give the same challenger."""
     if not _takes_labels(facts, cause) or facts.labels is None:
         return None
-    decided = [a.labels for a in facts.attempts if a.decided and a.champion == facts.champion and a.labels is not None]
+    decided = [
+        (a.labels, a.at) for a in facts.attempts if a.decided and a.champion == facts.champion and a.labels is not None
+    ]
     if not decided:
         return None
-    learned = max(0, max(decided) - facts.labels.taken)  # of them new to the champion
-    wanted = max(decided) + max(1, math.ceil(GROWTH * learned))
-    if facts.labels.known >= wanted:
+    most = max(labels for labels, _ in decided)
+    learned = max(0, most - facts.labels.taken)  # of them new to the champion
+    wanted = max(1, math.ceil(GROWTH * learned))
+    came = facts.labels.known - most
+    if (
+        facts.labels.told
+    ):  # what the request log has deleted since is known no more: then the answers that came later tell
+        came = max(came, facts.labels.since(max(at for _, at in decided)))
+    if came >= wanted:
         return None
-    missing = wanted - facts.labels.known
+    missing = wanted - came
     return NEEDS_LABELS, f"a retraining with these labels was decided and the champion stayed: label {missing} more"
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfloop.core.artifacts import read_report
 from kfloop.core.ground_truth import truth_file
+from kfloop.core.quality.answers import answer_times
 from kfloop.core.request_times import request_times, within
-from kfloop.core.review.requests import answered_requests
 from kfloop.core.sections import REQUESTS
 from kfloop.core.store import Store
 from kfloop.errors import StateError
@@ -31,16 +32,22 @@ class Labels:
 
     Attributes:
         fresh: Those that the champion's dataset did not have.
-        known: Those that ever came; never fewer later, so that it tells whether more came since a retraining was tried.
+        known: Those that came and are known still: fewer later where the request log has deleted its oldest rows.
+        told: When the truth of the fresh ones was told, seconds since 1970, ascending, as far as anybody said so.
     """
 
     fresh: int
     known: int
+    told: tuple[float, ...] = ()
 
     @property
     def taken(self) -> int:
         """Those that are not new to the champion."""
         return self.known - self.fresh
+
+    def since(self, at: float) -> int:
+        """How many of the fresh ones were told after a moment."""
+        return len(self.told) - bisect_right(self.told, at)
 
 
 def count_fresh_labels(config: MonitorConfig, package: Path, workspace: Workspace) -> Labels | None:
@@ -68,13 +75,14 @@ def count_fresh_labels(config: MonitorConfig, package: Path, workspace: Workspac
 
 def _requests(config: MonitorConfig, package: Path, workspace: Workspace) -> Labels:
     """Labelled requests that the log still has: all of them, and those in the window that the champion's dataset did not take."""
-    answered = answered_requests(truth_file(config.feedback, workspace.root))
+    answered = answer_times(truth_file(config.feedback, workspace.root))
     if not answered:
         return Labels(fresh=0, known=0)
     times = request_times(workspace.request_log / workspace.loop, answered)
     taken = {name.removeprefix(f"{FRESH}/") for name in _taken_ids(package, workspace)}
     fresh = set(within(times, config.window_days)) - taken
-    return Labels(fresh=len(fresh), known=len(set(times) | taken))
+    told = sorted(at for name in fresh if (at := answered[name]) is not None)
+    return Labels(fresh=len(fresh), known=len(set(times) | taken), told=tuple(told))
 
 
 def _taken(package: Path, workspace: Workspace) -> int:

@@ -108,6 +108,21 @@ def read_new(path: Path, place: Place) -> Reading:
     return Reading(answers=tuple(answers.values()), changed=changed, broken=broken, place=new, problems=told)
 
 
+def answer_times(path: Path) -> dict[str, float | None]:
+    """When the truth of each request was first told, by its id; null where nobody said so. What is no answer, such as a line that is being written, is passed over.
+
+    Args:
+        path: JSON lines; it may not exist.
+    """
+    found: dict[str, float | None] = {}
+    if path.is_file():
+        for line in path.read_bytes().split(b"\n"):
+            answer = parse(line) if line.strip() else None
+            if answer is not None:
+                found.setdefault(answer.request_id, answer.at)
+    return found
+
+
 def parse(line: bytes) -> Answer | None:
     """One line; None for what is no answer: no JSON object, no request id, no label."""
     try:
