@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from kfp.dsl.pipeline_context import Pipeline
 
+from checkable import churn
 from kfloop.pipelines.checks.checking import check
 from kfloop.pipelines.checks.secrecy import VALUES, is_secret_name
 
@@ -125,6 +127,26 @@ def test_a_pipeline_that_another_nests_is_part_of_it(nesting: str, tmp_path: Pat
     text = f"from kfp import dsl\n{nesting}\n\n@dsl.pipeline\ndef outer():\n    {call}(n=1)\n"
     written(tmp_path / "outer.py", text)
     assert check([tmp_path]).checked["pipelines"] == 1
+
+
+def test_a_pipeline_in_a_manifest_of_kubernetes_is_checked_like_its_ir(tmp_path: Path) -> None:
+    plain, wrapped = tmp_path / "plain.yaml", tmp_path / "wrapped.yaml"
+    churn(plain, "tag", "no timeout")
+    spec, platform = yaml.safe_load_all(plain.read_text(encoding="utf-8"))
+    head = {"apiVersion": "pipelines.kubeflow.org/v2beta1", "metadata": {"name": "churn"}}
+    pipeline = head | {"kind": "Pipeline", "spec": {"displayName": "churn"}}
+    version = head | {"kind": "PipelineVersion", "spec": {"pipelineSpec": spec, "platformSpec": platform}}
+    wrapped.write_text(yaml.safe_dump_all([pipeline, version]), encoding="utf-8")
+    lines = wrapped.read_text(encoding="utf-8").splitlines()
+    found = check([wrapped]).findings
+    assert [(one.rule, one.message) for one in found] == [(one.rule, one.message) for one in check([plain]).findings]
+    assert {lines[one.line - 1].strip() for one in found if one.rule == "image-not-pinned"} == {"image: python:3.12"}
+    wrapped.write_text(yaml.safe_dump_all([version, version]), encoding="utf-8")
+    (told,) = check([wrapped]).findings
+    assert (told.rule, "2 manifests" in told.message) == ("ir-unreadable", True)
+    version["spec"] = {"pipelineName": "churn"}
+    wrapped.write_text(yaml.safe_dump(version), encoding="utf-8")
+    assert [one.rule for one in check([wrapped]).findings] == ["ir-unreadable"]
 
 
 @pytest.mark.parametrize("files", [("parts.py",), ("train/Dockerfile", "train/component.yaml"), ("Button/index.tsx",)])
