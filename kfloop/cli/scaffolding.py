@@ -118,6 +118,8 @@ jobs:
           cache: pip
           cache-dependency-path: .github/workflows/kfloop.yaml # which names what is installed
       - run: python -m pip install "kfloop==$version" pytest
+      - name: What your own code imports
+        run: "if [ -f requirements.txt ]; then python -m pip install -r requirements.txt; fi"
       - name: The committed pipelines are what the code compiles to
         if: hashFiles('loop.yaml') != '' # pipelines of your own: kfloop check compares them
         run: |
@@ -149,6 +151,7 @@ kfloop:
   before_script:
     - apt-get update && apt-get install --yes --no-install-recommends git
     - python -m pip install "kfloop==$version" pytest
+    - if [ -f requirements.txt ]; then python -m pip install -r requirements.txt; fi # what your own code imports
   script:
     - | # pipelines of your own: kfloop check compares them
       if [ -f loop.yaml ]; then

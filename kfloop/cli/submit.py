@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kfloop.pipelines.cluster.following import Progress, Task
     from kfloop.pipelines.cluster.submitting import Target
 
+SEE_ITS_END = "see its end, so that the loop does not wait for it: kfloop submit --attach {}"
 COLORS = {"succeeded": "green", "failed": "red", "canceled": "red", "skipped": "bright_black", "running": "cyan"}
 
 
@@ -162,12 +163,16 @@ def _cancel(target: Target, run_id: str, every: float, *, wait: bool, as_json: b
         say(f"run {run_id} has ended already: {before.state}")
     else:
         target.server.terminate(run_id)
-        say(f"run {run_id} is being cancelled; finished steps stay in the cache")
-        now = follow(target.server, run_id, lambda _: None, every=every, known=True) if wait else before
+        try:
+            say(f"run {run_id} is being cancelled; finished steps stay in the cache")
+            now = follow(target.server, run_id, lambda _: None, every=every, known=True) if wait else before
+        except KeyboardInterrupt:
+            say(f"\n{SEE_ITS_END.format(run_id)}")
+            raise
     if now.ended and now.loop in {"", target.config.name}:
         fetch(target, now)
     elif not now.ended:
-        say(f"see its end, so that the loop does not wait for it: kfloop submit --attach {run_id}")
+        say(SEE_ITS_END.format(run_id))
     if as_json:
         print_json({"run_id": run_id, "cancelled": not before.ended, "state": now.state})
     return EXIT_DONE

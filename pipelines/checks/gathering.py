@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfloop.errors import ConfigError, InputError
-from kfloop.pipelines.checks.reading import EmptyFileError, Ir, read_documents, read_ir
+from kfloop.pipelines.checks.documents import EmptyFileError, read_documents
+from kfloop.pipelines.checks.reading import Ir, read_ir
 from kfloop.pipelines.checks.rooms import LIST, LISTED
 from kfloop.pipelines.checks.rules import Finding
 from kfloop.pipelines.checks.sources import Source, sources_in, unparsed, whole

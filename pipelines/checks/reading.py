@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfloop.errors import InputError
+from kfloop.pipelines.checks.documents import key_of, read_documents, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-IR_KEYS = frozenset({"pipelineInfo", "deploymentSpec", "root", "schemaVersion"})
 WITHOUT_POD = "argostub/"  # CreatePVC and DeletePVC of kfp-kubernetes
 OWN_STEP = re.compile(r"\bkfloop\.(components|pipelines)\.\w")
 
@@ -128,51 +128,11 @@ class Ir:
         node = self._nodes[document] if document < len(self._nodes) else self._nodes[0]
         line = node.start_mark.line
         for key in keys:
-            pair = next((pair for pair in getattr(node, "value", ()) if _key(pair) == key), None)
+            pair = next((pair for pair in getattr(node, "value", ()) if key_of(pair) == key), None)
             if pair is None:
                 break
             line, node = pair[0].start_mark.line, pair[1]
         return int(line) + 1
-
-
-def _key(pair: Any) -> str | None:
-    return pair[0].value if isinstance(pair, tuple) else None
-
-
-class EmptyFileError(InputError):
-    """A file without content."""
-
-
-def read_documents(file: Path) -> list[tuple[Any, Any]]:
-    """Documents of a YAML or JSON file, each with the node that knows its lines.
-
-    Raises:
-        InputError: Not a file that can be read as YAML.
-        EmptyFileError: Nothing in it.
-    """
-    import yaml
-
-    loader_class = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    documents = []
-    try:
-        loader = loader_class(file.read_text(encoding="utf-8"))
-        try:
-            while loader.check_node():
-                node = loader.get_node()
-                documents.append((loader.construct_document(node), node))
-        finally:
-            loader.dispose()
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        raise InputError(f"'{file}' is not valid YAML: {' '.join(str(error).split())}") from error
-    if all(content is None for content, _ in documents):
-        raise EmptyFileError(f"'{file}' is empty")
-    return documents
-
-
-def looks_like_ir(documents: list[tuple[Any, Any]]) -> bool:
-    """Whether the first document has at least two of the keys of a compiled pipeline."""
-    first = documents[0][0]
-    return isinstance(first, dict) and len(IR_KEYS & set(first)) > 1
 
 
 def read_ir(file: Path, documents: list[tuple[Any, Any]] | None = None) -> Ir:
@@ -186,7 +146,7 @@ def read_ir(file: Path, documents: list[tuple[Any, Any]] | None = None) -> Ir:
         InputError: It is not one, with what is missing.
         EmptyFileError: Nothing in it.
     """
-    found = read_documents(file) if documents is None else documents
+    found = unwrapped(file, read_documents(file) if documents is None else documents)
     spec = found[0][0]
     if not isinstance(spec, dict):
         raise InputError(f"'{file}' holds {type(spec).__name__}, expected a compiled KFP v2 pipeline")

@@ -219,12 +219,18 @@ def test_the_workflow_of_a_project_that_only_has_its_own_pipelines_asks_for_no_l
     job = yaml.safe_load((tmp_path / ".github/workflows/kfloop.yaml").read_text(encoding="utf-8"))["jobs"]["check"]
     steps = {step.get("name", step.get("uses")): step for step in job["steps"]}
     assert steps["The committed pipelines are what the code compiles to"]["if"] == "hashFiles('loop.yaml') != ''"
+    # Checking imports the code: what that imports is there before.
+    commands = [step.get("run", "") for step in job["steps"]]
+    (needs,) = [number for number, text in enumerate(commands) if "-r requirements.txt" in text]
+    assert needs < next(number for number, text in enumerate(commands) if "kfloop compile" in text)
     # The cache of packages is keyed by a file, and the action fails where there is none.
     named = steps["actions/setup-python@v5"]["with"]["cache-dependency-path"]
     assert (tmp_path / named).is_file()
     # A check that did not come to its end leaves no SARIF to upload: its own error is the one to be seen.
     assert "hashFiles('kfloop.sarif') != ''" in steps["github/codeql-action/upload-sarif@v3"]["if"]
-    script = yaml.safe_load((tmp_path / ".gitlab-ci.yml").read_text(encoding="utf-8"))["kfloop"]["script"]
+    gitlab = yaml.safe_load((tmp_path / ".gitlab-ci.yml").read_text(encoding="utf-8"))["kfloop"]
+    assert any("-r requirements.txt" in line for line in gitlab["before_script"])
+    script = gitlab["script"]
     compiling = next(part for part in script if "kfloop compile" in part)
     command = [shutil.which("sh") or "/bin/sh", "-ec", compiling]
     done = subprocess.run(command, cwd=tmp_path, env={"PATH": ""}, check=False, timeout=60)

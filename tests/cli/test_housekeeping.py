@@ -72,12 +72,12 @@ def test_a_backup_comes_back_into_an_empty_folder(loop: Path, tmp_path: Path) ->
     assert told("restore", place, "-c", str(other), "--replace", "--at", saved["name"])["present"] == 2
 
 
-@pytest.mark.parametrize("place", ["", " ", ".kfloop/store", ".kfloop/store/", ".kfloop/store/old", ".kfloop", "."])
-def test_a_backup_is_apart_from_what_it_is_of(place: str, loop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backup_is_apart_from_what_it_is_of(loop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(loop.parent)
     before = sorted(Path(".kfloop/store").rglob("*"))
-    with pytest.raises(ConfigError, match=r"is empty|are not apart"):
-        CliRunner().invoke(cli, ["backup", place, "-c", str(loop)], catch_exceptions=False)
+    for place in ("", " ", ".kfloop/store", ".kfloop/store/", ".kfloop/store/old", ".kfloop", "."):
+        with pytest.raises(ConfigError, match=r"is empty|are not apart"):
+            CliRunner().invoke(cli, ["backup", place, "-c", str(loop)], catch_exceptions=False)
     assert sorted(Path(".kfloop/store").rglob("*")) == before
     assert told("backup", str(loop.parent / ".kfloop" / "storehouse"), "-c", str(loop))["copied"] == 2
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
+from kfp.compiler import Compiler
 from kfp.dsl.pipeline_context import Pipeline
 
+from checkable import churn
 from kfloop.pipelines.checks.checking import check
+from kfloop.pipelines.checks.importing import imported
 from kfloop.pipelines.checks.secrecy import VALUES, is_secret_name
 
 if TYPE_CHECKING:
@@ -43,10 +45,9 @@ def written(file: Path, text: str) -> Path:
     return file
 
 
-def compiled(module: Path, out: Path, function: str = "orders") -> Path:
-    """Compile a pipeline in a process of its own, as its author would."""
-    script = f"import runpy; from kfp.compiler import Compiler; Compiler().compile(runpy.run_path({str(module)!r})[{function!r}], {str(out)!r})"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=120)
+def compiled(module: Path, out: Path) -> Path:
+    """Compile the pipeline ``orders``, as its author would."""
+    Compiler().compile(imported(module, f"author_{out.stem}").orders, str(out))
     return out
 
 
@@ -127,6 +128,26 @@ def test_a_pipeline_that_another_nests_is_part_of_it(nesting: str, tmp_path: Pat
     assert check([tmp_path]).checked["pipelines"] == 1
 
 
+def test_a_pipeline_in_a_manifest_of_kubernetes_is_checked_like_its_ir(tmp_path: Path) -> None:
+    plain, wrapped = tmp_path / "plain.yaml", tmp_path / "wrapped.yaml"
+    churn(plain, "tag", "no timeout")
+    spec, platform = yaml.safe_load_all(plain.read_text(encoding="utf-8"))
+    head = {"apiVersion": "pipelines.kubeflow.org/v2beta1", "metadata": {"name": "churn"}}
+    pipeline = head | {"kind": "Pipeline", "spec": {"displayName": "churn"}}
+    version = head | {"kind": "PipelineVersion", "spec": {"pipelineSpec": spec, "platformSpec": platform}}
+    wrapped.write_text(yaml.safe_dump_all([pipeline, version]), encoding="utf-8")
+    lines = wrapped.read_text(encoding="utf-8").splitlines()
+    found = check([wrapped]).findings
+    assert [(one.rule, one.message) for one in found] == [(one.rule, one.message) for one in check([plain]).findings]
+    assert {lines[one.line - 1].strip() for one in found if one.rule == "image-not-pinned"} == {"image: python:3.12"}
+    wrapped.write_text(yaml.safe_dump_all([version, version]), encoding="utf-8")
+    (told,) = check([wrapped]).findings
+    assert (told.rule, "2 manifests" in told.message) == ("ir-unreadable", True)
+    version["spec"] = {"pipelineName": "churn"}
+    wrapped.write_text(yaml.safe_dump(version), encoding="utf-8")
+    assert [one.rule for one in check([wrapped]).findings] == ["ir-unreadable"]
+
+
 @pytest.mark.parametrize("files", [("parts.py",), ("train/Dockerfile", "train/component.yaml"), ("Button/index.tsx",)])
 def test_components_without_a_room_are_somebody_elses(files: tuple[str, ...], tmp_path: Path) -> None:
     written(tmp_path / "orders.py", PIPELINE)
@@ -192,12 +213,12 @@ def test_two_versions_of_one_pipeline_are_each_held_against_their_own_file(tmp_p
     assert told == {("dev.yaml", False), ("prod.py", True)}
 
 
-@pytest.mark.parametrize(("variable", "default"), [("true", False), ("", True)])
+@pytest.mark.parametrize("default", [False, True])
 def test_the_default_for_caching_is_that_of_the_environment(
-    variable: str, default: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    default: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KFP_DISABLE_EXECUTION_CACHING_BY_DEFAULT", variable)
-    monkeypatch.setattr(Pipeline, "_execution_caching_default", default)  # read from there when kfp is imported
+    # What KFP takes from KFP_DISABLE_EXECUTION_CACHING_BY_DEFAULT when it is imported.
+    monkeypatch.setattr(Pipeline, "_execution_caching_default", default)
     module = written(tmp_path / "orders.py", PIPELINE)
     compiled(module, tmp_path / "orders.yaml")
     assert findings_of(tmp_path, "ir-differs") == []
