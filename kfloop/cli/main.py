@@ -28,7 +28,7 @@ COMMANDS = {
     "rollout": ("kfloop.cli.rollouts", "Where a canary or shadow stands; advance or withdraw it."),
     "rollback": ("kfloop.cli.champions", "Bring the champion before back."),
     "serve": ("kfloop.cli.serving", "Run the embedded Triton for this loop."),
-    "predict": ("kfloop.cli.serving", "Send files or arrays to the running server."),
+    "predict": ("kfloop.cli.predict", "Send files or arrays to the running server."),
     "export": ("kfloop.cli.export", "Write the champion as a Triton repository for production."),
     "collect": ("kfloop.cli.collect", "Log what an exported repository's server answers."),
     "feedback": ("kfloop.cli.feedback", "Keep what turned out to be true of served requests."),

@@ -19,7 +19,8 @@ from click.testing import CliRunner
 
 import packages
 from kfloop.cli.inspection import status_command
-from kfloop.cli.serving import predict_command, serve_command
+from kfloop.cli.predict import predict_command
+from kfloop.cli.serving import serve_command
 from kfloop.components.deploy.recovery import recover
 from kfloop.components.deploy.rollback import rollback
 from kfloop.components.deploy.verifying import verify_version

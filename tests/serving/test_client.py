@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from kfloop.cli.serving import place_of, predict_command
+from kfloop.cli.predict import place_of, predict_command
 from kfloop.core.workspace import Workspace
 from kfloop.errors import ConfigError, InputError, ServerUnavailable, ServingError
 from kfloop.serving.client import TLS, Address, Client, predict

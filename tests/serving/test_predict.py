@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 import packages
 from kfloop.cli.inputs import read_inputs
-from kfloop.cli.serving import predict_command
+from kfloop.cli.predict import predict_command
 from kfloop.core.encoding import fit_encoder
 from kfloop.core.scoring import PackagedModel
 from kfloop.core.sections import DataConfig, SplitConfig
