@@ -13,6 +13,7 @@ from kfloop.cli.options import config_option, json_option
 
 if TYPE_CHECKING:
     from kfloop.core.records import RunRecord
+    from kfloop.core.workspace import Workspace
 
 
 @click.command("run")
@@ -65,16 +66,24 @@ def finish(path: Path, record: RunRecord, *, as_json: bool) -> int:
     from kfloop.report import render_summary
     from kfloop.report.runs import keep_run, write_run_report
 
+    loop = open_loop(path)
     if record.repeated_of is None:
-        loop = open_loop(path)
         record.report = str(write_run_report(record.as_dict(), loop.workspace))
         save_record(loop, record)
-    say(render_summary(record.as_dict()) + _set_aside(record))
+    say(render_summary(record.as_dict()) + _log_of_failure(record, loop.workspace) + _set_aside(record))
     if record.repeated_of is None:
         keep_run(record.run_id, loop.workspace)
     if as_json:
         print_json(record.as_dict())
     return record.exit_code
+
+
+def _log_of_failure(record: RunRecord, workspace: Workspace) -> str:
+    """A line that says where the traceback of a failed step is; empty where nothing failed."""
+    from kfloop.pipelines.local import run_folder
+
+    log = run_folder(workspace, record.run_id) / "log.txt"
+    return f"\nLog: {log}" if record.status == "failed" and log.is_file() else ""
 
 
 def _set_aside(record: RunRecord) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from kfloop.cli.console import StepPrinter
-from kfloop.cli.rounds import _set_aside
+from kfloop.cli.rounds import _log_of_failure, _set_aside
 from kfloop.core.records import RunRecord, StepRecord
+from kfloop.core.workspace import Workspace
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,15 @@ def test_rows_set_aside_are_told_where_the_run_ends(card: str | None, told: str,
 
 def test_a_run_without_an_ingest_tells_of_no_rows() -> None:
     assert _set_aside(RunRecord(run_id="r", loop="l", pipeline="training", config_digest="")) == ""
+
+
+def test_a_failed_run_says_where_its_log_is(tmp_path: Path) -> None:
+    workspace = Workspace(loop="l", root=tmp_path, state="", store="", mlflow="")
+    record = RunRecord(run_id="r", loop="l", pipeline="training", config_digest="", status="failed")
+    assert _log_of_failure(record, workspace) == ""  # none was written
+    log = workspace.kfloop_dir / "runs" / "r" / "log.txt"
+    log.parent.mkdir(parents=True)
+    log.write_text("Traceback")
+    assert _log_of_failure(record, workspace) == f"\nLog: {log}"
+    record.status = "rejected"
+    assert _log_of_failure(record, workspace) == ""

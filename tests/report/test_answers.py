@@ -81,6 +81,20 @@ def test_each_slice_shows_the_figure_it_has(tmp_path: Path) -> None:
     assert "no intervals: too few of these, they need" in found
 
 
+def test_ranges_of_a_column_go_from_small_to_large(tmp_path: Path) -> None:
+    one = {"value": 0.61, "low": 0.5, "high": 0.7, "n": 9, "level": 0.95}
+    values = ("below 8.4", "[8.4, 10)", "[10, 11.3)", "11.3 or more")
+    told = {f"column:h={value}": {"text": f"h {value}"} for value in values}
+    rooms = {f"column:rooms={number}": {"text": f"rooms = {number}"} for number in (2, 10)}
+    parts = {key: {"rmse": one} for key in sorted({**told, **rooms})}
+    report = {"slice_facts": told | rooms, "challenger": {"digest": "c", "overall": {"rmse": one}, "slices": parts}}
+    found = page(tmp_path, "evaluate", report, {})
+    places = [
+        found.index(f'<th scope="row">{name}</th>') for name in (*(f"h {v}" for v in values), "rooms = 2", "rooms = 10")
+    ]
+    assert places == sorted(places)
+
+
 def test_slices_show_the_figure_that_decides(tmp_path: Path) -> None:
     one = {"value": 0.61, "low": 0.5, "high": 0.7, "n": 9, "level": 0.9833}
     parts = {

@@ -20,6 +20,8 @@ LARGEST_CLASS_SET = 100_000
 MOST_FRACTIONS = 20
 MOST_INTEGERS = 50
 SEPARATORS = r"\s*[|;]\s*"
+RARE = 12  # rows of a class, of which a quarter is three test rows: what the default rule about each class asks for
+MANY = 200  # rows; in small data every class is small, and `kfloop init` writes other rules
 SHOWN = 5
 
 Place = Callable[[int], str]
@@ -237,6 +239,14 @@ def _check_classes(
         shown = ", ".join(f"'{named[value]}' ({place(scan.first[value])})" for value in single[:SHOWN])
         more = f" and {len(single) - SHOWN} more" if len(single) > SHOWN else ""
         notes.append(f"column '{column}': seen once only: class {shown}{more}; it cannot be both learned and tested")
+    rare = [name for name, count in counts.items() if 1 < count < RARE]
+    if rare and not scan.multi and scan.total >= MANY:
+        shown = ", ".join(f"'{name}' ({counts[name]} rows)" for name in rare[:SHOWN])
+        more = f" and {len(rare) - SHOWN} more" if len(rare) > SHOWN else ""
+        notes.append(
+            f"column '{column}': rare: class {shown}{more}; too few of them fall into the test split for a rule about each class to be "
+            "evaluated, and what is not evaluated rejects"
+        )
     joined = next((name for name in names if is_joined(name, names)), None)
     if joined is not None and not scan.multi:
         notes.append(f"column '{column}': '{joined}' is one class; if it is several labels, set data.task: multilabel")

@@ -24,10 +24,7 @@ def build(context: Context, models: Mapping[str, Any], differences: Mapping[str,
         for key in found
         if not key.startswith(("corruption:", "group:"))
     )
-    names = sorted(
-        dict.fromkeys(keys),
-        key=lambda key: _KINDS.index(kind) if (kind := key.partition(":")[0]) in _KINDS else len(_KINDS),
-    )
+    names = sorted(dict.fromkeys(keys), key=_order)
     report = context.source("evaluate").report
     told, main = mapping(report.get("slice_facts")), text(report.get("primary"))
     parts = [(key, mapping(part)) for found in of_model.values() for key, part in found.items()]
@@ -74,6 +71,19 @@ def build(context: Context, models: Mapping[str, Any], differences: Mapping[str,
             for key in names
         ],
     }
+
+
+def _order(key: str) -> tuple[int, str, int, float, str]:
+    """Kinds as listed, then columns by name, and the ranges and numbers of one from the smallest on."""
+    kind, _, rest = key.partition(":")
+    column, _, value = rest.rpartition("=")
+    part = 0 if value.startswith("below ") else 2 if value.endswith(" or more") else 1
+    first = value.removeprefix("below ").removesuffix(" or more").removeprefix("[").partition(",")[0]
+    try:
+        size = float(first)
+    except ValueError:  # a name, or a time: these sort as they are written
+        size = 0.0
+    return _KINDS.index(kind) if kind in _KINDS else len(_KINDS), column, part, size, value
 
 
 def _slice_name(context: Context, key: str, facts: Mapping[str, Any]) -> str:

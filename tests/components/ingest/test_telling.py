@@ -336,6 +336,15 @@ def test_labels_joined_by_a_bar_are_told(tmp_path: Path) -> None:
     assert told(path, task="multilabel") == ""
 
 
+def test_rare_classes_are_told_before_a_training_is_spent_on_them(tmp_path: Path) -> None:
+    labels = ["a"] * 150 + ["b"] * 150 + ["spam"] * 3
+    path = tmp_path / "rare.csv"
+    path.write_text("x,label\n" + "".join(f"{n * 7 % 311},{label}\n" for n, label in enumerate(labels)))
+    assert "rare: class 'spam' (3 rows); too few of them fall into the test split" in told(path)
+    path.write_text("x,label\n" + "".join(f"{n * 7 % 311},{label}\n" for n, label in enumerate(labels[140:])))
+    assert "rare" not in told(path)  # 10 a, 150 b, 3 spam: small data
+
+
 def test_rows_that_all_end_in_a_delimiter_are_shown(tmp_path: Path) -> None:
     error = refused(table(tmp_path, NUMBERS, NUMBERS, ["x,", "y,"]))
     assert "line 2 has 4 fields instead of 3 '0,0,x,'" in error.message
