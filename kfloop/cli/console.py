@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sys
 import time
@@ -11,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kfloop.core.records import outcome_words
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kfloop.core.records import StepRecord
 
-DIGEST_SHOWN = 12
 MARKS = {
     "succeeded": ("ok", "green"),
     "failed": ("FAILED", "red"),
@@ -63,7 +63,7 @@ class StepPrinter:
     def _print(self, step: StepRecord) -> None:
         text, color = MARKS[step.status]
         seconds = f"{step.seconds:6.1f} s" if step.seconds else " " * 8
-        outcome = f"  {_shown(step.outcome)}" if step.outcome else ""
+        outcome = f"  {outcome_words(step.outcome)}" if step.outcome else ""
         start = "\r\x1b[K" if self._open else ""
         self._open = False
         line = f"{start}  {click.style(f'{text:<8}', fg=color)} {step.name:<15} {seconds}{outcome}"
@@ -83,12 +83,6 @@ class StepPrinter:
         """Whether nothing more will come: no step is running, and at least one began."""
         final = [step for step in steps if step.name == "notify"]
         return bool(final) and final[0].status in {"succeeded", "failed", "not_run"} and any(s.started for s in steps)
-
-
-def _shown(outcome: str) -> str:
-    """An outcome as a line has room for it: a word in full, the beginning of a digest; not the mark that tells one cause of a training from another."""
-    told = outcome.partition("+")[0]
-    return told[:DIGEST_SHOWN] if re.fullmatch(r"[0-9a-f]{32,}", told) else told.replace("_", " ")
 
 
 def print_json(value: Any) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kfloop.cli.console import DIGEST_SHOWN, print_json, say
+from kfloop.cli.console import print_json, say
 from kfloop.cli.options import config_option, json_option
+from kfloop.core.records import DIGEST_SHOWN
 from kfloop.errors import EXIT_DONE, ConfigError, nearest
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import secrets
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from kfloop.core.progress import Progress
     from kfloop.core.state.ledger import Entry
     from kfloop.core.state.runs import StepEvent
+
+DIGEST_SHOWN = 12  # characters of a digest, enough to recognise it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,12 @@ class StepRecord:
     artifact: dict[str, str] | None = None
     outcome: str | None = None
     progress: str | None = None
+
+
+def outcome_words(outcome: str) -> str:
+    """An outcome as a line has room for it: a word in full, the beginning of a digest; not the mark that tells one cause of a training from another."""
+    told = outcome.partition("+")[0]
+    return told[:DIGEST_SHOWN] if re.fullmatch(r"[0-9a-f]{32,}", told) else told.replace("_", " ")
 
 
 @dataclass(kw_only=True)

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from kfloop.core.records import DIGEST_SHOWN
+
 MISSING = "\N{EN DASH}"
 _TEXT_LIMIT = 600  # characters: a longer message is cut, so that one stack trace cannot bury the report
 _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # parts of words in Persian and Hindi, and of emojis
 _FINE = 10  # seconds below which hundredths are shown
 _MINUTE = 60.0
 _HOUR = 3600.0
-_DIGEST_SHOWN = 12
 _WHOLE_LIMIT = 1e15
 _ROUND = 1000.0  # from here on the decimals of a number say nothing
 
@@ -186,7 +187,7 @@ def instant(value: Any) -> float | None:
 
 def short(digest: Any) -> str:
     """The start of a digest, enough to recognise it; a dash for none."""
-    return text(digest)[:_DIGEST_SHOWN] or MISSING
+    return text(digest)[:DIGEST_SHOWN] or MISSING
 
 
 def said(error: Any) -> str:

@@ -347,3 +347,16 @@ def test_on_a_phone_no_part_of_the_page_hangs_over_its_side(
         shown = browser.run("document.querySelectorAll('section').length")
     assert wide == []
     assert shown > 5
+
+
+def test_the_cause_of_a_training_does_not_lengthen_the_line_of_a_step(
+    record: dict[str, Any], run_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    champion = "765685986c175fe22015afe33155f12f"
+    (step,) = (line for line in record["steps"] if line["name"] == "train")
+    step["outcome"] = f"{champion}+d57852c913a5"
+    page = rendered(record, run_folders, tmp_path)
+
+    assert "<td>765685986c17 <span" in page
+    assert champion not in page
+    assert "d57852c913a5" not in page

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kfloop.core.records import outcome_words
 from kfloop.report.sections.following import following
 from kfloop.report.sources import Context, step_name
 from kfloop.report.values import duration, mapping, moment, number, rows, said, short, text, words
@@ -174,7 +175,7 @@ def _timeline(record: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "seconds": duration(seconds) if ran else "",
                 "left": round(100 * offset / total, 2),
                 "width": round(100 * min(seconds, total - offset) / total, 2) if ran else 0,
-                "outcome": words(line.get("outcome")),
+                "outcome": outcome_words(text(line.get("outcome"))),
                 "digest": short(mapping(line.get("artifact")).get("digest")) if line.get("artifact") else "",
                 "message": text(mapping(line.get("error")).get("message")),
                 "hint": text(mapping(line.get("error")).get("hint")),
