@@ -6,11 +6,25 @@ import ast
 import importlib.util
 import sys
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import CodeType
+
+
+class _AsItStands(SourceFileLoader):
+    """Reads the source each time, and leaves no bytecode: what Python keeps of a file tells changes within one second by its length alone."""
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+def spec_of(name: str, file: Path) -> ModuleSpec | None:
+    """What a module is made from, as its file stands now."""
+    return importlib.util.spec_from_file_location(name, file, loader=_AsItStands(name, str(file)))
 
 
 def imported(file: Path, variant: str) -> Any:
@@ -28,7 +42,7 @@ def imported(file: Path, variant: str) -> Any:
             sys.path.append(place)
     name = f"kfloop_check_{variant}_{file.stem}_{abs(hash(file.resolve()))}"
     name = f"{package}.{name}" if package and _is_relative(file) else name
-    spec = importlib.util.spec_from_file_location(name, file)
+    spec = spec_of(name, file)
     if spec is None or spec.loader is None:
         raise ImportError(file)
     module = importlib.util.module_from_spec(spec)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfloop.errors import ConfigError
+from kfloop.pipelines.checks.importing import spec_of
 from kfloop.pipelines.checks.rules import Finding
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _module(folder: Path, room: Path) -> Any:
     root = str(folder.resolve().parent)
     if root not in sys.path:
         sys.path.append(root)  # as the image has it; last, so that it hides nothing
-    spec = importlib.util.spec_from_file_location(f"{folder.name}.{room.name}.component", room / "component.py")
+    spec = spec_of(f"{folder.name}.{room.name}.component", room / "component.py")
     if spec is None or spec.loader is None:
         raise ImportError(room)
     module = importlib.util.module_from_spec(spec)
