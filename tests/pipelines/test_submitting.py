@@ -624,6 +624,21 @@ def test_an_interrupt_while_something_is_sent_says_what_may_be_there(
     assert "Traceback" not in text
 
 
+def interrupted(arguments: list[str], upon: str) -> str:
+    """What a command says that gets Ctrl-C at a line of its own; it ends with 1."""
+    command = [sys.executable, "-m", "kfloop", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as child:
+        assert child.stderr is not None
+        lines = []
+        for line in child.stderr:
+            lines.append(line)
+            if upon in line:
+                child.send_signal(signal.SIGINT)
+    text = "".join(lines)
+    assert child.returncode == 1, text
+    return text
+
+
 def test_an_interrupt_while_a_run_is_cancelled_says_how_to_see_its_end(
     kfp: KfpServer, tmp_path: Path, compiled: Path
 ) -> None:
@@ -631,16 +646,7 @@ def test_an_interrupt_while_a_run_is_cancelled_says_how_to_see_its_end(
     path = write_loop(tmp_path, kfp.url)
     submit(open_target(path, patience=QUICK), "training", compiled=compiled)
     run_id = kfp.runs[0]["run_id"]
-    command = [sys.executable, "-m", "kfloop", "submit", "-c", str(path), "--cancel", run_id, "--every", "600"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
-        assert child.stderr is not None
-        lines = []
-        for line in child.stderr:
-            lines.append(line)
-            if "is being cancelled" in line:
-                child.send_signal(signal.SIGINT)
-    text = "".join(lines)
-    assert child.returncode == 1, text
+    text = interrupted(["submit", "-c", str(path), "--cancel", run_id, "--every", "600"], "is being cancelled")
     assert f"kfloop submit --attach {run_id}" in text
     assert "Traceback" not in text
     assert kfp.count(f"POST runs/{run_id}:terminate") == 1
@@ -650,22 +656,8 @@ def test_an_interrupt_leaves_the_run_alone(kfp: KfpServer, tmp_path: Path, compi
     kfp.story = [Step("RUNNING", {"train": "RUNNING"})]
     path = write_loop(tmp_path, kfp.url)
     arguments = ["submit", "-c", str(path), "--compiled", str(compiled), "--every", "0.05"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "kfloop", *arguments],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        env=os.environ,
-    ) as child:
-        assert child.stderr is not None
-        lines = []
-        for line in child.stderr:
-            lines.append(line)
-            if "running    train" in line:
-                child.send_signal(signal.SIGINT)
-    text = "".join(lines)
+    text = interrupted(arguments, "running    train")
     run_id = kfp.runs[0]["run_id"]
-    assert child.returncode == 1, text
     assert f"kfloop submit --attach {run_id}" in text
     assert f"kfloop submit --cancel {run_id}" in text
     assert "Traceback" not in text
