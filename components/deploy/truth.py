@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kfloop.core.quality.answers import spelled
+from kfloop.core.quality.answers import of_model, spelled
 
 if TYPE_CHECKING:
     from kfloop.core.quality.answers import Label
@@ -30,23 +29,7 @@ def read_truth(feedback: str | None, signature: Signature) -> dict[str, Label]:
     for line in Path(feedback).read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             row = json.loads(line)
-            found[str(row["request_id"])] = _label(row["label"], signature)
+            found[str(row["request_id"])] = of_model(spelled(row["label"]), signature.objective, signature.labels)
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return {name: label for name, label in found.items() if label is not None}
-
-
-def _label(value: Any, signature: Signature) -> Label | None:
-    """A label in the spelling of the model's; None where it is none of them, or no number."""
-    label = spelled(value)
-    if label is None:
-        return None
-    if signature.objective == "classification":
-        return label if label in signature.labels else None
-    if signature.objective == "multilabel":
-        names = label if isinstance(label, tuple) else (str(label),)
-        return names if set(names) <= set(signature.labels) else None
-    try:
-        return label if not isinstance(label, tuple) and math.isfinite(float(label)) else None
-    except ValueError:
-        return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,25 +71,21 @@ def _not_answers(workspace: Workspace, answers: list[dict[str, Any]]) -> tuple[s
 
     They are kept all the same, for a class may be new and the champion another one tomorrow.
     """
+    from kfloop.core.quality.answers import of_model, spelled
     from kfloop.serving.repository import served, served_signature
 
     if served(workspace.repository, workspace.loop)[0] is None:
         return "", []
     signature = served_signature(workspace.repository, workspace.loop)
-    if signature.objective == "regression":
-        return "numbers", [str(line["request_id"]) for line in answers if not _is_number(line["label"])]
-    if signature.objective != "classification":
+    if signature.objective not in {"classification", "regression"}:
         return "", []
-    names = set(signature.labels)
     known = ", ".join(signature.labels[:CLASSES]) + (", ..." if len(signature.labels) > CLASSES else "")
-    return known, [str(line["request_id"]) for line in answers if str(line["label"]) not in names]
-
-
-def _is_number(label: Any) -> bool:
-    try:
-        return math.isfinite(float(label))
-    except (TypeError, ValueError):
-        return False
+    strange = [
+        str(line["request_id"])
+        for line in answers
+        if of_model(spelled(line["label"]), signature.objective, signature.labels) is None
+    ]
+    return known if signature.objective == "classification" else "numbers", strange
 
 
 def _lines(kept: Kept, place: Path) -> list[str]:

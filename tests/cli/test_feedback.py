@@ -165,3 +165,11 @@ def test_a_table_is_read_with_whatever_stands_between_its_columns(loop: Path, na
     assert "1 answers added" in give(loop, str(table)).output
     (answer,) = read_feedback(loop.parent / "feedback.jsonl").answers.values()
     assert answer.label == f"a{mark}b"
+
+
+def test_an_answer_that_is_spelled_otherwise_is_not_strange(loop: Path, tmp_path: Path) -> None:
+    """As the monitor reads it: 3.0 is the class 3."""
+    serve(loop, "classification", ["3", "4"])
+    place = tmp_path / "truth.jsonl"
+    place.write_text('{"request_id": "a", "label": 3.0}\n{"request_id": "b", "label": 5}\n')
+    assert json.loads(give(loop, str(place), "--json").stdout)["strange"] == ["b"]

@@ -237,6 +237,7 @@ def test_labels_that_are_none_of_the_models_are_no_evidence(workspace: Workspace
         ("classification", ("2", "3"), "3.0", None),
         ("classification", ("True", "False"), True, "True"),
         ("multilabel", ("a", "b"), ["b", "a", "b"], ("a", "b")),
+        ("classification", ("3.5", "4"), 3.5, "3.5"),
         ("multilabel", ("a", "b"), "a", ("a",)),
         ("multilabel", ("a", "b"), [], ()),
         ("multilabel", ("a", "b"), ["a", "c"], None),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kfloop.components.monitor.quality.lookup import Row, find_rows
-from kfloop.core.quality.answers import Answer, Place, read_new
+from kfloop.core.quality.answers import Answer, Place, of_model, read_new
 from kfloop.core.quality.expected import CLASSES, LABELS, NUMBERS, whole
 from kfloop.core.quality.realised import Labels
 
@@ -218,16 +218,12 @@ def _fits(row: Row, gauge: Gauge) -> bool:
 
 def _truth(label: Any, gauge: Gauge) -> float | list[float] | None:
     """The truth as `Expected.realised` takes it, of one row; None for what is no class or no number."""
-    if gauge.objective == CLASSES:
-        return float(gauge.labels.index(str(label))) if str(label) in gauge.labels else None
-    if gauge.objective == LABELS:
-        names = label if isinstance(label, tuple) else (str(label),)
-        return [float(name in names) for name in gauge.labels] if set(names) <= set(gauge.labels) else None
-    try:
-        value = math.nan if isinstance(label, tuple) else float(label)
-    except ValueError:
+    known: Any = of_model(label, gauge.objective, gauge.labels)
+    if known is None:
         return None
-    return value if math.isfinite(value) else None
+    if gauge.objective == CLASSES:
+        return float(gauge.labels.index(known))
+    return [float(name in known) for name in gauge.labels] if gauge.objective == LABELS else float(known)
 
 
 def _labels(records: list[tuple[Any, ...]]) -> Labels:

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 Label = str | float | tuple[str, ...]
@@ -148,6 +149,27 @@ def spelled(value: Any) -> Label | None:
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() else value
     return None
+
+
+def of_model(label: Label | None, objective: str, labels: Sequence[str]) -> Label | None:
+    """A label that a model can be held against, as `spelled` gives it: a class, several, or a number; None for what is none of them.
+
+    Args:
+        label: What turned out to be true.
+        objective: What the model does, as in its signature.
+        labels: Its classes.
+    """
+    if label is None:
+        return None
+    if objective == "classification":
+        return str(label) if str(label) in labels else None
+    if objective == "multilabel":
+        names = label if isinstance(label, tuple) else (str(label),)
+        return names if set(names) <= set(labels) else None
+    try:
+        return label if not isinstance(label, tuple) and math.isfinite(float(label)) else None
+    except ValueError:
+        return None
 
 
 def _end(content: bytes) -> int:
